@@ -1,0 +1,205 @@
+//! What the replica says about tables, as plain values.
+//!
+//! A [`Catalog`] is an immutable snapshot of one database. The pure modules (`sql`, `overlay`) are handed one; they
+//! never ask a server. [`load`] reads it from the replica.
+
+pub mod load;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::entry::TableName;
+
+/// A table's `pg_class.oid`: the identity of a table within one catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableId(pub u32);
+
+/// A column's `pg_attribute.attnum`: never reused within a table, so it survives added and dropped columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttNum(pub i16);
+
+/// One database as it was at one moment.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// `pgoutpost.catalog.version` in the same snapshot: changes with every DDL on main.
+    pub version: i64,
+    pub relations: HashMap<TableId, Arc<Table>>,
+    /// `relations` by schema and name.
+    pub by_name: HashMap<TableName, TableId>,
+    /// Functions that are not built in and not immutable, by name without schema: a query that calls one may read
+    /// or write tables behind our back.
+    pub opaque_functions: HashMap<String, Vec<OpaqueFunction>>,
+}
+
+/// A function whose body we do not look into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpaqueFunction {
+    pub schema: String,
+    pub volatile: bool,
+}
+
+/// `pg_class.relkind`, as far as a query can name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelationKind {
+    Table,
+    Partitioned,
+    View,
+    MaterializedView,
+    Foreign,
+    Sequence,
+}
+
+/// A table, view or other relation. Expressions are printed by Postgres under an empty `search_path`, so that every
+/// name in them is qualified.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub id: TableId,
+    pub name: TableName,
+    pub kind: RelationKind,
+    /// Live columns in `attnum` order.
+    pub columns: Vec<Column>,
+    /// The row's identity: the primary key, else the first unique, non-partial, non-deferrable index over plain
+    /// NOT NULL columns. Empty: the table has no key and takes INSERT only.
+    pub key: Vec<AttNum>,
+    pub checks: Vec<Check>,
+    /// Unique indexes in the order Postgres checks them (by OID).
+    pub unique: Vec<UniqueIndex>,
+    pub has_exclusion: bool,
+    /// Constraints of this table upon others.
+    pub references: Vec<ForeignKey>,
+    /// Constraints of other tables (or itself) upon this one.
+    pub referenced_by: Vec<ForeignKey>,
+    pub row_security: bool,
+    /// Has user triggers or rules, which act on main only.
+    pub has_triggers: bool,
+    /// The parent, of a partition or an inheriting table.
+    pub parents: Vec<TableId>,
+    pub children: Vec<TableId>,
+    /// `pg_get_viewdef`, of a view.
+    pub view: Option<String>,
+    /// Changes when the definition does: columns, types, key, constraints. Stable across servers.
+    pub fingerprint: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Column {
+    pub attnum: AttNum,
+    pub name: Arc<str>,
+    /// OID of the column's type (of the domain, for a domain).
+    pub type_oid: u32,
+    pub typmod: i32,
+    /// `format_type(oid, -1)`: without modifier, safe to cast to (`"bit"`, `bpchar`).
+    pub type_name: Arc<str>,
+    /// `format_type(oid, typmod)`.
+    pub full_type_name: Arc<str>,
+    /// The base type and modifier of a domain (through all layers); the type's own otherwise.
+    pub base_type_oid: u32,
+    pub base_typmod: i32,
+    pub base_type_name: Arc<str>,
+    pub is_domain: bool,
+    /// `typtype = 'c'` or an array (`typelem <> 0 and typlen = -1`), of the base type.
+    pub is_composite: bool,
+    pub is_array: bool,
+    pub not_null: bool,
+    /// The default expression; of a generated column, its expression.
+    pub default: Option<String>,
+    pub generated: bool,
+    pub identity: Option<Identity>,
+    /// The sequence behind a serial or identity column, quoted and qualified, when the default is `nextval` of it.
+    pub sequence: Option<Arc<str>>,
+    /// The column's own collation, quoted and qualified, when it is not its type's default.
+    pub collation: Option<Arc<str>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    Always,
+    ByDefault,
+}
+
+#[derive(Debug, Clone)]
+pub struct Check {
+    pub name: String,
+    pub expression: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct UniqueIndex {
+    pub name: String,
+    pub items: Vec<IndexItem>,
+    pub predicate: Option<String>,
+    pub nulls_not_distinct: bool,
+    pub primary: bool,
+    /// Backs a constraint (then errors name the constraint).
+    pub constraint: bool,
+    pub deferrable: bool,
+    pub initially_deferred: bool,
+}
+
+/// One key item of an index.
+#[derive(Debug, Clone)]
+pub enum IndexItem {
+    Column(AttNum),
+    /// `pg_get_indexdef(index, n, false)`
+    Expression(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct ForeignKey {
+    pub name: String,
+    pub table: TableId,
+    pub columns: Vec<AttNum>,
+    pub referenced: TableId,
+    pub referenced_columns: Vec<AttNum>,
+    pub on_delete: ReferentialAction,
+    pub on_update: ReferentialAction,
+    pub match_full: bool,
+    pub deferrable: bool,
+    pub initially_deferred: bool,
+}
+
+/// `confdeltype`, `confupdtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReferentialAction {
+    NoAction,
+    Restrict,
+    Cascade,
+    SetNull,
+    SetDefault,
+}
+
+impl Catalog {
+    /// The relation a possibly qualified name means, under this search path (`current_schemas(true)`).
+    pub fn resolve(&self, schema: Option<&str>, name: &str, search_path: &[Arc<str>]) -> Option<&Arc<Table>> {
+        let find = |schema: &str| {
+            let key = TableName { schema: schema.into(), name: name.into() };
+            self.by_name.get(&key).and_then(|id| self.relations.get(id))
+        };
+        match schema {
+            Some(schema) => find(schema),
+            None => search_path.iter().find_map(|schema| find(schema)),
+        }
+    }
+
+    /// The relation with this qualified name.
+    pub fn named(&self, name: &TableName) -> Option<&Arc<Table>> {
+        self.by_name.get(name).and_then(|id| self.relations.get(id))
+    }
+}
+
+impl Table {
+    /// The column with this name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| &*column.name == name)
+    }
+
+    /// The column with this number.
+    pub fn attribute(&self, attnum: AttNum) -> Option<&Column> {
+        self.columns.iter().find(|column| column.attnum == attnum)
+    }
+
+    /// The place in `columns` of the column with this number.
+    pub fn position(&self, attnum: AttNum) -> Option<usize> {
+        self.columns.iter().position(|column| column.attnum == attnum)
+    }
+}

@@ -1,0 +1,1 @@
+//! Reads a [`super::Catalog`] from the replica.

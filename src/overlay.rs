@@ -1,0 +1,341 @@
+//! The pending effects of acknowledged (and of a session's own open) transactions, by table and row.
+//!
+//! Pure: no async, no clock, no I/O. An [`Overlay`] is a persistent map: cloning it is cheap, and a clone never changes
+//! when the original does. The daemon publishes one for all acknowledged entries; a session's open transaction keeps a
+//! second, of its own effects, and reads through a [`View`] of both.
+//!
+//! **One model makes folding exact.** A pending row says, besides values, *when*: `existence` is (inserted | deleted,
+//! seq) if an entry of ours created or removed the row, and each column that was set has the seq that set it. With `L`
+//! the ledger value in a read's own replica snapshot:
+//! - the replica's row is hidden when any of these seqs is `> L` ([`PendingRow::newest`]);
+//! - `inserted, seq > L`: the row is shown whole, from here;
+//! - `deleted, seq > L`: nothing is shown;
+//! - otherwise the replica's row is shown, each column of ours with seq `> L` laid over it.
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap};
+
+use crate::catalog::{AttNum, Catalog, Table, TableId};
+use crate::entry::{Effect, Entry, Seq, TableName, Value};
+
+/// What identifies a row within its table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowId {
+    /// The values of the table's key columns, in key order.
+    Key(Arc<[Arc<str>]>),
+    /// A row of a table without a key: the entry that inserted it, and its number among that entry's effects.
+    Anonymous(Seq, u32),
+}
+
+/// Whether an entry of ours made or removed a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existence {
+    Inserted,
+    Deleted,
+}
+
+/// The pending state of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingRow {
+    pub existence: Option<(Existence, Seq)>,
+    /// In `attnum` order. Every column of an inserted row; the columns we set, of a patch; none, of a deleted row.
+    pub columns: Arc<[PendingColumn]>,
+}
+
+/// A column's pending value, and the entry that set it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingColumn {
+    pub attnum: AttNum,
+    pub seq: Seq,
+    pub value: Value,
+}
+
+impl PendingRow {
+    /// The newest entry that touched the row.
+    pub fn newest(&self) -> Seq {
+        let existence = self.existence.map(|(_, seq)| seq);
+        self.columns.iter().map(|column| column.seq).chain(existence).max().unwrap_or(Seq::ZERO)
+    }
+
+    /// The pending value of a column, if it has one.
+    pub fn column(&self, attnum: AttNum) -> Option<&PendingColumn> {
+        let place = self.columns.binary_search_by_key(&attnum, |column| column.attnum).ok()?;
+        Some(&self.columns[place])
+    }
+
+    /// This row, whose effects are all later, laid over an earlier state of the same row.
+    fn over(&self, earlier: &PendingRow) -> PendingRow {
+        if self.existence.is_some() {
+            return self.clone();
+        }
+        PendingRow { existence: earlier.existence, columns: lay_over(&earlier.columns, &self.columns) }
+    }
+
+    /// What is left of the row when the replica has all entries up to `confirmed`.
+    fn trimmed(&self, confirmed: Seq) -> Option<PendingRow> {
+        let existence = self.existence.filter(|&(_, seq)| seq > confirmed);
+        if existence.is_some() {
+            return Some(self.clone());
+        }
+        let columns: Arc<[_]> = self.columns.iter().filter(|column| column.seq > confirmed).cloned().collect();
+        (!columns.is_empty()).then_some(PendingRow { existence: None, columns })
+    }
+}
+
+/// `later`'s columns replace `earlier`'s; both are, and the result is, in `attnum` order.
+fn lay_over(earlier: &[PendingColumn], later: &[PendingColumn]) -> Arc<[PendingColumn]> {
+    let mut merged: Vec<PendingColumn> = Vec::with_capacity(earlier.len().max(later.len()));
+    let mut rest = later.iter().peekable();
+    for column in earlier {
+        while let Some(new) = rest.next_if(|new| new.attnum < column.attnum) {
+            merged.push(new.clone());
+        }
+        let replacement = rest.next_if(|new| new.attnum == column.attnum);
+        merged.push(replacement.unwrap_or(column).clone());
+    }
+    merged.extend(rest.cloned());
+    merged.into()
+}
+
+/// One row-level change, bound to the catalog's numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A whole new row.
+    Insert {
+        row: RowId,
+        values: Vec<(AttNum, Value)>,
+    },
+    /// New values of some columns (never of key columns: that is a delete and an insert).
+    Update {
+        row: RowId,
+        set: Vec<(AttNum, Value)>,
+    },
+    Delete {
+        row: RowId,
+    },
+}
+
+impl Change {
+    /// The row that changes.
+    pub fn row(&self) -> &RowId {
+        match self {
+            Change::Insert { row, .. } | Change::Update { row, .. } | Change::Delete { row } => row,
+        }
+    }
+}
+
+/// Pending rows of all tables.
+#[derive(Debug, Clone, Default)]
+pub struct Overlay {
+    tables: HashMap<TableId, HashMap<RowId, PendingRow>>,
+    /// Which rows each entry touched, so that trimming visits only those.
+    touched: OrdMap<Seq, Arc<[(TableId, RowId)]>>,
+    last: Seq,
+    trimmed: Seq,
+}
+
+impl Overlay {
+    /// An overlay of a site whose replica has all entries up to `confirmed`.
+    pub fn starting_at(confirmed: Seq) -> Overlay {
+        Overlay { last: confirmed, trimmed: confirmed, ..Overlay::default() }
+    }
+
+    /// The newest entry applied.
+    pub fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// All entries up to this one have been dropped: the replica has them.
+    pub fn trimmed(&self) -> Seq {
+        self.trimmed
+    }
+
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// How many rows are pending.
+    pub fn row_count(&self) -> usize {
+        self.tables.values().map(HashMap::len).sum()
+    }
+
+    /// The pending state of one row.
+    pub fn row(&self, table: TableId, row: &RowId) -> Option<&PendingRow> {
+        self.tables.get(&table)?.get(row)
+    }
+
+    /// Folds one entry's changes in. Entries must come in order.
+    pub fn apply(&mut self, seq: Seq, changes: &[(TableId, Change)]) {
+        debug_assert!(seq > self.last, "entries are applied in order");
+        for (table, change) in changes {
+            self.fold(seq, *table, change);
+        }
+        let touched = changes.iter().map(|(table, change)| (*table, change.row().clone())).collect();
+        self.touched.insert(seq, touched);
+        self.last = seq;
+    }
+
+    /// Folds a change of a session's own open transaction in.
+    pub fn apply_uncommitted(&mut self, table: TableId, change: &Change) {
+        self.fold(Seq::UNCOMMITTED, table, change);
+    }
+
+    fn fold(&mut self, seq: Seq, table: TableId, change: &Change) {
+        let pending = |values: &[(AttNum, Value)]| -> Arc<[PendingColumn]> {
+            let column =
+                |(attnum, value): &(AttNum, Value)| PendingColumn { attnum: *attnum, seq, value: value.clone() };
+            let mut columns: Vec<_> = values.iter().map(column).collect();
+            columns.sort_by_key(|column| column.attnum);
+            columns.into()
+        };
+        let rows = self.tables.entry(table).or_default();
+        let (row, state) = match change {
+            Change::Insert { row, values } => {
+                (row, PendingRow { existence: Some((Existence::Inserted, seq)), columns: pending(values) })
+            }
+            Change::Delete { row } => {
+                (row, PendingRow { existence: Some((Existence::Deleted, seq)), columns: Arc::new([]) })
+            }
+            Change::Update { row, set } => {
+                let patch = PendingRow { existence: None, columns: pending(set) };
+                let state = match rows.get(row) {
+                    Some(earlier) => patch.over(earlier),
+                    None => patch,
+                };
+                (row, state)
+            }
+        };
+        rows.insert(row.clone(), state);
+    }
+
+    /// Drops what the replica has: all entries up to `confirmed`.
+    pub fn trim(&mut self, confirmed: Seq) {
+        while let Some(&(seq, _)) = self.touched.get_min() {
+            if seq > confirmed {
+                break;
+            }
+            let Some(touched) = self.touched.remove(&seq) else { break };
+            for (table, row) in touched.iter() {
+                self.trim_row(*table, row, confirmed);
+            }
+        }
+        self.trimmed = self.trimmed.max(confirmed);
+        self.last = self.last.max(confirmed);
+    }
+
+    fn trim_row(&mut self, table: TableId, row: &RowId, confirmed: Seq) {
+        let Some(rows) = self.tables.get_mut(&table) else {
+            return;
+        };
+        match rows.get(row).map(|pending| pending.trimmed(confirmed)) {
+            Some(Some(rest)) => drop(rows.insert(row.clone(), rest)),
+            Some(None) => drop(rows.remove(row)),
+            None => {}
+        }
+        if rows.is_empty() {
+            self.tables.remove(&table);
+        }
+    }
+}
+
+/// What a session reads through: acknowledged entries, and over them the effects of its own open transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    pub base: &'a Overlay,
+    pub own: &'a Overlay,
+}
+
+impl<'a> View<'a> {
+    /// Whether no table has pending rows.
+    pub fn is_empty(self) -> bool {
+        self.base.is_empty() && self.own.is_empty()
+    }
+
+    /// Whether the table has pending rows.
+    pub fn has_pending(self, table: TableId) -> bool {
+        self.base.tables.contains_key(&table) || self.own.tables.contains_key(&table)
+    }
+
+    /// The pending state of one row.
+    pub fn row(self, table: TableId, row: &RowId) -> Option<Cow<'a, PendingRow>> {
+        match (self.own.row(table, row), self.base.row(table, row)) {
+            (Some(own), Some(base)) => Some(Cow::Owned(own.over(base))),
+            (Some(only), None) | (None, Some(only)) => Some(Cow::Borrowed(only)),
+            (None, None) => None,
+        }
+    }
+
+    /// All pending rows of a table, in no particular order.
+    pub fn rows(self, table: TableId) -> impl Iterator<Item = (&'a RowId, Cow<'a, PendingRow>)> {
+        let own = self.own.tables.get(&table);
+        let base = self.base.tables.get(&table);
+        let untouched =
+            base.into_iter().flatten().filter(move |(row, _)| !own.is_some_and(|own| own.contains_key(*row)));
+        let untouched = untouched.map(|(row, pending)| (row, Cow::Borrowed(pending)));
+        let touched = own.into_iter().flatten().map(move |(row, pending)| {
+            let earlier = base.and_then(|base| base.get(row));
+            (row, earlier.map_or(Cow::Borrowed(pending), |earlier| Cow::Owned(pending.over(earlier))))
+        });
+        untouched.chain(touched)
+    }
+}
+
+/// An entry's effects in the numbers of this catalog, and the tables it does not know (dropped since, or not
+/// replicated yet): their effects cannot be shown.
+pub fn bind(entry: &Entry, catalog: &Catalog) -> (Vec<(TableId, Change)>, Vec<TableName>) {
+    let mut changes = Vec::with_capacity(entry.effects.len());
+    let mut unknown: Vec<TableName> = Vec::new();
+    for (number, effect) in entry.effects.iter().enumerate() {
+        let described = &entry.tables[effect.table()];
+        let bound = catalog.named(&described.name).map(|table| {
+            let attnums: Vec<Option<AttNum>> =
+                described.columns.iter().map(|column| table.column(&column.name).map(|c| c.attnum)).collect();
+            bind_effect(entry.seq, number, effect, table, &described.key, &attnums, &mut changes)
+        });
+        if bound.is_none() && !unknown.contains(&described.name) {
+            unknown.push(described.name.clone());
+        }
+    }
+    (changes, unknown)
+}
+
+fn bind_effect(
+    seq: Seq,
+    number: usize,
+    effect: &Effect,
+    table: &Table,
+    key: &[usize],
+    attnums: &[Option<AttNum>],
+    changes: &mut Vec<(TableId, Change)>,
+) {
+    let identity = |values: &[Value]| {
+        let key: Option<Arc<[Arc<str>]>> = values.iter().cloned().collect();
+        match key {
+            Some(key) if !key.is_empty() => RowId::Key(key),
+            Some(_) | None => RowId::Anonymous(seq, number as u32),
+        }
+    };
+    let identity_of_row = |row: &[Value]| identity(&key.iter().map(|&place| row[place].clone()).collect::<Vec<_>>());
+    let whole = |row: &[Value]| -> Vec<(AttNum, Value)> {
+        attnums.iter().zip(row).filter_map(|(attnum, value)| Some(((*attnum)?, value.clone()))).collect()
+    };
+    let mut push = |change| changes.push((table.id, change));
+    match effect {
+        Effect::Insert { row, .. } => push(Change::Insert { row: identity_of_row(row), values: whole(row) }),
+        Effect::Delete { key, .. } => push(Change::Delete { row: identity(key) }),
+        Effect::Update { key, row: Some(row), .. } => {
+            push(Change::Delete { row: identity(key) });
+            push(Change::Insert { row: identity_of_row(row), values: whole(row) });
+        }
+        Effect::Update { key, set, row: None, .. } => {
+            let set = set.iter().filter_map(|(place, value)| Some((attnums[*place]?, value.clone()))).collect();
+            push(Change::Update { row: identity(key), set });
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! What a client is told when something fails: the fields of Postgres' ErrorResponse
+//! (<https://www.postgresql.org/docs/15/protocol-error-fields.html>), as a plain value.
+//!
+//! Every module's error turns into one of these in one exhaustive place; errors of Postgres itself pass through the
+//! wire as they came and never become a `Report`.
+
+use crate::sqlstate::SqlState;
+
+/// The fields of an error or notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub code: SqlState,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// 1-based character position in the client's statement.
+    pub position: Option<usize>,
+    pub schema: Option<String>,
+    pub table: Option<String>,
+    pub column: Option<String>,
+    pub data_type: Option<String>,
+    pub constraint: Option<String>,
+}
+
+impl Report {
+    /// A report with nothing but a code and a message.
+    pub fn new(code: SqlState, message: impl Into<String>) -> Report {
+        Report {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+            schema: None,
+            table: None,
+            column: None,
+            data_type: None,
+            constraint: None,
+        }
+    }
+
+    /// Says more about what happened.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Report {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Report {
+        self.hint = Some(hint.into());
+        self
+    }
+}
