@@ -237,10 +237,14 @@ fn closed_door(address: SocketAddr) -> Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(address).with_context(|| format!("binding the link to {address}"))?;
+    // Two sockets that both allow reuse may be bound to one port while neither listens: not to this one.
+    socket.set_reuseaddr(false)?;
     Ok(socket)
 }
 
 fn open_door(socket: TcpSocket) -> Result<TcpListener> {
+    // Accepted connections inherit it, and what is left of them (TIME_WAIT) must not keep us from binding after a cut.
+    socket.set_reuseaddr(true)?;
     socket.listen(1024).context("listening for the link")
 }
 
