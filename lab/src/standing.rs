@@ -76,6 +76,7 @@ pub struct Status {
     pub daemon_pid: Option<u32>,
     pub daemon_log: Option<String>,
     pub main_url: String,
+    pub main_link_url: String,
     pub replica_url: String,
     pub redis_url: String,
     pub link: String,
