@@ -5,5 +5,8 @@ pub mod entry;
 pub mod lsn;
 pub mod overlay;
 pub mod report;
+pub mod session;
 pub mod sql;
 pub mod sqlstate;
+pub mod upstream;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! Connections to the replica and to main.
+
+pub mod raw;
