@@ -8,6 +8,7 @@ pub mod lsn;
 pub mod overlay;
 pub mod report;
 pub mod session;
+pub mod setup;
 pub mod sql;
 pub mod sqlstate;
 pub mod upstream;
