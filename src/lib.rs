@@ -5,5 +5,7 @@ pub mod entry;
 pub mod lsn;
 pub mod overlay;
 pub mod report;
+pub mod setup;
 pub mod sql;
 pub mod sqlstate;
+pub mod upstream;
