@@ -1,9 +1,12 @@
 //! pgoutpost: plain PostgreSQL at the far end of a bad link.
 
 pub mod catalog;
+pub mod config;
 pub mod entry;
+pub mod logging;
 pub mod lsn;
 pub mod overlay;
 pub mod report;
 pub mod sql;
 pub mod sqlstate;
+pub mod status;
