@@ -2,8 +2,10 @@
 
 pub mod buffer;
 pub mod catalog;
+pub mod config;
 pub mod entry;
 pub mod ids;
+pub mod logging;
 pub mod lsn;
 pub mod overlay;
 pub mod report;
@@ -11,5 +13,6 @@ pub mod session;
 pub mod setup;
 pub mod sql;
 pub mod sqlstate;
+pub mod status;
 pub mod upstream;
 pub mod wire;
