@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod catalog;
 pub mod config;
+pub mod console;
 pub mod entry;
 pub mod ids;
 pub mod logging;
