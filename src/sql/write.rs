@@ -102,7 +102,7 @@ impl WritePlan {
         };
         writable(&target, kind)?;
         let make = |canonical| {
-            let request = build::Request { text, statement: &statement, source: &source, target: &target, names };
+            let request = build::Request { statement: &statement, source: &source, target: &target, names };
             build(&request, canonical)
         };
         let canonical = make(true)?;

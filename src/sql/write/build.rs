@@ -19,7 +19,6 @@ pub(super) type Make = fn(&Request<'_>, bool) -> Result<Built, Report>;
 /// A statement to be rewritten.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
-    pub(super) text: &'a str,
     pub(super) statement: &'a SyntaxNode,
     pub(super) source: &'a Text<'a>,
     pub(super) target: &'a Arc<Table>,
