@@ -188,6 +188,8 @@ impl RedisLog {
 
     async fn claim_now(&self, takeover: bool, floor: Seq) -> Result<Claim, LogError> {
         *lock(&self.writer) = None;
+        // What broke the one has likely broken the other; a broken one is noticed only by the next command.
+        *lock(&self.reader) = None;
         let mut connection = self.connect().await?;
         self.check_durable(&mut connection).await?;
         for script in [&self.scripts.append, &self.scripts.owned] {
