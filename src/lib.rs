@@ -1,7 +1,9 @@
 //! pgoutpost: plain PostgreSQL at the far end of a bad link.
 
+pub mod buffer;
 pub mod catalog;
 pub mod entry;
+pub mod ids;
 pub mod lsn;
 pub mod overlay;
 pub mod report;
