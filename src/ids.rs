@@ -17,6 +17,7 @@ use crate::report::Report;
 use crate::sqlstate;
 
 mod ranges;
+pub mod source;
 #[cfg(test)]
 mod tests;
 
@@ -120,15 +121,14 @@ impl Leases {
     ///
     /// # Errors
     /// [`IdsError::Store`] when the buffer does not answer.
-    pub async fn open(
-        config: IdsConfig,
-        store: impl LeaseStore,
-        source: impl LeaseSource,
-    ) -> Result<Leases, IdsError> {
+    pub async fn open(config: IdsConfig, store: impl LeaseStore, source: impl LeaseSource) -> Result<Leases, IdsError> {
         let blocks = store.load().await.map_err(IdsError::Store)?;
         let sequence = |block: LeaseBlock| {
             let version_tried = block.version;
-            Arc::new(Sequence { stock: Mutex::new(Stock { block, version_tried, ..Stock::default() }), ..Sequence::default() })
+            Arc::new(Sequence {
+                stock: Mutex::new(Stock { block, version_tried, ..Stock::default() }),
+                ..Sequence::default()
+            })
         };
         let sequences = blocks.into_iter().map(|(name, block)| (name, sequence(block))).collect();
         let shared = Shared {

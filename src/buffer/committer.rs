@@ -43,7 +43,10 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
 /// What the committer is asked to do.
 #[derive(Debug)]
 pub(super) enum Job {
-    Commit { draft: Draft, reply: oneshot::Sender<Result<Seq, CommitError>> },
+    Commit {
+        draft: Draft,
+        reply: oneshot::Sender<Result<Seq, CommitError>>,
+    },
     /// Make the overlay anew from the log.
     Rebuild(Rebuild),
 }
@@ -219,7 +222,10 @@ impl Committer {
                     tracing::error!(%why, "the buffer came back without durability; it is not used");
                     self.published.set_away(why);
                 }
-                Err(error @ (LogError::Fenced(_) | LogError::Conflict(_) | LogError::Lost { .. } | LogError::Corrupt(_))) => {
+                Err(
+                    error
+                    @ (LogError::Fenced(_) | LogError::Conflict(_) | LogError::Lost { .. } | LogError::Corrupt(_)),
+                ) => {
                     answer_all(doubt.take(), || CommitError::Unknown(error.to_string()));
                     return self.stop(&error);
                 }

@@ -153,7 +153,9 @@ impl Log for MemoryLog {
     }
 
     fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
-        Box::pin(async move { Ok(lock(&self.disk).records.range(after.next()..).take(limit).map(|(_, record)| record.clone()).collect()) })
+        Box::pin(async move {
+            Ok(lock(&self.disk).records.range(after.next()..).take(limit).map(|(_, record)| record.clone()).collect())
+        })
     }
 
     fn probe(&self) -> Answer<'_, Seq> {

@@ -291,7 +291,8 @@ impl Log for RedisLog {
     fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
         Box::pin(async move {
             let pairs = self.hash(&self.keys.quarantine).await?;
-            let mut all: Vec<Quarantined> = pairs.iter().map(|(field, json)| from_json(field, json)).collect::<Result<_, _>>()?;
+            let mut all: Vec<Quarantined> =
+                pairs.iter().map(|(field, json)| from_json(field, json)).collect::<Result<_, _>>()?;
             all.sort_by_key(|quarantined| quarantined.seq);
             Ok(all)
         })
@@ -304,7 +305,11 @@ impl Log for RedisLog {
     fn leases(&self) -> Answer<'_, BTreeMap<String, LeaseBlock>> {
         Box::pin(async move {
             let pairs = self.hash(&self.keys.leases).await?;
-            pairs.into_iter().map(|(sequence, json)| Ok((from_json(&sequence, &json)?, sequence))).map(|pair| pair.map(|(block, sequence)| (sequence, block))).collect()
+            pairs
+                .into_iter()
+                .map(|(sequence, json)| Ok((from_json(&sequence, &json)?, sequence)))
+                .map(|pair| pair.map(|(block, sequence)| (sequence, block)))
+                .collect()
         })
     }
 

@@ -15,7 +15,12 @@ use crate::entry::Seq;
 const PERIOD_MAX: Duration = Duration::from_secs(30);
 
 /// Trims now and then, until shutdown.
-pub(super) async fn run(log: Arc<dyn Log>, published: Arc<Published>, retention: Duration, shutdown: CancellationToken) {
+pub(super) async fn run(
+    log: Arc<dyn Log>,
+    published: Arc<Published>,
+    retention: Duration,
+    shutdown: CancellationToken,
+) {
     let period = (retention / 4).clamp(Duration::from_millis(200), PERIOD_MAX);
     loop {
         tokio::select! {
