@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -348,3 +349,6 @@ proptest! {
         runtime().block_on(simulate(faults, steps));
     }
 }
+=======
+
+>>>>>>> engine
