@@ -36,7 +36,7 @@ pub struct Config {
     pub log: LogConfig,
     /// Where each key that is not at its default was set.
     #[serde(skip)]
-    origins: BTreeMap<String, String>,
+    pub origins: BTreeMap<String, String>,
 }
 
 /// What this daemon is.

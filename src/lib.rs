@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod config;
+pub mod console;
 pub mod entry;
 pub mod logging;
 pub mod lsn;
