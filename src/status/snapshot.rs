@@ -118,6 +118,16 @@ pub enum Health {
     Down,
 }
 
+impl Health {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Ok => "ok",
+            Health::Degraded => "degraded",
+            Health::Down => "down",
+        }
+    }
+}
+
 /// Everything at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
