@@ -1,6 +1,6 @@
 //! The configuration: what an operator can choose, where it comes from, and what is wrong with it.
 //!
-//! Plain values. Only the composition root holds a whole [`Config`]; every part is handed its own section. The
+//! Plain values. Only the composition root holds a whole [`Config`]; every part declares and is handed its own section. The
 //! environment (`PGOUTPOST__SECTION__KEY`) goes over `.env`, `.env` over the file, the file over the defaults; no other
 //! variable counts, least of all libpq's `PGHOST` and its like. Nothing here prints a password.
 
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::buffer::BufferConfig;
+pub use crate::ids::IdsConfig;
 pub use load::{ConfigErrors, Problem, Sources};
 pub use mask::mask;
 pub use validate::CONSOLE_DATABASE;
@@ -98,35 +100,6 @@ pub struct ReplicaConfig {
     pub url: String,
 }
 
-/// The durable local log of acknowledged transactions.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BufferConfig {
-    pub url: String,
-    /// Pending transactions before new ones are refused (53400).
-    pub max_transactions: u64,
-    /// Bytes of pending transactions before new ones are refused (53400).
-    #[serde(with = "size")]
-    pub max_bytes: u64,
-    /// How long an entry is kept after it has been confirmed, against a main that comes back behind.
-    #[serde(with = "duration")]
-    pub retention: Duration,
-    /// Refuse a buffer that does not promise durability.
-    pub require_durable: bool,
-}
-
-impl Default for BufferConfig {
-    fn default() -> BufferConfig {
-        BufferConfig {
-            url: String::new(),
-            max_transactions: 1_000_000,
-            max_bytes: 1 << 30,
-            retention: Duration::from_secs(7 * 24 * 60 * 60),
-            require_durable: true,
-        }
-    }
-}
-
 /// How the buffer is carried to main.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -158,20 +131,6 @@ pub struct TrackerConfig {
 impl Default for TrackerConfig {
     fn default() -> TrackerConfig {
         TrackerConfig { poll_interval: Duration::from_millis(100), timeout: Duration::from_secs(5) }
-    }
-}
-
-/// Sequence values taken from main in advance.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IdsConfig {
-    /// Values per lease and sequence.
-    pub lease_size: u32,
-}
-
-impl Default for IdsConfig {
-    fn default() -> IdsConfig {
-        IdsConfig { lease_size: 10_000 }
     }
 }
 
@@ -222,18 +181,6 @@ impl fmt::Debug for MainConfig {
 impl fmt::Debug for ReplicaConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplicaConfig").field("url", &mask(&self.url)).finish()
-    }
-}
-
-impl fmt::Debug for BufferConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufferConfig")
-            .field("url", &mask(&self.url))
-            .field("max_transactions", &self.max_transactions)
-            .field("max_bytes", &self.max_bytes)
-            .field("retention", &self.retention)
-            .field("require_durable", &self.require_durable)
-            .finish()
     }
 }
 

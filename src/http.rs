@@ -127,7 +127,8 @@ async fn bounded(request: Request, next: Next) -> Response {
 
 async fn page() -> impl IntoResponse {
     // Everything it needs is in the file; nothing else may run in it.
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
+    const POLICY: &str =
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'";
     ([(header::CONTENT_SECURITY_POLICY, POLICY)], Html(include_str!("http/page.html")))
 }
 

@@ -13,12 +13,13 @@ use crate::sqlstate::SqlState;
 use crate::status::{About, Health, ReplayState, Snapshot, StatementKind};
 
 /// Seconds. From a group commit on a fast disk to a disk in trouble.
-const COMMIT_BUCKETS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+const COMMIT_BUCKETS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// The SQLSTATE classes that get a label of their own; everything else is `other`, so that labels stay bounded.
 const CLASSES: [&str; 24] = [
-    "08", "0A", "21", "22", "23", "25", "26", "28", "2B", "34", "3B", "3D", "3F", "40", "42", "44", "53", "54", "55", "57", "58", "P0",
-    "XX", "other",
+    "08", "0A", "21", "22", "23", "25", "26", "28", "2B", "34", "3B", "3D", "3F", "40", "42", "44", "53", "54", "55",
+    "57", "58", "P0", "XX", "other",
 ];
 
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
@@ -110,7 +111,11 @@ impl Exposition {
     /// The page as of this snapshot.
     pub fn render(&self, now: &Snapshot, about: &About) -> String {
         self.figures.set(now);
-        let info = [("version", about.version.to_owned()), ("site", about.site.clone()), ("type", about.kind.as_str().to_owned())];
+        let info = [
+            ("version", about.version.to_owned()),
+            ("site", about.site.clone()),
+            ("type", about.kind.as_str().to_owned()),
+        ];
         self.registry.gauge_with("build_info", &info).set(1.0);
         for lease in &now.leases {
             let labels = [("sequence", lease.sequence.clone())];
@@ -158,7 +163,8 @@ impl Figures {
             connections: registry.counter("connections_total", "Clients that ever connected."),
             pending_transactions: registry.gauge("pending_transactions", "Entries not yet seen on the replica."),
             pending_bytes: registry.gauge("pending_bytes", "Bytes of those entries."),
-            oldest_pending_seconds: registry.gauge("oldest_pending_seconds", "Age of the oldest of them; 0 without any."),
+            oldest_pending_seconds: registry
+                .gauge("oldest_pending_seconds", "Age of the oldest of them; 0 without any."),
             quarantined: registry.gauge("quarantined", "Entries rejected by main, and those that wait for them."),
             buffer_up: registry.gauge("buffer_up", "1 when commits are accepted."),
             link_up: registry.gauge("link_up", "1 when main answers."),
@@ -166,10 +172,12 @@ impl Figures {
             replaying: registry.gauge("replaying", "1 while entries are on their way to main."),
             health: registry.gauge("health", "2 ok, 1 degraded, 0 down."),
             replay_applied: registry.counter("replay_applied_total", "Entries committed on main."),
-            replay_retries: registry.counter("replay_retries_total", "Attempts repeated after a broken connection or the like."),
+            replay_retries: registry
+                .counter("replay_retries_total", "Attempts repeated after a broken connection or the like."),
             replay_rejected: registry.counter("replay_rejected_total", "Entries rejected by main."),
             conflicts: registry.counter("conflicts_total", "Replayed rows that had changed on main meanwhile."),
-            replica_lag_bytes: registry.gauge("replica_lag_bytes", "WAL of main the replica does not show; -1 when unknown."),
+            replica_lag_bytes: registry
+                .gauge("replica_lag_bytes", "WAL of main the replica does not show; -1 when unknown."),
             replica_lag_seconds: registry.gauge("replica_lag_seconds", "Replay delay of the replica; -1 when unknown."),
             uptime_seconds: registry.gauge("uptime_seconds", "Since the daemon started."),
             seq: ["last", "sent", "applied", "confirmed"]
@@ -183,7 +191,7 @@ impl Figures {
         self.connections.absolute(now.totals.connections);
         self.pending_transactions.set(now.buffer.pending as f64);
         self.pending_bytes.set(now.buffer.pending_bytes as f64);
-        self.oldest_pending_seconds.set(now.buffer.oldest.unwrap_or_default().as_secs_f64());
+        self.oldest_pending_seconds.set(now.buffer.oldest_pending.unwrap_or_default().as_secs_f64());
         self.quarantined.set(now.buffer.quarantined as f64);
         self.buffer_up.set(flag(now.buffer.available));
         self.link_up.set(flag(now.replay.link_up));

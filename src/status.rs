@@ -12,8 +12,9 @@ use std::time::Instant;
 use crate::config::{Config, Setting, SiteKind};
 use crate::entry::{Entry, Seq};
 
+pub use crate::buffer::{BufferStatus, Progress, Quarantined};
 pub use clients::{ClientGuard, ClientInfo, ClientSnapshot, ClientState, Clients, StatementKind, Totals};
-pub use snapshot::{BufferStatus, Health, Lease, Progress, Quarantined, ReplayState, ReplayStatus, Snapshot, TrackerStatus};
+pub use snapshot::{Health, Lease, ReplayState, ReplayStatus, Snapshot, TrackerStatus};
 
 /// A future of a [`Source`]; boxed, since the source is a trait object.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;

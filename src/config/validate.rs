@@ -60,9 +60,9 @@ impl Findings {
     }
 
     fn address(&mut self, key: &str, address: &str) {
-        let well_formed = address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok() && !host.contains(char::is_whitespace));
+        let well_formed = address.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok() && !host.contains(char::is_whitespace)
+        });
         if !well_formed {
             self.add(key, Some(format!("{address:?}")), r#"expected host:port, such as "127.0.0.1:6432""#);
         }
@@ -100,7 +100,8 @@ impl Findings {
             }
         };
         // The user is never guessed from the process's own name, nor the database from the user's.
-        let (Some(database), Some(_), false) = (parsed.get_dbname(), parsed.get_user(), parsed.get_hosts().is_empty()) else {
+        let (Some(database), Some(_), false) = (parsed.get_dbname(), parsed.get_user(), parsed.get_hosts().is_empty())
+        else {
             self.add(key, value, format!("{EXPECTED}; user, host and database are needed"));
             return None;
         };
@@ -117,7 +118,8 @@ impl Findings {
             self.add(key, None, format!("is missing; {EXPECTED}"));
             return;
         }
-        let rest = ["redis://", "rediss://", "redis+unix://", "unix://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        let rest =
+            ["redis://", "rediss://", "redis+unix://", "unix://"].iter().find_map(|scheme| url.strip_prefix(scheme));
         if rest.is_none_or(str::is_empty) {
             self.add(key, Some(format!("{:?}", mask(url))), EXPECTED);
         }

@@ -10,9 +10,15 @@ pub(super) enum Command {
     /// Nothing to do, but drivers expect the tag.
     Acknowledge(&'static str),
     /// `SELECT 1` and the like.
-    Constant { column: &'static str, value: String },
+    Constant {
+        column: &'static str,
+        value: String,
+    },
     /// A run-time parameter that drivers ask for.
-    Parameter { name: &'static str, value: &'static str },
+    Parameter {
+        name: &'static str,
+        value: &'static str,
+    },
 }
 
 /// The parameters that drivers look at when they connect.
@@ -80,7 +86,9 @@ fn select(what: &str) -> Result<Command, ()> {
         "current_database()" => ("current_database", crate::config::CONSOLE_DATABASE.to_owned()),
         "current_schema" | "current_schema()" => ("current_schema", "pgoutpost".to_owned()),
         "pg_is_in_recovery()" => ("pg_is_in_recovery", "t".to_owned()),
-        number if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => ("?column?", number.to_owned()),
+        number if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            ("?column?", number.to_owned())
+        }
         _ => return Err(()),
     };
     Ok(Command::Constant { column, value })

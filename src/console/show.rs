@@ -91,13 +91,21 @@ fn help() -> Reply {
 
 fn buffer(now: &Snapshot) -> Reply {
     let columns = [
-        "pending", "pending_bytes", "oldest_ms", "last_seq", "sent_seq", "applied_seq", "confirmed_seq", "quarantined", "available",
+        "pending",
+        "pending_bytes",
+        "oldest_ms",
+        "last_seq",
+        "sent_seq",
+        "applied_seq",
+        "confirmed_seq",
+        "quarantined",
+        "available",
         "last_error",
     ];
     let row = vec![
         text(now.buffer.pending),
         text(now.buffer.pending_bytes),
-        now.buffer.oldest.map(ms),
+        now.buffer.oldest_pending.map(ms),
         text(now.progress.last),
         text(now.progress.sent),
         text(now.progress.applied),
@@ -135,15 +143,16 @@ async fn entries(status: &Status) -> Result<Reply, Report> {
 
 async fn quarantine(status: &Status) -> Result<Reply, Report> {
     let list = status.quarantine(ENTRIES_MAX).await.map_err(unreadable)?;
-    let rows = list.into_iter().map(|entry| {
+    let rows = list.into_iter().map(|rejected| {
+        let of_error = |field: &str| rejected.error.get(field).and_then(|value| value.as_str()).map(str::to_owned);
         vec![
-            text(entry.seq),
-            text(entry.uuid),
-            text(entry.role),
-            text(entry.created_at),
-            text(entry.sqlstate),
-            text(entry.message),
-            entry.waits_for.map(|seq| seq.to_string()),
+            text(rejected.seq),
+            text(rejected.entry.uuid),
+            text(&rejected.entry.role),
+            text(&rejected.entry.created_at),
+            of_error("code"),
+            of_error("message"),
+            rejected.waits_for.map(|seq| seq.to_string()),
         ]
     });
     let columns = ["seq", "uuid", "role", "created_at", "sqlstate", "message", "waits_for_seq"];
@@ -152,7 +161,16 @@ async fn quarantine(status: &Status) -> Result<Reply, Report> {
 
 fn lag(now: &Snapshot) -> Reply {
     let columns = [
-        "link", "replay_state", "to_apply", "to_confirm", "replica", "replay_lsn", "receive_lsn", "lag_bytes", "lag_ms", "main_error",
+        "link",
+        "replay_state",
+        "to_apply",
+        "to_confirm",
+        "replica",
+        "replay_lsn",
+        "receive_lsn",
+        "lag_bytes",
+        "lag_ms",
+        "main_error",
         "replica_error",
     ];
     let row = vec![
@@ -173,7 +191,16 @@ fn lag(now: &Snapshot) -> Reply {
 
 fn clients(status: &Status) -> Reply {
     let columns = [
-        "pid", "user", "database", "application_name", "address", "state", "statement", "connected_ms", "statements", "commits",
+        "pid",
+        "user",
+        "database",
+        "application_name",
+        "address",
+        "state",
+        "statement",
+        "connected_ms",
+        "statements",
+        "commits",
         "errors",
     ];
     let rows = status.clients().list().into_iter().map(|client| {

@@ -37,7 +37,16 @@ async fn case_space_comments_and_semicolons_make_no_difference() {
 
 #[tokio::test]
 async fn the_unknown_is_a_syntax_error_with_the_way_to_help() {
-    for sql in ["SHOW", "SHOW NOTHING", "SHOW HELP LAG", "DROP TABLE x", "SELECT * FROM t", "SELECT 1; SELECT 2", "SHOW HELP; SHOW LAG", "hej"] {
+    for sql in [
+        "SHOW",
+        "SHOW NOTHING",
+        "SHOW HELP LAG",
+        "DROP TABLE x",
+        "SELECT * FROM t",
+        "SELECT 1; SELECT 2",
+        "SHOW HELP; SHOW LAG",
+        "hej",
+    ] {
         let report = ask(sql).await.unwrap_err();
         assert_eq!(report.code, SYNTAX_ERROR, "{sql:?}");
         assert!(report.hint.unwrap().contains("SHOW HELP"), "{sql:?}");
@@ -69,7 +78,7 @@ async fn what_drivers_send_by_themselves_does_not_fail() {
 async fn figures_are_those_of_the_site() {
     let mut site = Plain::healthy();
     site.buffer.pending = 7;
-    site.buffer.oldest = Some(std::time::Duration::from_millis(1500));
+    site.buffer.oldest_pending = Some(std::time::Duration::from_millis(1500));
     site.progress.last = crate::entry::Seq(9);
     site.progress.confirmed = crate::entry::Seq(2);
     site.tracker.lag_bytes = Some(42);
@@ -78,12 +87,18 @@ async fn figures_are_those_of_the_site() {
     let guard = status.clients().register(ClientInfo { pid: 77, user: "anna".to_owned(), ..ClientInfo::default() });
     guard.statement(StatementKind::Merged);
     let buffer = run("SHOW BUFFER", &status).await.unwrap();
-    assert_eq!((value(&buffer, "pending").as_deref(), value(&buffer, "oldest_ms").as_deref()), (Some("7"), Some("1500")));
+    assert_eq!(
+        (value(&buffer, "pending").as_deref(), value(&buffer, "oldest_ms").as_deref()),
+        (Some("7"), Some("1500"))
+    );
     let lag = run("SHOW LAG", &status).await.unwrap();
     assert_eq!((value(&lag, "to_confirm").as_deref(), value(&lag, "lag_bytes").as_deref()), (Some("7"), Some("42")));
     assert_eq!(value(&lag, "lag_ms"), None);
     let clients = run("SHOW CLIENTS", &status).await.unwrap();
-    assert_eq!((value(&clients, "pid").as_deref(), value(&clients, "statement").as_deref()), (Some("77"), Some("merged")));
+    assert_eq!(
+        (value(&clients, "pid").as_deref(), value(&clients, "statement").as_deref()),
+        (Some("77"), Some("merged"))
+    );
     let stats = run("SHOW STATS", &status).await.unwrap();
     assert!(stats.rows.contains(&vec![Some("lease_remaining public.s".to_owned()), Some("12".to_owned())]));
 }

@@ -96,7 +96,7 @@ pub(super) fn buffer_stats(now: &Snapshot) -> BufferStats {
         pending: now.buffer.pending,
         pending_bytes: now.buffer.pending_bytes,
         failed: now.buffer.quarantined,
-        oldest_ms: now.buffer.oldest.map(ms),
+        oldest_ms: now.buffer.oldest_pending.map(ms),
         processing_rate: now.replay.rate,
         average_execution_time_ms: now.replay.average.map(|average| average.as_secs_f64() * 1000.0),
         applied_total: now.replay.applied_total,

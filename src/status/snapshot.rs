@@ -5,32 +5,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::clients::Totals;
+use crate::buffer::{BufferStatus, Progress};
 use crate::config::SiteKind;
 use crate::entry::Seq;
 use crate::lsn::Lsn;
-
-/// The buffer's figures.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BufferStatus {
-    /// Entries that are not confirmed yet.
-    pub pending: u64,
-    pub pending_bytes: u64,
-    pub quarantined: u64,
-    /// Commits are accepted.
-    pub available: bool,
-    pub last_error: Option<String>,
-    /// The age of the oldest pending entry.
-    pub oldest: Option<Duration>,
-}
-
-/// How far the site's entries have come. Every place includes those before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    pub last: Seq,
-    pub sent: Seq,
-    pub applied: Seq,
-    pub confirmed: Seq,
-}
 
 /// What replay is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -93,18 +71,6 @@ pub struct TrackerStatus {
 pub struct Lease {
     pub sequence: String,
     pub remaining: u64,
-}
-
-/// A rejected entry, or one that waits for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    pub seq: Seq,
-    pub uuid: String,
-    pub role: String,
-    pub created_at: String,
-    pub sqlstate: String,
-    pub message: String,
-    pub waits_for: Option<Seq>,
 }
 
 /// Whether the site serves its clients.
