@@ -52,6 +52,15 @@ pub enum Outcome {
 }
 
 impl WritePlan {
+    pub(super) fn new(
+        _text: &str,
+        _root: &squawk_syntax::SyntaxNode,
+        _names: super::resolve::Names<'_>,
+        _gate: &str,
+    ) -> Result<WritePlan, Report> {
+        Err(Report::new(crate::sqlstate::FEATURE_NOT_SUPPORTED, "not built yet"))
+    }
+
     /// How many values of which sequences (quoted, qualified) an execution takes; `None`: as many as it has rows.
     pub fn sequences(&self) -> &[(Arc<str>, Option<usize>)] {
         &[]

@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::clients::Totals;
 use crate::buffer::{BufferStatus, Progress};
 use crate::config::SiteKind;
-use crate::entry::Seq;
 use crate::lsn::Lsn;
 
 /// What replay is doing.
