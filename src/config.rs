@@ -7,6 +7,7 @@
 pub mod duration;
 mod load;
 mod mask;
+mod place;
 pub mod size;
 mod validate;
 
@@ -20,6 +21,7 @@ pub use crate::buffer::BufferConfig;
 pub use crate::ids::IdsConfig;
 pub use load::{ConfigErrors, Problem, Sources};
 pub use mask::mask;
+pub use place::Place;
 pub use validate::CONSOLE_DATABASE;
 
 /// Everything an operator can choose.
@@ -113,7 +115,7 @@ pub struct ReplayConfig {
 
 impl Default for ReplayConfig {
     fn default() -> ReplayConfig {
-        ReplayConfig { retry_delay: Duration::from_millis(200), retry_delay_max: Duration::from_secs(30) }
+        ReplayConfig { retry_delay: Duration::from_millis(100), retry_delay_max: Duration::from_secs(10) }
     }
 }
 
@@ -144,7 +146,7 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> HttpConfig {
-        HttpConfig { address: "127.0.0.1:6480".to_owned() }
+        HttpConfig { address: "127.0.0.1:8432".to_owned() }
     }
 }
 

@@ -12,7 +12,7 @@ pub mod lsn;
 pub mod metrics;
 pub mod overlay;
 pub mod report;
-pub mod session;
+pub mod server;
 pub mod setup;
 pub mod sql;
 pub mod sqlstate;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, Problem, SiteKind, duration, mask};
+use super::{Config, Place, Problem, SiteKind, duration, mask};
 
 /// The virtual database of the console; a real one of that name could not be reached.
 pub const CONSOLE_DATABASE: &str = "pgoutpost";
@@ -88,28 +88,18 @@ impl Findings {
             self.add(key, None, format!("is missing; {EXPECTED}"));
             return None;
         }
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            self.add(key, value, EXPECTED);
-            return None;
-        }
-        let parsed: tokio_postgres::Config = match url.parse() {
-            Ok(parsed) => parsed,
-            Err(error) => {
-                self.add(key, value, format!("{EXPECTED}; {}", mask(&error.to_string())));
+        let place = match Place::of(url) {
+            Ok(place) => place,
+            Err(reason) => {
+                self.add(key, value, format!("{EXPECTED}; {reason}"));
                 return None;
             }
         };
-        // The user is never guessed from the process's own name, nor the database from the user's.
-        let (Some(database), Some(_), false) = (parsed.get_dbname(), parsed.get_user(), parsed.get_hosts().is_empty())
-        else {
-            self.add(key, value, format!("{EXPECTED}; user, host and database are needed"));
-            return None;
-        };
-        if database == CONSOLE_DATABASE {
+        if place.database == CONSOLE_DATABASE {
             self.add(key, value, "the database name \"pgoutpost\" is the console's; choose another");
             return None;
         }
-        Some(database.to_owned())
+        Some(place.database)
     }
 
     fn redis(&mut self, key: &str, url: &str) {

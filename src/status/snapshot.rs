@@ -20,6 +20,8 @@ pub enum ReplayState {
     Replaying,
     /// Main is away or refused; waits before it tries again.
     Waiting,
+    /// Somebody must act: `last_error` says what about.
+    Halted,
     Stopped,
 }
 
@@ -30,6 +32,7 @@ impl ReplayState {
             ReplayState::Idle => "idle",
             ReplayState::Replaying => "replaying",
             ReplayState::Waiting => "waiting",
+            ReplayState::Halted => "halted",
             ReplayState::Stopped => "stopped",
         }
     }
@@ -115,7 +118,8 @@ impl Snapshot {
             SiteKind::Main => Health::Down,
             SiteKind::Secondary if !self.tracker.replica_up || !self.buffer.available => Health::Down,
             SiteKind::Secondary if self.replay.state == ReplayState::Stopped => Health::Down,
-            SiteKind::Secondary if !self.replay.link_up || self.buffer.quarantined > 0 => Health::Degraded,
+            SiteKind::Secondary if !self.replay.link_up || self.replay.state == ReplayState::Halted => Health::Degraded,
+            SiteKind::Secondary if self.buffer.quarantined > 0 => Health::Degraded,
             SiteKind::Secondary => Health::Ok,
         }
     }
