@@ -103,6 +103,13 @@ impl<'a> Text<'a> {
         unaliased: &mut Vec<Vec<String>>,
     ) -> Result<(), Report> {
         let (Some(path), Some(parent)) = (path_of(node), node.parent()) else { return Ok(()) };
+        let statement = if parent.kind() == K::RELATION_NAME { parent.parent() } else { Some(parent.clone()) };
+        if let Some(write) = statement.filter(|node| matches!(node.kind(), K::INSERT | K::UPDATE | K::DELETE))
+            && path.len() > 1
+            && slice::alias_of(&write).is_none()
+        {
+            unaliased.push(path.clone());
+        }
         let in_from = match parent.kind() {
             K::RELATION_FROM_ITEM => true,
             K::RELATION_NAME => parent.parent().is_some_and(|above| above.kind() == K::TABLE),
