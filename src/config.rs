@@ -125,14 +125,14 @@ impl Default for ReplayConfig {
 pub struct TrackerConfig {
     #[serde(with = "duration")]
     pub poll_interval: Duration,
-    /// How long one poll may take before the replica counts as away.
+    /// How long a straight statement, and a read that follows it, wait for the replica.
     #[serde(with = "duration")]
     pub timeout: Duration,
 }
 
 impl Default for TrackerConfig {
     fn default() -> TrackerConfig {
-        TrackerConfig { poll_interval: Duration::from_millis(100), timeout: Duration::from_secs(5) }
+        TrackerConfig { poll_interval: Duration::from_millis(100), timeout: Duration::from_secs(30) }
     }
 }
 
