@@ -1,0 +1,2 @@
+//! Writes evaluated by SELECT, and the same writes done by Postgres.
+
