@@ -1,23 +1,28 @@
 //! The configuration: what an operator can choose, where it comes from, and what is wrong with it.
 //!
-//! Plain values. Only the composition root holds a whole [`Config`]; every part is handed its own section. The
+//! Plain values. Only the composition root holds a whole [`Config`]; every part declares and is handed its own section. The
 //! environment (`PGOUTPOST__SECTION__KEY`) goes over `.env`, `.env` over the file, the file over the defaults; no other
 //! variable counts, least of all libpq's `PGHOST` and its like. Nothing here prints a password.
 
 pub mod duration;
 mod load;
 mod mask;
+mod place;
 pub mod size;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::buffer::BufferConfig;
+pub use crate::ids::IdsConfig;
+pub use crate::replay::ReplayConfig;
+pub use crate::tracker::TrackerConfig;
 pub use load::{ConfigErrors, Problem, Sources};
 pub use mask::mask;
+pub use place::Place;
 pub use validate::CONSOLE_DATABASE;
 
 /// Everything an operator can choose.
@@ -36,7 +41,7 @@ pub struct Config {
     pub log: LogConfig,
     /// Where each key that is not at its default was set.
     #[serde(skip)]
-    origins: BTreeMap<String, String>,
+    pub origins: BTreeMap<String, String>,
 }
 
 /// What this daemon is.
@@ -98,83 +103,6 @@ pub struct ReplicaConfig {
     pub url: String,
 }
 
-/// The durable local log of acknowledged transactions.
-#[derive(Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BufferConfig {
-    pub url: String,
-    /// Pending transactions before new ones are refused (53400).
-    pub max_transactions: u64,
-    /// Bytes of pending transactions before new ones are refused (53400).
-    #[serde(with = "size")]
-    pub max_bytes: u64,
-    /// How long an entry is kept after it has been confirmed, against a main that comes back behind.
-    #[serde(with = "duration")]
-    pub retention: Duration,
-    /// Refuse a buffer that does not promise durability.
-    pub require_durable: bool,
-}
-
-impl Default for BufferConfig {
-    fn default() -> BufferConfig {
-        BufferConfig {
-            url: String::new(),
-            max_transactions: 1_000_000,
-            max_bytes: 1 << 30,
-            retention: Duration::from_secs(7 * 24 * 60 * 60),
-            require_durable: true,
-        }
-    }
-}
-
-/// How the buffer is carried to main.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReplayConfig {
-    /// The first pause after a failure; doubles with each that follows.
-    #[serde(with = "duration")]
-    pub retry_delay: Duration,
-    #[serde(with = "duration")]
-    pub retry_delay_max: Duration,
-}
-
-impl Default for ReplayConfig {
-    fn default() -> ReplayConfig {
-        ReplayConfig { retry_delay: Duration::from_millis(200), retry_delay_max: Duration::from_secs(30) }
-    }
-}
-
-/// How the replica is watched.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrackerConfig {
-    #[serde(with = "duration")]
-    pub poll_interval: Duration,
-    /// How long one poll may take before the replica counts as away.
-    #[serde(with = "duration")]
-    pub timeout: Duration,
-}
-
-impl Default for TrackerConfig {
-    fn default() -> TrackerConfig {
-        TrackerConfig { poll_interval: Duration::from_millis(100), timeout: Duration::from_secs(5) }
-    }
-}
-
-/// Sequence values taken from main in advance.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IdsConfig {
-    /// Values per lease and sequence.
-    pub lease_size: u32,
-}
-
-impl Default for IdsConfig {
-    fn default() -> IdsConfig {
-        IdsConfig { lease_size: 10_000 }
-    }
-}
-
 /// Where metrics, health and the status page are served.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -185,7 +113,7 @@ pub struct HttpConfig {
 
 impl Default for HttpConfig {
     fn default() -> HttpConfig {
-        HttpConfig { address: "127.0.0.1:6480".to_owned() }
+        HttpConfig { address: "127.0.0.1:8432".to_owned() }
     }
 }
 
@@ -222,18 +150,6 @@ impl fmt::Debug for MainConfig {
 impl fmt::Debug for ReplicaConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplicaConfig").field("url", &mask(&self.url)).finish()
-    }
-}
-
-impl fmt::Debug for BufferConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufferConfig")
-            .field("url", &mask(&self.url))
-            .field("max_transactions", &self.max_transactions)
-            .field("max_bytes", &self.max_bytes)
-            .field("retention", &self.retention)
-            .field("require_durable", &self.require_durable)
-            .finish()
     }
 }
 

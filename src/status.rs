@@ -9,11 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{Config, Setting, SiteKind};
+use crate::config::{Config, Place, Setting, SiteKind};
 use crate::entry::{Entry, Seq};
 
+pub use crate::buffer::{BufferStatus, Progress, Quarantined};
+pub use crate::replay::{ReplayState, ReplayStatus};
+pub use crate::tracker::TrackerStatus;
 pub use clients::{ClientGuard, ClientInfo, ClientSnapshot, ClientState, Clients, StatementKind, Totals};
-pub use snapshot::{BufferStatus, Health, Lease, Progress, Quarantined, ReplayState, ReplayStatus, Snapshot, TrackerStatus};
+pub use snapshot::{Health, Lease, Snapshot};
 
 /// A future of a [`Source`]; boxed, since the source is a trait object.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
@@ -47,17 +50,20 @@ pub struct About {
 }
 
 impl About {
-    /// From the configuration and the server addresses that the connection strings mean.
-    pub fn new(config: &Config, database: String, main_address: String, replica_address: String) -> About {
+    /// What a validated configuration says.
+    pub fn new(config: &Config) -> About {
+        let place =
+            |url: &str| Place::of(url).unwrap_or_else(|_| Place { address: String::new(), database: String::new() });
+        let (main, replica) = (place(&config.main.url), place(&config.replica.url));
         About {
             site: config.site.name.clone(),
             kind: config.site.kind,
-            database,
+            database: main.database,
             version: env!("CARGO_PKG_VERSION"),
             listen_address: config.listen.address.clone(),
             http_address: config.http.address.clone(),
-            main_address,
-            replica_address,
+            main_address: main.address,
+            replica_address: replica.address,
             config_digest: config.digest(),
             settings: config.settings(),
         }

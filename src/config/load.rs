@@ -109,7 +109,8 @@ impl Config {
     pub fn load(sources: &Sources) -> Result<Config, ConfigErrors> {
         let mut layers = Figment::new();
         if let Some(file) = &sources.file {
-            std::fs::metadata(file).map_err(|error| ConfigErrors::whole(&file.display().to_string(), &error.to_string()))?;
+            std::fs::metadata(file)
+                .map_err(|error| ConfigErrors::whole(&file.display().to_string(), &error.to_string()))?;
             layers = layers.merge(Toml::file_exact(file));
         }
         layers = layers
@@ -117,7 +118,10 @@ impl Config {
             .merge(Variables::new("environment", &sources.environment));
         let values: Dict = layers.extract().map_err(|error| {
             let origin = error.metadata.as_ref().map_or("configuration", |metadata| &metadata.name).to_owned();
-            ConfigErrors::whole(&sources.file.as_ref().map_or(origin, |file| file.display().to_string()), &error.kind.to_string())
+            ConfigErrors::whole(
+                &sources.file.as_ref().map_or(origin, |file| file.display().to_string()),
+                &error.kind.to_string(),
+            )
         })?;
         let (mut config, mut problems) = deserialize(&layers, values.clone());
         for path in leaves(&values, "") {
@@ -126,10 +130,12 @@ impl Config {
             }
         }
         let found: Vec<String> = problems.iter().map(|problem| problem.key.clone()).collect();
-        problems.extend(config.validate().into_iter().filter(|problem| !found.contains(&problem.key)).map(|mut problem| {
-            problem.origin = config.origins.get(&problem.key).cloned();
-            problem
-        }));
+        problems.extend(config.validate().into_iter().filter(|problem| !found.contains(&problem.key)).map(
+            |mut problem| {
+                problem.origin = config.origins.get(&problem.key).cloned();
+                problem
+            },
+        ));
         problems.sort_by(|a, b| a.key.cmp(&b.key));
         if problems.is_empty() { Ok(config) } else { Err(ConfigErrors(problems)) }
     }
@@ -193,7 +199,12 @@ fn leaves(values: &Dict, prefix: &str) -> Vec<String> {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         match value {
             Value::Dict(_, inner) => paths.extend(leaves(inner, &path)),
-            Value::String(..) | Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) | Value::Array(..) => {
+            Value::String(..)
+            | Value::Char(..)
+            | Value::Bool(..)
+            | Value::Num(..)
+            | Value::Empty(..)
+            | Value::Array(..) => {
                 paths.push(path);
             }
         }

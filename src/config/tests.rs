@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 const GOOD: &str = r#"
@@ -17,7 +19,8 @@ fn load(file: &str, dotenv: &str, environment: &str) -> Result<Config, ConfigErr
     let path = folder.path().join("proxy.toml");
     std::fs::write(&path, file).unwrap();
     let pairs = |text: &str| {
-        let pair = |pair: &str| pair.split_once('=').map(|(key, value)| (format!("PGOUTPOST__{key}"), value.to_owned()));
+        let pair =
+            |pair: &str| pair.split_once('=').map(|(key, value)| (format!("PGOUTPOST__{key}"), value.to_owned()));
         text.split_whitespace().filter_map(pair).collect()
     };
     Config::load(&Sources { file: Some(path), dotenv: pairs(dotenv), environment: pairs(environment) })
@@ -43,7 +46,7 @@ fn a_short_file_is_enough() {
     assert_eq!(config.site.name, "kirkenes");
     assert_eq!(config.site.kind, SiteKind::Secondary);
     assert_eq!(config.buffer.max_bytes, 1 << 30);
-    assert_eq!(config.buffer.retention, Duration::from_secs(604_800));
+    assert_eq!(config.buffer.retention, Duration::from_secs(86_400));
     assert!(config.buffer.require_durable);
     assert_eq!(config.log.format, LogFormat::Text);
 }
@@ -70,11 +73,7 @@ fn a_variable_for_one_key_leaves_its_section_alone() {
 
 #[test]
 fn the_environment_alone_is_enough() {
-    let pairs = [
-        ("SITE__NAME", "17"),
-        ("SITE__TYPE", "main"),
-        ("MAIN__URL", "postgres://u@h/d"),
-    ];
+    let pairs = [("SITE__NAME", "17"), ("SITE__TYPE", "main"), ("MAIN__URL", "postgres://u@h/d")];
     let environment = pairs.map(|(key, value)| (format!("PGOUTPOST__{key}"), value.to_owned())).to_vec();
     let config = Config::load(&Sources { file: None, dotenv: Vec::new(), environment }).unwrap();
     assert_eq!((config.site.name.as_str(), config.site.kind), ("17", SiteKind::Main));
@@ -89,7 +88,11 @@ fn libpq_variables_do_not_count() {
 
 #[test]
 fn unknown_names_are_errors_wherever_they_stand() {
-    refuses(&good_and("max_transaction = 5\n"), "", &["buffer.max_transaction = 5", "proxy.toml", "unknown key", "max_transactions"]);
+    refuses(
+        &good_and("max_transaction = 5\n"),
+        "",
+        &["buffer.max_transaction = 5", "proxy.toml", "unknown key", "max_transactions"],
+    );
     refuses(&good_and("[bufer]\nurl = \"x\"\n"), "", &["bufer", "unknown section", "buffer"]);
     refuses(GOOD, "SITE__NAMES=x", &["site.names", "PGOUTPOST__SITE__NAMES in environment", "unknown key"]);
     refuses(GOOD, "SIDE__NAME=x", &["side", "unknown section"]);
@@ -98,12 +101,16 @@ fn unknown_names_are_errors_wherever_they_stand() {
 
 #[test]
 fn bad_values_name_key_value_what_is_allowed_and_where_they_came_from() {
-    refuses(&good_and("[replay]\nretry_delay = \"5 parsecs\"\n"), "", &[
-        "replay.retry_delay = \"5 parsecs\"",
-        "proxy.toml",
-        "100ms",
-    ]);
-    refuses(GOOD, "TRACKER__TIMEOUT=5", &["tracker.timeout = \"5\"", "PGOUTPOST__TRACKER__TIMEOUT in environment", "unit"]);
+    refuses(
+        &good_and("[replay]\nretry_delay = \"5 parsecs\"\n"),
+        "",
+        &["replay.retry_delay = \"5 parsecs\"", "proxy.toml", "100ms"],
+    );
+    refuses(
+        GOOD,
+        "TRACKER__TIMEOUT=5",
+        &["tracker.timeout = \"5\"", "PGOUTPOST__TRACKER__TIMEOUT in environment", "unit"],
+    );
     refuses(&good_and("[tracker]\ntimeout = 5\n"), "", &["tracker.timeout = 5", "expected a duration"]);
     refuses(GOOD, "BUFFER__MAX_BYTES=1GHz", &["buffer.max_bytes = \"1GHz\"", "1GiB"]);
     refuses(GOOD, "BUFFER__MAX_TRANSACTIONS=0", &["buffer.max_transactions = 0", "more than zero"]);
@@ -126,7 +133,8 @@ fn bad_values_name_key_value_what_is_allowed_and_where_they_came_from() {
 #[test]
 fn several_problems_are_reported_together() {
     let ConfigErrors(problems) =
-        load(GOOD, "IDS__LEASE_SIZE=none", "SITE__NAME=a/b TRACKER__TIMEOUT=soon LOG__COLOUR=red MAIN__URL=http://x").unwrap_err();
+        load(GOOD, "IDS__LEASE_SIZE=none", "SITE__NAME=a/b TRACKER__TIMEOUT=soon LOG__COLOUR=red MAIN__URL=http://x")
+            .unwrap_err();
     let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["ids.lease_size", "log.colour", "main.url", "site.name", "tracker.timeout"]);
 }
@@ -147,7 +155,9 @@ fn passwords_are_never_shown() {
     let shown = format!("{config:?} {:?}", config.settings());
     assert!(!shown.contains("geheim"), "{shown}");
     assert!(shown.contains("postgres://postgres:***@main.example:5432/observatory"), "{shown}");
-    for url in ["mysql://u:geheim@h/d", "postgres://u:geheim", "postgres://u:ge/heim@h/d", "postgres://u:geheim@h:port/d"] {
+    for url in
+        ["mysql://u:geheim@h/d", "postgres://u:geheim", "postgres://u:ge/heim@h/d", "postgres://u:geheim@h:port/d"]
+    {
         let refused = load(GOOD, "", &format!("MAIN__URL={url}")).unwrap_err();
         assert!(!refused.to_string().contains("heim"), "{refused}");
     }
@@ -201,4 +211,18 @@ fn durations_and_sizes_read_what_they_print() {
     for text in ["", "5", "s", "-5s", "5.5s", "1h30min", "99999999999999999999s", "9999999999999999999d"] {
         assert_eq!(duration::parse(text), None, "{text:?}");
     }
+}
+
+#[test]
+fn the_file_in_the_repository_states_the_defaults() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
+    let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+    let sample = |setting: &Setting| setting.key == "site.name" || setting.key.ends_with(".url");
+    let differing = |config: &Config| -> Vec<(String, String)> {
+        let kept = config.settings().into_iter().filter(|setting| !sample(setting));
+        kept.map(|setting| (setting.key, setting.value)).collect()
+    };
+    assert_eq!(differing(&config), differing(&Config::default()));
+    let said = |setting: &Setting| setting.origin != "default";
+    assert!(config.settings().iter().all(said), "it names every key");
 }

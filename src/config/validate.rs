@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, Problem, SiteKind, duration, mask};
+use super::{Config, Place, Problem, SiteKind, duration, mask};
 
 /// The virtual database of the console; a real one of that name could not be reached.
 pub const CONSOLE_DATABASE: &str = "pgoutpost";
@@ -60,9 +60,9 @@ impl Findings {
     }
 
     fn address(&mut self, key: &str, address: &str) {
-        let well_formed = address
-            .rsplit_once(':')
-            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok() && !host.contains(char::is_whitespace));
+        let well_formed = address.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok() && !host.contains(char::is_whitespace)
+        });
         if !well_formed {
             self.add(key, Some(format!("{address:?}")), r#"expected host:port, such as "127.0.0.1:6432""#);
         }
@@ -88,27 +88,18 @@ impl Findings {
             self.add(key, None, format!("is missing; {EXPECTED}"));
             return None;
         }
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            self.add(key, value, EXPECTED);
-            return None;
-        }
-        let parsed: tokio_postgres::Config = match url.parse() {
-            Ok(parsed) => parsed,
-            Err(error) => {
-                self.add(key, value, format!("{EXPECTED}; {}", mask(&error.to_string())));
+        let place = match Place::of(url) {
+            Ok(place) => place,
+            Err(reason) => {
+                self.add(key, value, format!("{EXPECTED}; {reason}"));
                 return None;
             }
         };
-        // The user is never guessed from the process's own name, nor the database from the user's.
-        let (Some(database), Some(_), false) = (parsed.get_dbname(), parsed.get_user(), parsed.get_hosts().is_empty()) else {
-            self.add(key, value, format!("{EXPECTED}; user, host and database are needed"));
-            return None;
-        };
-        if database == CONSOLE_DATABASE {
+        if place.database == CONSOLE_DATABASE {
             self.add(key, value, "the database name \"pgoutpost\" is the console's; choose another");
             return None;
         }
-        Some(database.to_owned())
+        Some(place.database)
     }
 
     fn redis(&mut self, key: &str, url: &str) {
@@ -117,7 +108,8 @@ impl Findings {
             self.add(key, None, format!("is missing; {EXPECTED}"));
             return;
         }
-        let rest = ["redis://", "rediss://", "redis+unix://", "unix://"].iter().find_map(|scheme| url.strip_prefix(scheme));
+        let rest =
+            ["redis://", "rediss://", "redis+unix://", "unix://"].iter().find_map(|scheme| url.strip_prefix(scheme));
         if rest.is_none_or(str::is_empty) {
             self.add(key, Some(format!("{:?}", mask(url))), EXPECTED);
         }

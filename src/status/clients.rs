@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::metrics::Metrics;
+use crate::sqlstate::SqlState;
+
 /// What a client said of itself at startup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientInfo {
@@ -106,9 +109,10 @@ pub struct ClientSnapshot {
 }
 
 /// All clients of the daemon. A cheap handle.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Clients {
     registry: Arc<Mutex<Registry>>,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -133,6 +137,11 @@ struct Client {
 }
 
 impl Clients {
+    /// Nobody yet. What sessions tell of themselves is also counted in `metrics`.
+    pub fn new(metrics: Metrics) -> Clients {
+        Clients { registry: Arc::default(), metrics }
+    }
+
     /// Lists a client until the guard goes.
     #[must_use]
     pub fn register(&self, info: ClientInfo) -> ClientGuard {
@@ -217,16 +226,19 @@ impl ClientGuard {
     pub fn statement(&self, kind: StatementKind) {
         self.client.statement.store(kind as u8, Ordering::Relaxed);
         self.client.statements.fetch_add(1, Ordering::Relaxed);
+        self.clients.metrics.statement(kind);
     }
 
-    /// A transaction was acknowledged.
-    pub fn commit(&self) {
+    /// A buffered transaction was acknowledged, this long after its COMMIT came in.
+    pub fn commit(&self, took: Duration) {
         self.client.commits.fetch_add(1, Ordering::Relaxed);
+        self.clients.metrics.commit(took);
     }
 
     /// The client was sent an error.
-    pub fn error(&self) {
+    pub fn error(&self, code: SqlState) {
         self.client.errors.fetch_add(1, Ordering::Relaxed);
+        self.clients.metrics.error(code);
     }
 }
 

@@ -5,106 +5,16 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::clients::Totals;
+use crate::buffer::{BufferStatus, Progress};
 use crate::config::SiteKind;
-use crate::entry::Seq;
-use crate::lsn::Lsn;
-
-/// The buffer's figures.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BufferStatus {
-    /// Entries that are not confirmed yet.
-    pub pending: u64,
-    pub pending_bytes: u64,
-    pub quarantined: u64,
-    /// Commits are accepted.
-    pub available: bool,
-    pub last_error: Option<String>,
-    /// The age of the oldest pending entry.
-    pub oldest: Option<Duration>,
-}
-
-/// How far the site's entries have come. Every place includes those before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    pub last: Seq,
-    pub sent: Seq,
-    pub applied: Seq,
-    pub confirmed: Seq,
-}
-
-/// What replay is doing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReplayState {
-    #[default]
-    Connecting,
-    /// Connected, nothing to do.
-    Idle,
-    Replaying,
-    /// Main is away or refused; waits before it tries again.
-    Waiting,
-    Stopped,
-}
-
-impl ReplayState {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ReplayState::Connecting => "connecting",
-            ReplayState::Idle => "idle",
-            ReplayState::Replaying => "replaying",
-            ReplayState::Waiting => "waiting",
-            ReplayState::Stopped => "stopped",
-        }
-    }
-}
-
-/// Replay's figures since the daemon started.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ReplayStatus {
-    pub state: ReplayState,
-    /// Main answers.
-    pub link_up: bool,
-    pub applied_total: u64,
-    pub retries_total: u64,
-    pub conflicts_total: u64,
-    pub rejected_total: u64,
-    /// Entries per second over the last seconds.
-    pub rate: f64,
-    /// From sending an entry to its commit, averaged over the last entries.
-    pub average: Option<Duration>,
-    pub last_error: Option<String>,
-}
-
-/// What the tracker saw at its last poll.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TrackerStatus {
-    /// The replica answers.
-    pub replica_up: bool,
-    pub replay_lsn: Option<Lsn>,
-    pub receive_lsn: Option<Lsn>,
-    /// WAL of main that the replica does not show yet, as far as it is known here.
-    pub lag_bytes: Option<u64>,
-    pub lag: Option<Duration>,
-    pub last_error: Option<String>,
-}
+use crate::replay::{ReplayState, ReplayStatus};
+use crate::tracker::TrackerStatus;
 
 /// What is left of the values of one sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     pub sequence: String,
     pub remaining: u64,
-}
-
-/// A rejected entry, or one that waits for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    pub seq: Seq,
-    pub uuid: String,
-    pub role: String,
-    pub created_at: String,
-    pub sqlstate: String,
-    pub message: String,
-    pub waits_for: Option<Seq>,
 }
 
 /// Whether the site serves its clients.
@@ -116,6 +26,16 @@ pub enum Health {
     Degraded,
     /// Reads or writes fail.
     Down,
+}
+
+impl Health {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Ok => "ok",
+            Health::Degraded => "degraded",
+            Health::Down => "down",
+        }
+    }
 }
 
 /// Everything at one moment.
@@ -140,7 +60,8 @@ impl Snapshot {
             SiteKind::Main => Health::Down,
             SiteKind::Secondary if !self.tracker.replica_up || !self.buffer.available => Health::Down,
             SiteKind::Secondary if self.replay.state == ReplayState::Stopped => Health::Down,
-            SiteKind::Secondary if !self.replay.link_up || self.buffer.quarantined > 0 => Health::Degraded,
+            SiteKind::Secondary if !self.replay.link_up || self.replay.state == ReplayState::Halted => Health::Degraded,
+            SiteKind::Secondary if self.buffer.quarantined > 0 => Health::Degraded,
             SiteKind::Secondary => Health::Ok,
         }
     }

@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::metrics::Metrics;
 
 /// A site of plain values, for the tests of everything that reads status.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +35,9 @@ impl Plain {
             main: crate::config::MainConfig { url: "postgres://u:geheim@far/observatory".to_owned() },
             ..Config::default()
         };
-        let about = About::new(&config, "observatory".to_owned(), "far:5432".to_owned(), "near:5432".to_owned());
+        let about = About::new(&config);
         let source = Box::new(Shown(Arc::clone(&values)));
-        (Status::new(about, Clients::default(), source, Instant::now()), values)
+        (Status::new(about, Clients::new(Metrics::new().0), source, Instant::now()), values)
     }
 }
 
@@ -87,13 +88,13 @@ fn client(user: &str) -> ClientInfo {
 
 #[test]
 fn a_client_is_listed_while_its_guard_lives_and_counted_for_ever() {
-    let clients = Clients::default();
+    let clients = Clients::new(Metrics::new().0);
     let first = clients.register(client("anna"));
     let second = clients.register(client("bengt"));
     first.statement(StatementKind::Write);
-    first.commit();
+    first.commit(std::time::Duration::from_millis(1));
     second.statement(StatementKind::Merged);
-    second.error();
+    second.error(crate::sqlstate::UNIQUE_VIOLATION);
     second.state(ClientState::FailedTransaction);
     let list = clients.list();
     assert_eq!(list.iter().map(|client| client.info.user.as_str()).collect::<Vec<_>>(), ["anna", "bengt"]);

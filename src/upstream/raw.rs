@@ -78,11 +78,7 @@ pub fn addresses(config: &Config) -> Vec<Address> {
 ///
 /// # Errors
 /// See [`ConnectError`]; the last address' error when there are several.
-pub async fn connect(
-    config: &Config,
-    parameters: &[(String, String)],
-    limit: Duration,
-) -> Result<Raw, ConnectError> {
+pub async fn connect(config: &Config, parameters: &[(String, String)], limit: Duration) -> Result<Raw, ConnectError> {
     let mut failed = ConnectError::Unreachable(io::ErrorKind::AddrNotAvailable.into());
     for address in addresses(config) {
         let attempt = async {

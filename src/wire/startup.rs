@@ -19,7 +19,10 @@ pub enum Opening {
         parameters: Vec<(String, String)>,
     },
     /// Another major version of the protocol.
-    Unsupported { major: u16, minor: u16 },
+    Unsupported {
+        major: u16,
+        minor: u16,
+    },
 }
 
 /// What a CancelRequest shows to be obeyed.

@@ -1,4 +1,7 @@
 <<<<<<< HEAD
+<<<<<<< HEAD
+=======
+>>>>>>> outside
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -349,6 +352,9 @@ proptest! {
         runtime().block_on(simulate(faults, steps));
     }
 }
+<<<<<<< HEAD
 =======
 
 >>>>>>> engine
+=======
+>>>>>>> outside
