@@ -307,19 +307,11 @@ impl Log for RedisLog {
     fn leases(&self) -> Answer<'_, BTreeMap<String, LeaseBlock>> {
         Box::pin(async move {
             let pairs = self.hash(&self.keys.leases).await?;
-<<<<<<< HEAD
             let blocks = pairs.into_iter().map(|(sequence, json)| {
                 let block = from_json(&sequence, &json)?;
                 Ok((sequence, block))
             });
             blocks.collect()
-=======
-            pairs
-                .into_iter()
-                .map(|(sequence, json)| Ok((from_json(&sequence, &json)?, sequence)))
-                .map(|pair| pair.map(|(block, sequence)| (sequence, block)))
-                .collect()
->>>>>>> engine
         })
     }
 

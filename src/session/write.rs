@@ -97,7 +97,8 @@ impl Session {
                 let message = format!("cannot execute {} in a read-only transaction", verb(plan.kind));
                 return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
             }
-            let rows = match self.evaluate(plan, &base, given, &formats, by).await {
+            let canonical = settings.canonical();
+            let rows = match self.evaluate(plan, (&base, canonical), given, &formats, by).await {
                 Ok(rows) => rows,
                 Err(Failure::Inner(error)) if tries < TRIES => {
                     tries += 1;
@@ -106,7 +107,7 @@ impl Session {
                 }
                 Err(failure) => return Err(failure),
             };
-            let decoded = plan.decode(&rows)?;
+            let decoded = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
             if self.lock(&decoded, base.last(), &settings).await? == Taken::Stale {
                 match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
                     Isolation::ReadCommitted => continue,
@@ -124,7 +125,7 @@ impl Session {
     async fn evaluate(
         &mut self,
         plan: &WritePlan,
-        base: &crate::overlay::Overlay,
+        (base, canonical): (&crate::overlay::Overlay, bool),
         given: &Given<'_>,
         formats: &[i16],
         by: By,
@@ -136,7 +137,7 @@ impl Session {
         let wanted = plan.formats(formats);
         loop {
             let view = View { base, own: &self.transaction.work.own };
-            let rendered = plan.render(view, given.parameters(), &ids)?;
+            let rendered = plan.render(view, given.parameters(), &ids, canonical)?;
             let rows = self.run_evaluation(&rendered, given, &wanted, by).await?;
             let mut short = false;
             for (place, (sequence, count)) in plan.sequences().iter().enumerate() {

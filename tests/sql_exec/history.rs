@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The folded overlay against the entry-by-entry history, for every ledger value: random entries on tables with one
 //! key column, with two, and with none, and changes of another site in between.
 
@@ -200,6 +199,3 @@ fn folding_is_exact_for_every_ledger_value() {
         round(&mut site, seed);
     }
 }
-=======
-//! The folded overlay against the entry-by-entry history, for every ledger value.
->>>>>>> outside

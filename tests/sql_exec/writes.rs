@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The same statements to two databases: evaluated by SELECT and kept in the overlay in one, done by Postgres in the
 //! other. Answers (rows, SQLSTATE, message, detail) and tables must agree after each.
 
@@ -170,6 +169,3 @@ fn hide_ids(error: (String, String, String)) -> (String, String, String) {
         false => error,
     }
 }
-=======
-//! Writes evaluated by SELECT, and the same writes done by Postgres.
->>>>>>> outside

@@ -1,7 +1,3 @@
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
->>>>>>> outside
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -352,9 +348,3 @@ proptest! {
         runtime().block_on(simulate(faults, steps));
     }
 }
-<<<<<<< HEAD
-=======
-
->>>>>>> engine
-=======
->>>>>>> outside

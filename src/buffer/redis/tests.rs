@@ -1,7 +1,3 @@
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
->>>>>>> outside
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -287,9 +283,3 @@ async fn commit_latency() {
         println!("{writers} writers: {rate:.0}/s, p50 {:?}, p99 {:?}", at(0.5), at(0.99));
     }
 }
-<<<<<<< HEAD
-=======
-
->>>>>>> engine
-=======
->>>>>>> outside
