@@ -1,3 +1,30 @@
+<<<<<<< HEAD
+//! Stub until the console is merged.
+
+use crate::report::Report;
+use crate::sqlstate;
+use crate::status::Status;
+
+/// A console statement's answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub columns: Vec<&'static str>,
+    pub rows: Vec<Vec<Option<String>>>,
+    pub tag: String,
+}
+
+/// Runs a console statement.
+pub async fn run(sql: &str, _status: &Status) -> Result<Reply, Report> {
+    match sql.trim().trim_end_matches(';') {
+        "SHOW VERSION" => Ok(Reply {
+            columns: vec!["version"],
+            rows: vec![vec![Some("stub".into())]],
+            tag: "SHOW".into(),
+        }),
+        _ => Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "not built yet")),
+    }
+}
+=======
 //! The console, in PgBouncer's manner: `psql -p 6432 pgoutpost`.
 //!
 //! Reads `status` and answers with text columns whose names carry their units. Changes nothing. What drivers send by
@@ -56,3 +83,4 @@ fn unknown(sql: &str) -> Report {
 
 #[cfg(test)]
 mod tests;
+>>>>>>> outside

@@ -100,7 +100,8 @@ impl Site {
                 let rows = self.send(&rendered.sql, &types, parameters, &rendered.extra)?;
                 let rows: Vec<Vec<Option<Bytes>>> =
                     rows.into_iter().map(|row| row.into_iter().map(|value| value.map(Bytes::from)).collect()).collect();
-                let decoded = write.decode(&rows)?;
+                let view = View { base: &self.overlay, own: &self.own };
+                let decoded = write.decode(view, &rows)?;
                 let table = &write.target;
                 let seq = self.overlay.last().next();
                 let changes: Vec<_> = decoded.iter().enumerate().flat_map(|(n, d)| changes(table, seq, n, d)).collect();

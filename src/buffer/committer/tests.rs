@@ -1,3 +1,7 @@
+<<<<<<< HEAD
+<<<<<<< HEAD
+=======
+>>>>>>> outside
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -348,3 +352,9 @@ proptest! {
         runtime().block_on(simulate(faults, steps));
     }
 }
+<<<<<<< HEAD
+=======
+
+>>>>>>> engine
+=======
+>>>>>>> outside

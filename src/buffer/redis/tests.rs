@@ -1,3 +1,7 @@
+<<<<<<< HEAD
+<<<<<<< HEAD
+=======
+>>>>>>> outside
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -283,3 +287,9 @@ async fn commit_latency() {
         println!("{writers} writers: {rate:.0}/s, p50 {:?}, p99 {:?}", at(0.5), at(0.99));
     }
 }
+<<<<<<< HEAD
+=======
+
+>>>>>>> engine
+=======
+>>>>>>> outside
