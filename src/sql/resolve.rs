@@ -343,7 +343,7 @@ fn evaluated_once(node: &SyntaxNode) -> bool {
                 let once = |kind| child(&above, kind).is_none();
                 return top && once(K::FROM_CLAUSE) && once(K::WHERE_CLAUSE);
             }
-            K::CASE_EXPR | K::BIN_EXPR | K::PAREN_SELECT | K::SET_CLAUSE | K::RETURNING_CLAUSE => return false,
+            K::PAREN_SELECT | K::SET_CLAUSE | K::RETURNING_CLAUSE => return false,
             _ => {}
         }
     }
