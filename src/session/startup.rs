@@ -23,7 +23,7 @@ use crate::wire::{MESSAGE_MAX, build};
 use super::cancel::{Registered, Target};
 
 /// The virtual database that is the console.
-pub const CONSOLE: &str = "pgoutpost";
+pub(super) const CONSOLE: &str = "pgoutpost";
 
 /// Serves one client until it leaves or must.
 pub async fn run(stream: TcpStream, shared: Arc<Shared>) {

@@ -18,7 +18,7 @@ use super::{Session, Waited};
 use crate::entry::Seq;
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Decoded, Isolation, Plan, Rendered, Statement, WriteKind, WritePlan};
+use crate::sql::{Class, Decoded, Isolation, Plan, Rendered, Statement, WriteKind, WritePlan};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
@@ -70,6 +70,18 @@ impl Session {
         rows.iter().for_each(|row| out.extend_from_slice(row));
         build::command_complete(out, &tag);
         Ok(())
+    }
+
+    /// Why a write cannot be evaluated here, so that it has to go straight to main: `None` for what can.
+    pub(super) async fn not_bufferable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
+        if statement.class != Class::Write {
+            return Ok(None);
+        }
+        let settings = self.settings().await?;
+        let catalog = self.shared.catalog.current();
+        let plan = self.shared.statements.plan(statement, &catalog, &settings.schemas, &self.shared.site);
+        let unsupported = [sqlstate::FEATURE_NOT_SUPPORTED, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE];
+        Ok(plan.as_ref().as_ref().err().filter(|report| unsupported.contains(&report.code)).cloned())
     }
 
     async fn write(

@@ -59,6 +59,10 @@ fn writes() {
         "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
         "TRUNCATE t",
         "COPY t FROM STDIN",
+    ] {
+        check(text, Class::Straight { ddl: false, outside_transaction: false });
+    }
+    for text in [
         "COPY t TO '/tmp/x'",
         "DELETE FROM t WHERE CURRENT OF c",
         "LISTEN x",
