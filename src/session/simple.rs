@@ -132,9 +132,17 @@ impl Session {
         if self.transaction.phase != Phase::Failed {
             let mut why = None;
             for statement in statements.iter().filter(|_| !on_main && !straight) {
-                match self.not_bufferable(statement).await {
-                    Ok(reason) => why = why.or(reason),
-                    Err(failure) => return (Err(failure), 0),
+                let judged = match self.not_bufferable(statement).await {
+                    Ok(None) => continue,
+                    Ok(reason) => {
+                        why = why.or(reason);
+                        // What is wrong with it is said here, whether or not main can be reached.
+                        self.judge(statement.text.as_bytes()).await
+                    }
+                    Err(failure) => Err(failure),
+                };
+                if let Err(failure) = judged {
+                    return (Err(failure), 0);
                 }
             }
             straight |= on_main || why.is_some();

@@ -18,7 +18,7 @@ use super::{Session, Waited};
 use crate::entry::Seq;
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Class, Decoded, Isolation, Plan, Rendered, Statement, WriteKind, WritePlan};
+use crate::sql::{Class, Decoded, Isolation, Lock, Plan, Rendered, Statement, WriteKind, WritePlan};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
@@ -119,8 +119,8 @@ impl Session {
                 }
                 Err(failure) => return Err(failure),
             };
-            let decoded = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
-            if self.lock(&decoded, base.last(), &settings).await? == Taken::Stale {
+            // Before constraints are judged: what breaks one may be about to go, with another transaction.
+            if self.lock(&plan.locks(&rows), base.last(), &settings).await? == Taken::Stale {
                 match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
                     Isolation::ReadCommitted => continue,
                     Isolation::RepeatableRead | Isolation::Serializable => {
@@ -129,6 +129,7 @@ impl Session {
                     }
                 }
             }
+            let decoded = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
             return self.collect(plan, statement, decoded);
         }
     }
@@ -223,17 +224,16 @@ impl Session {
     /// Locks what the rows take or free; the client may leave or cancel while it waits.
     async fn lock(
         &mut self,
-        decoded: &[Decoded],
+        wanted: &[Lock],
         seen: Seq,
         settings: &super::settings::Settings,
     ) -> Result<Taken, Failure> {
-        let hashes: Vec<u64> = decoded.iter().flat_map(|row| row.locks.iter().copied()).collect();
-        if hashes.is_empty() {
+        if wanted.is_empty() {
             return Ok(Taken::Fresh);
         }
         let fresh = self.shared.locks.holder();
         let mut holder = std::mem::replace(&mut self.locks, fresh);
-        let waited = self.wait(holder.take(&hashes, seen, settings.lock_timeout())).await;
+        let waited = self.wait(holder.take(wanted, seen, settings.lock_timeout())).await;
         self.locks = holder;
         match waited? {
             Waited::Done(taken) => taken.map_err(|error| error.report().into()),
