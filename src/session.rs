@@ -35,6 +35,7 @@ use crate::wire::link::{Link, OUTPUT_HIGH, READ};
 use cancel::{Cancels, Registered};
 use failure::End;
 use locks::{Holder, Locks};
+use main_pipeline::Pipeline;
 use relay::{Expect, Retry};
 use settings::Settings;
 use statements::{Names, Prepared, Statements};
@@ -49,6 +50,7 @@ mod exchange;
 mod extended;
 mod failure;
 pub mod locks;
+mod main_pipeline;
 mod read;
 mod relay;
 mod serve;
@@ -161,6 +163,7 @@ struct Session {
     binds: usize,
     /// The only portal of the pipeline, when the replica runs it as it came.
     only_bind: Option<(Arc<Prepared>, BytesMut)>,
+    pipeline: Pipeline,
     /// What main answered to a question of ours.
     asked: Option<String>,
 }

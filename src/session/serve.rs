@@ -6,6 +6,7 @@ use super::failure::{End, Failure};
 use super::relay::{Expect, Retry};
 use super::statements::Prepared;
 use super::{Session, Wants};
+use super::transaction::Route;
 use crate::report::Report;
 use crate::sqlstate;
 use crate::status::ClientState;
@@ -104,6 +105,9 @@ impl Session {
     async fn handle(&mut self, kind: u8, message: BytesMut) -> Result<(), End> {
         match kind {
             b'X' => Err(End::Client),
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' if self.transaction.route == Route::Straight => {
+                self.on_main(kind, message).await
+            }
             b'S' => self.client_sync(&message).await,
             _ if self.skipping => Ok(()),
             b'Q' => self.query(message).await,

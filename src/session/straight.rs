@@ -77,7 +77,7 @@ impl Session {
     }
 
     /// Takes over where main's transaction stands, and lets the replica's follow.
-    async fn follow(&mut self, before: Phase, now: Phase) -> Result<(), Failure> {
+    pub(super) async fn follow(&mut self, before: Phase, now: Phase) -> Result<(), Failure> {
         match (before, now) {
             (Phase::Idle, Phase::Open | Phase::Failed) => {
                 self.hidden("BEGIN").await?;
@@ -98,7 +98,7 @@ impl Session {
 
     /// Transaction control within a straight transaction.
     pub(super) async fn control_straight(&mut self, command: &TransactionCommand) -> Result<(), Failure> {
-        self.straight_text(&plain(command), true).await.inspect_err(|_| self.skipping = self.batch)
+        self.straight_text(&plain(command), true).await
     }
 
     /// Execute of a straight statement's portal.
@@ -240,7 +240,7 @@ impl Session {
     }
 
     /// A question of our own to main; its answer is not shown. Returns the first value.
-    async fn ask_main(&mut self, sql: &str) -> Result<Option<String>, Failure> {
+    pub(super) async fn ask_main(&mut self, sql: &str) -> Result<Option<String>, Failure> {
         let Some(main) = &mut self.main else { return Err(lost().into()) };
         build::query(&mut main.raw.link.output, sql.as_bytes());
         self.asked = None;
@@ -336,7 +336,7 @@ impl Session {
 
     /// Waits until the replica has what main has committed, then reads the catalog again. Past the bound the client is
     /// not kept waiting: its statement is done.
-    async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
+    pub(super) async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
         let Some(lsn) = self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await? else { return Ok(()) };
         if lsn.parse::<crate::lsn::Lsn>().is_err() {
             return Ok(());
@@ -386,7 +386,7 @@ fn canceled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
-fn lost() -> Report {
+pub(super) fn lost() -> Report {
     Report::new(sqlstate::TRANSACTION_RESOLUTION_UNKNOWN, "the connection to main was lost during the statement")
         .hint("Look on main whether it was done before doing it again.")
 }

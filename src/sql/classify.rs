@@ -39,7 +39,6 @@ fn class(node: &SyntaxNode) -> Class {
         K::DECLARE => query(node),
         K::COPY => copy(node),
         K::MERGE => refused("MERGE cannot be buffered yet", "Write it as INSERT and UPDATE."),
-        K::TRUNCATE => refused("TRUNCATE cannot be buffered yet", "Use DELETE."),
         K::SHOW | K::SET | K::RESET => settings(node),
         K::DISCARD => Class::Settings { discard_all: child(node, K::DISCARD_ALL).is_some() },
         K::SET_ROLE | K::SET_SESSION_AUTH | K::RESET_ROLE | K::RESET_SESSION_AUTH | K::SET_CONSTRAINTS | K::LOAD => {
@@ -88,10 +87,10 @@ fn copy(node: &SyntaxNode) -> Class {
     let to = child(node, K::COPY_TO);
     match to.and_then(|to| child(&to, K::COPY_STDOUT)) {
         Some(_) => query(node),
-        None if child(node, K::COPY_FROM).is_some() => {
-            refused("COPY FROM cannot be buffered yet", "Use INSERT with several rows.")
+        None if node.descendants().any(|inner| inner.kind() == K::COPY_STDIN) => {
+            Class::Straight { ddl: false, outside_transaction: false }
         }
-        None => refused("COPY to a file or program is not available through pgoutpost", "Use COPY … TO STDOUT."),
+        None => refused("COPY to a file or program is not available through pgoutpost", "Use COPY … TO STDOUT or FROM STDIN."),
     }
 }
 
@@ -186,7 +185,7 @@ fn straight(node: &SyntaxNode) -> Class {
         || (node.kind() == K::REINDEX && matches!(word(1), "DATABASE" | "SYSTEM" | "SCHEMA"))
         || (concurrently && matches!(word(0), "CREATE" | "DROP" | "REINDEX"));
     let ddl =
-        !matches!(node.kind(), K::VACUUM | K::ANALYZE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM);
+        !matches!(node.kind(), K::VACUUM | K::ANALYZE | K::TRUNCATE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM);
     // `CALL` and `DO` may run DDL themselves; asking for the catalog again costs little.
     Class::Straight { ddl, outside_transaction }
 }
