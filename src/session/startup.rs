@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::failure::End;
+use super::main_pipeline::Pipeline;
 use super::statements::Names;
 use super::transaction::Transaction;
 use super::{Session, Shared, Who, console};
@@ -225,6 +226,9 @@ impl Session {
             guard,
             batch: false,
             tries: 0,
+            binds: 0,
+            only_bind: None,
+            pipeline: Pipeline::default(),
             asked: None,
         };
         session.aim_at_replica();

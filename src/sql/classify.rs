@@ -90,9 +90,11 @@ fn copy(node: &SyntaxNode) -> Class {
     let to = child(node, K::COPY_TO);
     match to.and_then(|to| child(&to, K::COPY_STDOUT)) {
         Some(_) => query(node),
-        // From STDIN; main's own rules about files hold for the rest.
-        None if child(node, K::COPY_FROM).is_some() => NOT_BUFFERED,
-        None => refused("COPY to a file or program is not available through pgoutpost", "Use COPY … TO STDOUT."),
+        None if node.descendants().any(|inner| inner.kind() == K::COPY_STDIN) => NOT_BUFFERED,
+        None => {
+            let hint = "Use COPY … TO STDOUT or FROM STDIN.";
+            refused("COPY to or from a file or program is not available through pgoutpost", hint)
+        }
     }
 }
 
@@ -186,8 +188,10 @@ fn straight(node: &SyntaxNode) -> Class {
         || matches!((word(0), word(1)), ("CREATE" | "DROP", "DATABASE" | "TABLESPACE" | "SUBSCRIPTION"))
         || (node.kind() == K::REINDEX && matches!(word(1), "DATABASE" | "SYSTEM" | "SCHEMA"))
         || (concurrently && matches!(word(0), "CREATE" | "DROP" | "REINDEX"));
-    let ddl =
-        !matches!(node.kind(), K::VACUUM | K::ANALYZE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM);
+    let ddl = !matches!(
+        node.kind(),
+        K::VACUUM | K::ANALYZE | K::TRUNCATE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM
+    );
     // `CALL` and `DO` may run DDL themselves; asking for the catalog again costs little.
     Class::Straight { ddl, outside_transaction }
 }
