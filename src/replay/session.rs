@@ -65,6 +65,8 @@ struct Link {
     role: String,
 }
 
+// `&mut self` also where nothing changes: the answers under way are `Send` and not `Sync`, so a task can hold a session
+// only by itself or by `&mut`.
 impl<'a> Session<'a> {
     pub(super) fn new(
         buffer: &'a Buffer,
@@ -134,7 +136,7 @@ impl<'a> Session<'a> {
     }
 
     /// Remembers which server main is, and reports a change.
-    async fn identify(&self, client: &Client) {
+    async fn identify(&mut self, client: &Client) {
         let query = "SELECT system_identifier::text,
             pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) FROM pg_catalog.pg_control_system()";
         // A user without the right to ask is no reason not to replay.
@@ -171,7 +173,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    async fn known(&self, found: Ledger, last: Seq) -> Result<Known, Ending> {
+    async fn known(&mut self, found: Ledger, last: Seq) -> Result<Known, Ending> {
         let before = Seq(found.seq.0.saturating_sub(1));
         let around = self.buffer.read(before, 2).await.map_err(|error| Ending::Refused(error.to_string()))?;
         let at = |seq: Seq| around.iter().find(|entry| entry.seq == seq);
@@ -332,7 +334,7 @@ impl<'a> Session<'a> {
     }
 
     /// Puts an entry aside. Only then may the ledger go past it: a crash in between rejects it again.
-    async fn reject(&self, entry: &Arc<Entry>, step: StepKind, error: &own::Error) -> Result<(), Ending> {
+    async fn reject(&mut self, entry: &Arc<Entry>, step: StepKind, error: &own::Error) -> Result<(), Ending> {
         error!(seq = %entry.seq, uuid = %entry.uuid, %error, "main rejected an entry; it is put into quarantine");
         let quarantined =
             Quarantined { seq: entry.seq, entry: Arc::clone(entry), error: described(step, error), waits_for: None };
@@ -342,7 +344,7 @@ impl<'a> Session<'a> {
     }
 
     /// Tries an idle connection, and learns main's place.
-    async fn probe(&self, link: &Link) -> Result<(), Ending> {
+    async fn probe(&mut self, link: &Link) -> Result<(), Ending> {
         let query = link.client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]);
         let answer = timeout(STALL, query).await;
         let row = answer.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
