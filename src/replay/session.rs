@@ -245,7 +245,8 @@ impl<'a> Session<'a> {
                 kept += 1;
             }
             entries.truncate(kept);
-            if !self.launch(link, entries, bytes).await? {
+            // After a failed preparation with nothing under way the place has been found anew: on from there.
+            if !self.launch(link, entries, bytes).await? && !self.flights.is_empty() {
                 return Ok(());
             }
         }
@@ -409,6 +410,7 @@ fn conflict(entry: &Entry, effect: usize, expected: u64, touched: u64) {
 
 /// A server's error, field by field, for people and for a later retry.
 fn described(step: StepKind, error: &own::Error) -> serde_json::Value {
+    // The first effect of the statement that failed: inserts in a row are one statement.
     let effect = match step {
         StepKind::Effect { effect, .. } => Some(effect),
         StepKind::Begin | StepKind::Advance | StepKind::Role | StepKind::Commit | StepKind::Place => None,

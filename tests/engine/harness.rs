@@ -136,6 +136,8 @@ pub struct Replayer {
 
 impl Outpost {
     pub async fn start(label: &str, schema: &str) -> Outpost {
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let database = Database::set_up(label).await;
         database.main().await.batch_execute(schema).await.unwrap();
         let (buffer, _task) = Buffer::open_log(
