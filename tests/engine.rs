@@ -11,3 +11,5 @@ mod harness;
 mod replay;
 #[path = "engine/setup.rs"]
 mod setup;
+#[path = "engine/tracker.rs"]
+mod tracker;

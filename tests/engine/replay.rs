@@ -331,7 +331,7 @@ async fn every_type_comes_through_as_it_was() {
         ("mood[]", vec!["{sad,\"very happy\"}"]),
         ("pair[]", vec!["{\"(1,a)\",\"(2,\\\"b c\\\")\"}"]),
         ("numeric(6,2)[]", vec!["{1.50,2.25}"]),
-        ("character(3)[]", vec!["{\"a  \",\"abc\"}"]),
+        ("character(3)[]", vec!["{\"a  \",abc}"]),
         ("timestamptz[]", vec!["{\"2026-11-21 22:00:00+00\"}"]),
     ];
     let columns: Vec<String> = types.iter().enumerate().map(|(n, (name, _))| format!("c{n} {name}")).collect();
@@ -375,8 +375,6 @@ async fn every_type_comes_through_as_it_was() {
     outpost.drained().await;
     let quarantined = outpost.buffer.quarantined().await.unwrap();
     assert!(quarantined.is_empty(), "{:?}", quarantined.iter().map(|one| &one.error).collect::<Vec<_>>());
-    main.batch_execute("SET timezone = 'UTC'; SET lc_monetary = 'en_US.UTF-8'").await.ok();
-    main.batch_execute("SET timezone = 'UTC'; SET lc_monetary = 'C'").await.unwrap();
     for (column, (name, texts)) in types.iter().enumerate() {
         let query = format!("SELECT pgoutpost.canonical_text(c{column}) FROM every WHERE id < 1000 ORDER BY id");
         let found = main.query(&query, &[]).await.unwrap();
