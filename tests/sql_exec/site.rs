@@ -35,7 +35,7 @@ impl Site {
             let database = cluster::Database::set_up(label).await;
             database.main().await.batch_execute(schema).await.unwrap();
             let catalog = catalog::load::load(&database.main().await).await.unwrap();
-            (cluster::cluster().main, database.name, catalog)
+            (database.main_port, database.name, catalog)
         });
         let search_path = vec!["pg_catalog".into(), "public".into()];
         Site {
