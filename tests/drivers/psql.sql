@@ -7,14 +7,14 @@ INSERT INTO unit (id, name, weight, created) VALUES ('00000000-0000-0000-0000-00
 SELECT name, weight FROM unit ORDER BY name;
 SELECT * FROM unit WHERE id = '00000000-0000-0000-0000-00000000000a';
 \gx
-UPDATE unit SET weight = coalesce(weight, 0) + 1 WHERE name IN ('b', 'replicated-1') RETURNING name, weight;
+UPDATE unit SET weight = coalesce(weight, 0) + 1 WHERE name = 'b' RETURNING name, weight;
 DELETE FROM observation WHERE unit_id = (SELECT id FROM unit WHERE name = 'replicated-1');
 SELECT u.name, count(o.id) FROM unit u LEFT JOIN observation o ON o.unit_id = u.id GROUP BY u.name ORDER BY u.name;
 \echo :ROW_COUNT :SQLSTATE :ERROR
 INSERT INTO unit (name) VALUES ('b');
 \echo :LAST_ERROR_SQLSTATE :LAST_ERROR_MESSAGE
-INSERT INTO unit (name, weight) VALUES ('w', -1);
-INSERT INTO unit (name) VALUES (NULL);
+INSERT INTO unit VALUES ('00000000-0000-0000-0000-00000000000c', 'w', -1, '2026-01-01 00:00:00Z');
+INSERT INTO unit VALUES ('00000000-0000-0000-0000-00000000000c', NULL, 1, '2026-01-01 00:00:00Z');
 INSERT INTO observation (unit_id) VALUES ('00000000-0000-0000-0000-0000000000ff');
 INSERT INTO observation (unit_id, status) VALUES ('00000000-0000-0000-0000-00000000000a', 'thirteen chars');
 DELETE FROM unit WHERE name = 'replicated-2';
