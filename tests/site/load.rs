@@ -71,6 +71,7 @@ impl Load {
         self.failure.lock().unwrap().clone()
     }
 
+    /// Ends the clients after the transactions that they are in.
     pub async fn stop(self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
         let mut fates = HashMap::new();
@@ -167,6 +168,12 @@ pub struct Outcome {
 impl Outcome {
     fn count(&self, wanted: Fate) -> usize {
         self.fates.values().filter(|(_, fate)| *fate == wanted).count()
+    }
+
+    /// For a daemon that stopped in order: it must not have done what it did not acknowledge.
+    pub fn unanswered_is_refused(mut self) -> Outcome {
+        self.fates.values_mut().filter(|(_, fate)| *fate == Fate::Unanswered).for_each(|(_, fate)| *fate = Fate::Refused);
+        self
     }
 
     pub fn unanswered(&self) -> usize {
