@@ -146,6 +146,7 @@ impl Standing {
             daemon_pid: outpost.and_then(Outpost::pid),
             daemon_log: outpost.map(|outpost| outpost.log().display().to_string()),
             main_url: site.main_url.clone(),
+            main_link_url: site.main_link_url.clone(),
             replica_url: site.replica_url.clone(),
             redis_url: site.redis_url.clone(),
             link: mode.to_owned(),

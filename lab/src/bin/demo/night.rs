@@ -31,11 +31,7 @@ impl Night {
         self.observations += 1;
         let unit = 1 + number % 24;
         let id = self.start(client, unit).await?;
-        if number % 10 == 9 {
-            self.abort(client, &id).await
-        } else {
-            self.complete(client, &id, unit, number).await
-        }
+        if number % 10 == 9 { self.abort(client, &id).await } else { self.complete(client, &id, unit, number).await }
     }
 
     async fn start(&mut self, client: &Client, unit: usize) -> Result<String> {
@@ -72,7 +68,8 @@ impl Night {
         let insert = "INSERT INTO raw_data_files (package_id, name, size_bytes) VALUES ($1, $2, $3)
                       RETURNING id, package_id, name, size_bytes";
         for file in 0..3 + number % 3 {
-            let (name, size) = (format!("{number:04}-{file}.fits"), 1_000_000 + (number * 7919 + file * 104_729) as i64);
+            let (name, size) =
+                (format!("{number:04}-{file}.fits"), 1_000_000 + (number * 7919 + file * 104_729) as i64);
             let row = self.statements.measure(transaction.query_one(insert, &[&package_id, &name, &size])).await?;
             let (id, package): (Uuid, Uuid) = (row.try_get(0)?, row.try_get(1)?);
             let (name, size): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
@@ -99,6 +96,17 @@ impl Night {
         Ok(())
     }
 
+    /// Begins new measurements; what was told stays.
+    pub(crate) fn measure_anew(&mut self) {
+        let (told, observations) = (std::mem::take(&mut self.told), self.observations);
+        *self = Night { told, observations, ..Night::default() };
+    }
+
+    /// Rows inserted by acknowledged transactions.
+    pub(crate) fn rows_inserted(&self) -> usize {
+        ["executed_observations", "raw_data_packages", "raw_data_files"].map(|table| self.told.rows(table)).iter().sum()
+    }
+
     /// Notes rows which were there before.
     pub(crate) async fn begin_with(&mut self, client: &Client) -> Result<()> {
         let units = rows(client, "SELECT id, instrument_id, target, phase FROM observation_units").await?;
@@ -110,7 +118,7 @@ impl Night {
 pub(crate) async fn change_of_mind(client: &mut Client) -> Result<()> {
     let transaction = client.transaction().await?;
     transaction.batch_execute("INSERT INTO executed_observations (unit_id) VALUES (1), (2), (3)").await?;
-    transaction.batch_execute("SAVEPOINT s; DELETE FROM executed_observations; ROLLBACK TO SAVEPOINT s").await?;
+    transaction.batch_execute("SAVEPOINT s; DELETE FROM raw_data_files; ROLLBACK TO SAVEPOINT s").await?;
     transaction.rollback().await?;
     Ok(())
 }
