@@ -1,0 +1,1 @@
+//! The folded overlay against the entry-by-entry history, for every ledger value.

@@ -1,0 +1,1 @@
+//! Writes evaluated by SELECT, and the same writes done by Postgres.
