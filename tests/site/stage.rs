@@ -136,9 +136,10 @@ impl Stage {
     }
 }
 
-/// The program under test.
+/// The program under test: the one just built, unless `PGOUTPOST_BINARY` names another (a release build, or a mere
+/// forwarder to main, by which a test can be held against an ordinary Postgres).
 pub fn binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_pgoutpost"))
+    std::env::var_os("PGOUTPOST_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pgoutpost")), PathBuf::from)
 }
 
 /// A file of this repository.
