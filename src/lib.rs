@@ -15,6 +15,7 @@ pub mod overlay;
 pub mod replay;
 pub mod report;
 pub mod server;
+pub mod session;
 pub mod setup;
 pub mod sql;
 pub mod sqlstate;

@@ -289,7 +289,8 @@ impl<'a> View<'a> {
 /// An entry's effects in the numbers of this catalog, and the tables it does not know (dropped since, or not
 /// replicated yet): their effects cannot be shown.
 pub fn bind(entry: &Entry, catalog: &Catalog) -> (Vec<(TableId, Change)>, Vec<TableName>) {
-    let tables: Vec<Option<(&Table, Vec<Option<AttNum>>)>> = entry
+    type Bound<'a> = (&'a Table, Vec<Option<AttNum>>);
+    let tables: Vec<Option<Bound<'_>>> = entry
         .tables
         .iter()
         .map(|described| {

@@ -10,6 +10,8 @@ mod history;
 mod reads;
 #[path = "sql_exec/site.rs"]
 mod site;
+#[path = "sql_exec/timing.rs"]
+mod timing;
 #[path = "sql_exec/wire.rs"]
 mod wire;
 #[path = "sql_exec/writes.rs"]

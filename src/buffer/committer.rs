@@ -326,7 +326,9 @@ async fn attempt(
         return Err(LogError::Conflict(Seq(last.0 + records.len() as u64 + 1)));
     }
     mend_tail(&*log, &published, claim.last, last).await.map_err(undecided)?;
-    log.append(&records).await
+    let some_are_there = claim.last > last;
+    // A log cut off within the batch: what is there of it cannot be taken back, so the rest has to follow.
+    log.append(&records).await.map_err(|error| if some_are_there { undecided(error) } else { error })
 }
 
 /// A refusal before the batch itself was tried says nothing about the batch.

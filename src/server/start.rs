@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ServerError;
@@ -18,6 +18,10 @@ use crate::config::Config;
 use crate::entry::Seq;
 use crate::ids::Leases;
 use crate::ids::source::MainSequences;
+use crate::session::cancel::Cancels;
+use crate::session::locks::Locks;
+use crate::session::statements::Statements;
+use crate::session::{Limits, Shared};
 use crate::status::{ReplayStatus, Status, TrackerStatus};
 use crate::upstream::own;
 use crate::{replay, tracker};
@@ -52,8 +56,23 @@ pub(super) async fn start(
     running.set_replay(watched);
     let (site, replaying) = (config.site.name.clone(), config.replay.clone());
     parts.add("replay", |stop| replay::run(buffer.clone(), main.clone(), site, replaying, stop, tell));
-    let _ = (status, sessions);
-    Err(ServerError::PartEnded { part: "session part" })
+    let limits = Limits::default();
+    Ok(Serving::Buffered(Arc::new(Shared {
+        site: config.site.name.clone(),
+        database: status.about().database.clone(),
+        catalog,
+        buffer,
+        leases,
+        replica,
+        main,
+        locks: Locks::default(),
+        cancels: Cancels::default(),
+        statements: Statements::default(),
+        status: status.clone(),
+        limits,
+        slots: Arc::new(Semaphore::new(limits.clients)),
+        shutdown: sessions,
+    })))
 }
 
 /// Asks until there is an answer, and says what it waits for: once for each new reason.

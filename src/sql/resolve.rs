@@ -102,7 +102,11 @@ impl<'a> Text<'a> {
         depth: usize,
         unaliased: &mut Vec<Vec<String>>,
     ) -> Result<(), Report> {
-        let (Some(path), Some(parent)) = (path_of(node), node.parent()) else { return Ok(()) };
+        let path = path_of(node).ok_or_else(|| {
+            Report::new(FEATURE_NOT_SUPPORTED, format!("the name {} is not understood", node.text()))
+                .hint("Write it without Unicode escapes.")
+        })?;
+        let Some(parent) = node.parent() else { return Ok(()) };
         let statement = if parent.kind() == K::RELATION_NAME { parent.parent() } else { Some(parent.clone()) };
         if let Some(write) = statement.filter(|node| matches!(node.kind(), K::INSERT | K::UPDATE | K::DELETE))
             && path.len() > 1
@@ -254,6 +258,10 @@ impl<'a> Text<'a> {
             place = changed.end;
         }
         template.push(&self.text[place..range.end]);
+        // What is put after this text must not become part of a comment.
+        if self.text[range].contains("--") {
+            template.push("\n");
+        }
         template
     }
 }

@@ -172,3 +172,25 @@ fn a_point_read_of_an_untouched_row_stays_as_it_came() {
         assert_eq!(site.sent != query, merged, "{query}");
     }
 }
+
+#[test]
+fn cursors_and_explain_take_the_rows_as_parameters() {
+    let mut site = Site::new("cursors", SCHEMA);
+    site.client("UPDATE unit SET name = 'x' WHERE id = 1", &[]).unwrap();
+    site.client("DECLARE c CURSOR FOR SELECT * FROM unit", &[]).unwrap();
+    assert!(site.sent.contains("UNION ALL"), "{}", site.sent);
+    assert!(!site.client("EXPLAIN SELECT * FROM unit", &[]).unwrap().is_empty());
+    assert!(site.sent.contains("UNION ALL"), "{}", site.sent);
+}
+
+#[test]
+fn statements_of_the_same_shape_have_the_same_text() {
+    let mut site = Site::new("shapes", SCHEMA);
+    let mut texts = std::collections::HashSet::new();
+    for n in 1..=4 {
+        site.client(&format!("UPDATE unit SET name = 'x{n}' WHERE id = {n}"), &[]).unwrap();
+        site.client("SELECT * FROM unit WHERE id = $1", &[&n.to_string()]).unwrap();
+        texts.insert(site.sent.clone());
+    }
+    assert_eq!(texts.len(), 1);
+}

@@ -20,6 +20,8 @@ pub struct Site {
     pub search_path: Vec<Arc<str>>,
     /// The text that was sent last.
     pub sent: String,
+    /// Whether the connection prints values canonically.
+    pub canonical: bool,
     ids: i64,
 }
 
@@ -43,6 +45,7 @@ impl Site {
             own: Overlay::default(),
             search_path,
             sent: String::new(),
+            canonical: true,
             ids: 1000,
         }
     }
@@ -96,11 +99,12 @@ impl Site {
                 let wanted: Vec<usize> = write.sequences().iter().map(|(_, count)| count.unwrap_or(50)).collect();
                 let ids: Vec<Vec<i64>> = wanted.into_iter().map(|count| self.take(count)).collect();
                 let view = View { base: &self.overlay, own: &self.own };
-                let rendered = write.render(view, bound, &ids, true)?;
+                let rendered = write.render(view, bound, &ids, self.canonical)?;
                 let rows = self.send(&rendered.sql, &types, parameters, &rendered.extra)?;
                 let rows: Vec<Vec<Option<Bytes>>> =
                     rows.into_iter().map(|row| row.into_iter().map(|value| value.map(Bytes::from)).collect()).collect();
-                let decoded = write.decode(&rows)?;
+                let view = View { base: &self.overlay, own: &self.own };
+                let decoded = write.decode(view, &rows)?;
                 let table = &write.target;
                 let seq = self.overlay.last().next();
                 let changes: Vec<_> = decoded.iter().enumerate().flat_map(|(n, d)| changes(table, seq, n, d)).collect();

@@ -9,7 +9,8 @@ use super::super::Report;
 use super::verdict::action;
 use super::{Output, Setting, TableRef, WriteKind, WritePlan};
 use crate::catalog::{AttNum, ForeignKey, IndexItem, ReferentialAction, Table};
-use crate::entry::Value;
+use crate::entry::{Seq, Value};
+use crate::overlay::{Existence, RowId, View};
 use crate::sqlstate::{
     CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState,
     UNIQUE_VIOLATION,
@@ -53,13 +54,13 @@ struct Hidden<'a> {
     values: Vec<Value>,
 }
 
-pub(super) fn rows(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
+pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
     let mut hidden = Vec::with_capacity(rows.len());
     let mut seen: HashSet<Vec<Value>> = HashSet::new();
     let mut kept = Vec::with_capacity(rows.len());
     for row in rows {
         let values = read(plan, row)?;
-        let key = values.of(|output| *output == Output::Key);
+        let key = values.key();
         // UPDATE … FROM and DELETE … USING can find a row more than once: the first time counts.
         if plan.kind == WriteKind::Insert || seen.insert(key) {
             hidden.push(values);
@@ -67,9 +68,11 @@ pub(super) fn rows(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<
         }
     }
     enough_ids(plan, &hidden)?;
+    let mut before = HashSet::new();
     for row in &hidden {
         row.row_rules()?;
-        row.unique()?;
+        row.unique(view, &before)?;
+        before.insert(row.key());
     }
     for row in &hidden {
         row.foreign_keys(&hidden, &seen)?;
@@ -118,6 +121,10 @@ impl Hidden<'_> {
         self.outputs().filter(|(output, _)| wanted(output)).map(|(_, value)| value.clone()).collect()
     }
 
+    fn key(&self) -> Vec<Value> {
+        self.of(|output| *output == Output::Key)
+    }
+
     fn new_value(&self, attnum: AttNum) -> Option<&Value> {
         self.outputs().find(|(output, _)| **output == Output::New(attnum)).map(|(_, value)| value)
     }
@@ -145,10 +152,22 @@ impl Hidden<'_> {
         Err(about(table, CHECK_VIOLATION, message, Some(name)).detail(detail))
     }
 
-    fn unique(&self) -> Result<(), Report> {
+    fn unique(&self, view: View<'_>, before: &HashSet<Vec<Value>>) -> Result<(), Report> {
         let table = &*self.plan.target;
         for (output, value) in self.outputs() {
-            let (Output::Unique(place), Some(values)) = (output, value) else { continue };
+            let (place, values) = match (output, value) {
+                (Output::Unique(place), Some(found)) => match serde_json::from_str::<Vec<String>>(found) {
+                    // The row that had the values was updated earlier in the statement.
+                    Ok(row) if before.contains(&keys(&row)) => continue,
+                    Ok(row) => (place, row.into_iter().next().unwrap_or_default()),
+                    Err(_) => (place, found.to_string()),
+                },
+                (Output::UniqueKey(place), found) if self.key_exists(view, found.is_some()) => {
+                    let values = table.key.iter().map(|key| self.new_value(*key).cloned().flatten());
+                    (place, format!("({})", values.flatten().collect::<Vec<_>>().join(", ")))
+                }
+                _ => continue,
+            };
             let Some(index) = table.unique.get(*place) else { continue };
             let items = index.items.iter().map(|item| match item {
                 IndexItem::Column(attnum) => name_of(table, *attnum),
@@ -160,6 +179,21 @@ impl Hidden<'_> {
                 .detail(format!("Key ({items})={values} already exists.")));
         }
         Ok(())
+    }
+
+    /// Whether a row with the new row's key is there: the replica's, or a pending one which the replica's snapshot
+    /// does not contain yet.
+    fn key_exists(&self, view: View<'_>, on_replica: bool) -> bool {
+        let table = &*self.plan.target;
+        let key: Option<Arc<[Arc<str>]>> =
+            table.key.iter().map(|key| self.new_value(*key).cloned().flatten()).collect();
+        let ledger = self.of(|output| *output == Output::Ledger).into_iter().flatten().next();
+        let ledger = Seq(ledger.and_then(|text| text.parse().ok()).unwrap_or(0));
+        let pending = key.and_then(|key| view.row(table.id, &RowId::Key(key)));
+        match pending.and_then(|row| row.existence) {
+            Some((existence, seq)) if seq > ledger => existence == Existence::Inserted,
+            Some(_) | None => on_replica,
+        }
     }
 
     fn foreign_keys(&self, all: &[Hidden<'_>], gone: &HashSet<Vec<Value>>) -> Result<(), Report> {
@@ -253,7 +287,7 @@ impl Hidden<'_> {
 
     fn outcome(&self) -> Outcome {
         let columns = &self.plan.target.columns;
-        let key = self.of(|output| *output == Output::Key);
+        let key = self.key();
         let whole =
             || columns.iter().map(|column| self.new_value(column.attnum).cloned().flatten()).collect::<Vec<_>>();
         match self.plan.kind {
