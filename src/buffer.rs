@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ mod published;
 mod rebuild;
 pub mod redis;
 mod retention;
+#[cfg(test)]
+mod testing;
 
 pub use log::{LeaseBlock, LeaseRange, LogError, Quarantined};
 
@@ -36,17 +39,32 @@ use published::Published;
 use rebuild::Rebuild;
 
 /// The `[buffer]` section.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct BufferConfig {
     pub url: String,
     /// How many entries may be pending.
     pub max_transactions: u64,
     /// How many bytes of entries may be pending.
+    #[serde(with = "crate::config::size")]
     pub max_bytes: u64,
     /// How long entries stay in the log after the replica has them.
+    #[serde(with = "crate::config::duration")]
     pub retention: Duration,
     /// Whether a log that can lose acknowledged entries is refused.
     pub require_durable: bool,
+}
+
+impl std::fmt::Debug for BufferConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BufferConfig")
+            .field("url", &crate::config::mask(&self.url))
+            .field("max_transactions", &self.max_transactions)
+            .field("max_bytes", &self.max_bytes)
+            .field("retention", &self.retention)
+            .field("require_durable", &self.require_durable)
+            .finish()
+    }
 }
 
 impl Default for BufferConfig {
@@ -81,7 +99,7 @@ pub struct Progress {
 }
 
 /// What the console and the metrics say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BufferStatus {
     pub pending: u64,
     pub pending_bytes: u64,
@@ -151,7 +169,7 @@ impl Buffer {
         }
         let quarantined = log.quarantined().await?.into_iter().map(|quarantined| quarantined.seq).collect();
         let published = Arc::new(Published::new(claim.last, confirmed, quarantined));
-        rebuild::from_log(&*log, &published, &catalog, true).await?;
+        rebuild::from_log(&*log, &published, &catalog, Some(confirmed)).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let limits = Limits { transactions: config.max_transactions, bytes: config.max_bytes };
         let committer = Committer {

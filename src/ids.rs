@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,7 +32,8 @@ const REFILL_PAUSE: Duration = Duration::from_secs(1);
 const CHUNKS_PER_BLOCK: u64 = 100;
 
 /// The `[ids]` section.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct IdsConfig {
     /// Values per block.
     pub lease_size: u32,

@@ -16,6 +16,7 @@ mod verdict;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
@@ -26,16 +27,19 @@ use crate::buffer::Buffer;
 pub use status::{ReplayState, ReplayStatus};
 
 /// The `[replay]` section.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ReplayConfig {
     /// The first pause after a failure; doubles with each that follows, except while main cannot be reached.
+    #[serde(with = "crate::config::duration")]
     pub retry_delay: Duration,
+    #[serde(with = "crate::config::duration")]
     pub retry_delay_max: Duration,
 }
 
 impl Default for ReplayConfig {
     fn default() -> ReplayConfig {
-        ReplayConfig { retry_delay: Duration::from_millis(200), retry_delay_max: Duration::from_secs(30) }
+        ReplayConfig { retry_delay: Duration::from_millis(100), retry_delay_max: Duration::from_secs(10) }
     }
 }
 

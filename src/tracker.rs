@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, Config, Row, Statement};
@@ -18,10 +19,13 @@ use crate::lsn::Lsn;
 use crate::upstream::own;
 
 /// The `[tracker]` section.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TrackerConfig {
+    #[serde(with = "crate::config::duration")]
     pub poll_interval: Duration,
     /// How long one poll may take before the replica counts as away.
+    #[serde(with = "crate::config::duration")]
     pub timeout: Duration,
 }
 

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::entry::Seq;
 use crate::lsn::Lsn;
 
 /// What replay is doing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ReplayState {
     #[default]
     Connecting,
@@ -20,6 +22,20 @@ pub enum ReplayState {
     /// Somebody must act: `last_error` says what about.
     Halted,
     Stopped,
+}
+
+impl ReplayState {
+    /// As console, metrics and HTTP say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReplayState::Connecting => "connecting",
+            ReplayState::Idle => "idle",
+            ReplayState::Replaying => "replaying",
+            ReplayState::Waiting => "waiting",
+            ReplayState::Halted => "halted",
+            ReplayState::Stopped => "stopped",
+        }
+    }
 }
 
 /// Replay's figures since the daemon started.

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::NoTls;
+pub use tokio_postgres::{Client, Config};
 use tracing::debug;
 
 use crate::report::Report;
