@@ -194,3 +194,19 @@ fn statements_of_the_same_shape_have_the_same_text() {
     }
     assert_eq!(texts.len(), 1);
 }
+
+#[test]
+fn sequences_are_drawn_from_the_ids_given() {
+    let mut site = Site::new("sequences", "CREATE SEQUENCE s; CREATE SCHEMA other; CREATE SEQUENCE other.\"S\"");
+    let text = |answer: crate::site::Answer| answer.unwrap()[0].clone();
+    assert_eq!(text(site.client("SELECT nextval('s')", &[])), ["1000"]);
+    assert_eq!(
+        text(site.client("SELECT nextval('s') AS a, 'x' || nextval('public.s'::regclass)", &[])),
+        ["1001", "x1002"]
+    );
+    assert_eq!(text(site.client("SELECT nextval('other.\"S\"')", &[])), ["1003"]);
+    for query in ["SELECT nextval('s') FROM generate_series(1, 2)", "SELECT currval('s')", "SELECT nextval('s' || '')"]
+    {
+        assert_eq!(site.client(query, &[]).unwrap_err().0, "0A000", "{query}");
+    }
+}

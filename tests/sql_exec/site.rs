@@ -91,7 +91,10 @@ impl Site {
         let view = View { base: &self.overlay, own: &self.own };
         match plan {
             Plan::Read(read) => {
-                let rendered = read.render(view, bound)?;
+                let wanted: Vec<usize> = read.sequences().iter().map(|(_, count)| count.unwrap_or(1)).collect();
+                let ids: Vec<Vec<i64>> = wanted.into_iter().map(|count| self.take(count)).collect();
+                let view = View { base: &self.overlay, own: &self.own };
+                let rendered = read.render_with_ids(view, bound, &ids)?;
                 let (text, extra) = rendered.map_or_else(|| (sql.to_owned(), Vec::new()), |r| (r.sql, r.extra));
                 self.send(&text, &types, parameters, &extra)
             }

@@ -126,14 +126,14 @@ fn the_rest() {
 
 #[test]
 fn scripts_are_split() {
-    let script = script(
+    let split = script(
         "-- first\nSELECT ';' ; ; /* a ; b */ INSERT INTO t VALUES ($$;$$);;
          CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 2 -- last",
     )
     .unwrap();
-    let texts: Vec<&str> = script.statements.iter().map(|statement| &*statement.text).collect();
+    let texts: Vec<&str> = split.statements.iter().map(|statement| &*statement.text).collect();
     let function = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END";
     assert_eq!(texts, ["SELECT ';'", "INSERT INTO t VALUES ($$;$$)", function, "SELECT 2"]);
-    assert_eq!(super::script(" ; -- nothing\n").unwrap().statements.len(), 0);
-    assert!(super::script("SELEC 1").is_err());
+    assert_eq!(script(" ; -- nothing\n").unwrap().statements.len(), 0);
+    assert!(script("SELEC 1").is_err());
 }

@@ -97,7 +97,7 @@ fn enough_ids(plan: &WritePlan, rows: &[Hidden<'_>]) -> Result<(), Report> {
     let open = plan.findings.sequences.iter().any(|(_, count)| count.is_none());
     let lacking = |row: &Hidden<'_>| {
         plan.target.columns.iter().any(|column| {
-            column.sequence.is_some() && column.not_null && row.new_value(column.attnum).is_some_and(|v| v.is_none())
+            column.sequence.is_some() && column.not_null && row.new_value(column.attnum).is_some_and(Option::is_none)
         })
     };
     if open && rows.iter().any(lacking) {
