@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::sync::Semaphore;
 use tokio_postgres::Config;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -36,7 +37,7 @@ use failure::End;
 use locks::{Holder, Locks};
 use relay::{Expect, Retry};
 use settings::Settings;
-use statements::{Names, Statements};
+use statements::{Names, Prepared, Statements};
 use straight::Main;
 use transaction::Transaction;
 
@@ -156,6 +157,10 @@ struct Session {
     batch: bool,
     /// How often the current simple query has been tried again.
     tries: usize,
+    /// How many portals the pipeline has bound.
+    binds: usize,
+    /// The only portal of the pipeline, when the replica runs it as it came.
+    only_bind: Option<(Arc<Prepared>, BytesMut)>,
     /// What main answered to a question of ours.
     asked: Option<String>,
 }

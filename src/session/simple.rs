@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use super::Session;
 use super::extended::deallocates;
 use super::failure::{End, Failure};
-use super::relay::Expect;
+use super::relay::{Expect, Unanswered};
 use super::serve::TRIES;
 use super::settings::check_own;
 use super::statements::Parsed;
@@ -47,7 +47,8 @@ impl Session {
         }
         if self.may_forward(&parsed) {
             let idle = self.transaction.phase == Phase::Idle;
-            let again = (idle && message.len() <= KEEP_MAX && self.tries < TRIES).then(|| message.clone());
+            let again = (idle && message.len() <= KEEP_MAX && self.tries < TRIES)
+                .then(|| Unanswered { message: message.clone(), columns: BytesMut::new() });
             return self.forward_query(&message, again);
         }
         self.tries = 0;
@@ -56,7 +57,7 @@ impl Session {
         self.finish(outcome, before).await
     }
 
-    fn forward_query(&mut self, message: &BytesMut, again: Option<BytesMut>) -> Result<(), End> {
+    fn forward_query(&mut self, message: &BytesMut, again: Option<Unanswered>) -> Result<(), End> {
         if again.is_some() && self.tries == 0 {
             self.guard.statement(StatementKind::Untouched);
         }
@@ -153,7 +154,15 @@ impl Session {
         match &statement.class {
             Class::Query { .. } => {
                 self.changes_settings(parsed.sets_config);
-                self.simple_read(statement).await
+                let read = self.simple_read(statement).await;
+                let alone = parsed.single().is_some() && self.transaction.phase == Phase::Idle;
+                match read {
+                    Err(Failure::Server(error) | Failure::Inner(error)) if alone && writes(&error) => {
+                        self.sync().await?;
+                        self.straight_text(&statement.text, true).await
+                    }
+                    read => read,
+                }
             }
             Class::Write => self.simple_write(statement).await,
             Class::Transaction(command) => self.control(command, None).await,
@@ -240,4 +249,9 @@ impl Session {
         });
         self.finish(outcome, 0).await
     }
+}
+
+/// Whether the replica refused to write.
+fn writes(message: &[u8]) -> bool {
+    error::code(&message[HEADER..]) == sqlstate::READ_ONLY_SQL_TRANSACTION
 }

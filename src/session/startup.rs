@@ -23,7 +23,7 @@ use crate::wire::{MESSAGE_MAX, build};
 use super::cancel::{Registered, Target};
 
 /// The virtual database that is the console.
-pub const CONSOLE: &str = "pgoutpost";
+pub(super) const CONSOLE: &str = "pgoutpost";
 
 /// Serves one client until it leaves or must.
 pub async fn run(stream: TcpStream, shared: Arc<Shared>) {
@@ -225,6 +225,8 @@ impl Session {
             guard,
             batch: false,
             tries: 0,
+            binds: 0,
+            only_bind: None,
             asked: None,
         };
         session.aim_at_replica();

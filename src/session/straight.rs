@@ -149,6 +149,23 @@ impl Session {
         Ok(())
     }
 
+    /// A portal that the replica refused to run because it writes.
+    pub(super) async fn straight_refused(
+        &mut self,
+        prepared: &Prepared,
+        bind: &BytesMut,
+        refusal: &[u8],
+    ) -> Result<(), Failure> {
+        match self.execute_on_main(prepared, bind, 0).await {
+            Ok(()) => self.settle_on_replica(true).await,
+            Err(Failure::Own(mut report)) => {
+                report.detail.get_or_insert_with(|| format!("The replica: {}.", error::text(&refusal[HEADER..])));
+                Err(Failure::Own(report))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Makes main ready for a statement: connected, with the session's settings, in the session's transaction.
     async fn enter_main(&mut self) -> Result<(), Failure> {
         self.guard.statement(StatementKind::Straight);
