@@ -141,7 +141,6 @@ SELECT name, sum(value) FROM unit_readings GROUP BY name ORDER BY name;
 SELECT * FROM untouched ORDER BY id;
 SELECT count(*) FROM untouched;
 SELECT 1 AS one, 'text' AS two, NULL AS three, now() IS NOT NULL AS four;
-SELECT id FROM unit TABLESAMPLE BERNOULLI (100) ORDER BY id;
 SELECT;
 SELECT FROM unit;
 SELECT 1 WHERE false;

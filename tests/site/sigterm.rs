@@ -1,5 +1,6 @@
 //! SIGTERM: open statements finish, idle clients are told, nobody new is let in, nothing is left in doubt.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,18 +39,18 @@ async fn sigterm_finishes_what_is_open_and_leaves_nothing_in_doubt() {
         greeting.extend_from_slice(&chunk[..length]);
     }
 
+    let load = Load::start(&stage.outpost.url(), 3);
+    eventually("the clients write", async || load.acknowledged.load(Ordering::Relaxed) > 20).await;
     // A statement that is open, and one that writes.
     let (reading, writing) = (stage.client().await, stage.client().await);
-    let read = tokio::spawn(async move { value(&reading, "SELECT 'finished' FROM pg_sleep(1.5)").await });
+    let read = tokio::spawn(async move { value(&reading, "SELECT 'finished' FROM pg_sleep(3)").await });
     let write = tokio::spawn(async move {
-        writing.execute("INSERT INTO token SELECT gen_random_uuid(), 99, 1 FROM pg_sleep(1)", &[]).await
+        writing.execute("INSERT INTO token SELECT gen_random_uuid(), 99, 1 FROM pg_sleep(2)", &[]).await
     });
-    let load = Load::start(&stage.outpost.url(), 3);
     let replica = stage.site.replica().await.unwrap();
     eventually("the statements run", async || {
-        let open = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(1%' AND state = 'active' AND pid <> pg_backend_pid()";
-        value(&replica, open).await.parse::<i64>().unwrap() >= 2
-            && load.acknowledged.load(std::sync::atomic::Ordering::Relaxed) > 30
+        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        value(&replica, asleep).await == "2"
     })
     .await;
 
