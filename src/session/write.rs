@@ -103,7 +103,15 @@ impl Session {
             let plan = match &*plan {
                 Ok(Plan::Write(plan)) => plan,
                 Ok(Plan::Read(_)) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a write").into()),
-                Err(report) => return Err(report.clone().into()),
+                // Perhaps a refusal of what was true a moment ago: a key that main has just given the table.
+                Err(report) => {
+                    let looked = tries == 0 && shared.catalog.reload(None).await.is_ok();
+                    if looked && shared.catalog.current().version != catalog.version {
+                        tries += 1;
+                        continue;
+                    }
+                    return Err(report.clone().into());
+                }
             };
             if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
                 let message = format!("cannot execute {} in a read-only transaction", verb(plan.kind));

@@ -172,7 +172,9 @@ fn modes(node: &SyntaxNode) -> (Option<Isolation>, Option<bool>) {
 fn straight(node: &SyntaxNode) -> Class {
     match node.kind() {
         K::SET_TRANSACTION => return Class::Settings { discard_all: false },
-        K::LISTEN | K::UNLISTEN | K::NOTIFY => {
+        // Does nothing on a standby, and drivers send it when they give a connection back to their pool.
+        K::UNLISTEN => return Class::Replica,
+        K::LISTEN | K::NOTIFY => {
             return refused("LISTEN and NOTIFY are not available through pgoutpost", "Connect to main for them.");
         }
         K::PREPARE_TRANSACTION | K::COMMIT_PREPARED | K::ROLLBACK_PREPARED => {
