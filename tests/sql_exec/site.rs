@@ -88,7 +88,6 @@ impl Site {
         let values: Vec<Option<&[u8]>> = parameters.iter().map(|text| Some(text.as_bytes())).collect();
         let binary = vec![false; values.len()];
         let bound = Parameters { types: &types, binary: &binary, values: &values };
-        let view = View { base: &self.overlay, own: &self.own };
         match plan {
             Plan::Read(read) => {
                 let wanted: Vec<usize> = read.sequences().iter().map(|(_, count)| count.unwrap_or(1)).collect();
