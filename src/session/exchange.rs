@@ -72,9 +72,7 @@ impl Session {
 
     /// A portal that wanted to write is not alone in its pipeline: its error stands.
     fn no_retry(&mut self) {
-        if let Some(Retry::Portal { error, .. }) =
-            self.retry.take_if(|retry| matches!(retry, Retry::Portal { .. }))
-        {
+        if let Some(Retry::Portal { error, .. }) = self.retry.take_if(|retry| matches!(retry, Retry::Portal { .. })) {
             self.client.output.extend_from_slice(&error);
             self.failed();
         }

@@ -36,7 +36,12 @@ pub struct Parsed {
 impl Parsed {
     fn of(text: &str) -> Parsed {
         let has = |word: &[u8]| text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-        Parsed { script: sql::parse(text), sets_config: has(b"set_config"), takes_ids: has(b"nextval"), calls: text.contains('(') }
+        Parsed {
+            script: sql::parse(text),
+            sets_config: has(b"set_config"),
+            takes_ids: has(b"nextval"),
+            calls: text.contains('('),
+        }
     }
 
     /// A text that we cannot read at all.

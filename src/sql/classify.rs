@@ -90,7 +90,10 @@ fn copy(node: &SyntaxNode) -> Class {
         None if node.descendants().any(|inner| inner.kind() == K::COPY_STDIN) => {
             Class::Straight { ddl: false, outside_transaction: false }
         }
-        None => refused("COPY to a file or program is not available through pgoutpost", "Use COPY … TO STDOUT or FROM STDIN."),
+        None => refused(
+            "COPY to a file or program is not available through pgoutpost",
+            "Use COPY … TO STDOUT or FROM STDIN.",
+        ),
     }
 }
 
@@ -184,8 +187,10 @@ fn straight(node: &SyntaxNode) -> Class {
         || matches!((word(0), word(1)), ("CREATE" | "DROP", "DATABASE" | "TABLESPACE" | "SUBSCRIPTION"))
         || (node.kind() == K::REINDEX && matches!(word(1), "DATABASE" | "SYSTEM" | "SCHEMA"))
         || (concurrently && matches!(word(0), "CREATE" | "DROP" | "REINDEX"));
-    let ddl =
-        !matches!(node.kind(), K::VACUUM | K::ANALYZE | K::TRUNCATE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM);
+    let ddl = !matches!(
+        node.kind(),
+        K::VACUUM | K::ANALYZE | K::TRUNCATE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM
+    );
     // `CALL` and `DO` may run DDL themselves; asking for the catalog again costs little.
     Class::Straight { ddl, outside_transaction }
 }
