@@ -257,6 +257,11 @@ impl Session {
         }
         match &statement.class {
             Class::Write => {
+                if let Some(why) = self.not_bufferable(statement).await? {
+                    self.settle().await?;
+                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
+                }
                 let (rows, tag) = self.execute_write(prepared, statement, bind).await?;
                 // Nothing may reach the client before it is durable, unless it insists.
                 self.held = self.transaction.phase == Phase::Idle;

@@ -123,18 +123,37 @@ impl Session {
     /// Runs the statements of a string. The failed one's place in it is given in characters.
     async fn script(&mut self, text: &str, parsed: &Parsed) -> (Result<(), Failure>, usize) {
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
-        let straight = |statement: &Statement| matches!(statement.class, Class::Straight { .. });
+        let mut straight = statements.iter().any(|statement| matches!(statement.class, Class::Straight { .. }));
         let refused = statements.iter().find_map(|statement| match &statement.class {
             Class::Refused(report) => Some(report.clone()),
             _ => None,
         });
         let on_main = self.transaction.route == Route::Straight
             && !matches!(statements, [Statement { class: Class::Transaction(_), .. }]);
-        if self.transaction.phase != Phase::Failed && (on_main || statements.iter().any(straight)) {
-            if let Some(report) = refused.filter(|_| !on_main) {
-                return (Err(report.into()), 0);
+        if self.transaction.phase != Phase::Failed {
+            let mut why = None;
+            for statement in statements.iter().filter(|_| !on_main && !straight) {
+                let judged = match self.not_bufferable(statement).await {
+                    Ok(None) => continue,
+                    Ok(reason) => {
+                        why = why.or(reason);
+                        // What is wrong with it is said here, whether or not main can be reached.
+                        self.judge(statement.text.as_bytes()).await
+                    }
+                    Err(failure) => Err(failure),
+                };
+                if let Err(failure) = judged {
+                    return (Err(failure), 0);
+                }
             }
-            return (self.straight_script(text, statements).await, 0);
+            straight |= on_main || why.is_some();
+            if straight {
+                if let Some(report) = refused.filter(|_| !on_main) {
+                    return (Err(report.into()), 0);
+                }
+                let outcome = self.straight_script(text, statements).await;
+                return (outcome.map_err(|failure| failure.because(why)), 0);
+            }
         }
         let mut from = 0;
         for statement in statements {

@@ -57,6 +57,12 @@ fn writes() {
         "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x",
         "WITH x AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM x",
         "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
+        "TRUNCATE t",
+        "COPY t FROM STDIN",
+    ] {
+        check(text, Class::Straight { ddl: false, outside_transaction: false });
+    }
+    for text in [
         "COPY t TO '/tmp/x'",
         "DELETE FROM t WHERE CURRENT OF c",
         "LISTEN x",
