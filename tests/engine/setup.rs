@@ -11,7 +11,7 @@ async fn version(client: &Client) -> i64 {
 }
 
 fn code(error: &tokio_postgres::Error) -> String {
-    error.code().map(|code| code.code().to_owned()).unwrap_or_else(|| error.to_string())
+    error.code().map_or_else(|| error.to_string(), |code| code.code().to_owned())
 }
 
 #[tokio::test]
