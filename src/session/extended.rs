@@ -62,7 +62,7 @@ impl Session {
                     Err(Failure::End(end)) => return Err(end),
                     Err(_) => return Ok(()),
                 }
-                self.say(*report);
+                self.say(&report);
                 if self.transaction.phase == Phase::Open {
                     self.fail_replica().await?;
                 }
