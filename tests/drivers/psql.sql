@@ -44,7 +44,7 @@ COMMIT;
 ROLLBACK;
 SAVEPOINT outside;
 -- Several statements in one message.
-INSERT INTO log_line VALUES ('2026-01-01 00:00:05Z', 'four')\; SELECT line FROM log_line ORDER BY at\; UPDATE log_line SET line = line WHERE false;
+INSERT INTO log_line VALUES ('2026-01-01 00:00:05Z', 'four')\; SELECT line FROM log_line ORDER BY at\; UPDATE reading SET value = 0 WHERE false;
 SELECT 2 AS two\; INSERT INTO unit (name) VALUES ('b')\; SELECT 3 AS three;
 ;
 INSERT INTO reading SELECT 300, '2026-01-01 00:00:00Z'::timestamptz + i * interval '1 min', i FROM generate_series(1, 5) i;
