@@ -1,0 +1,59 @@
+# What a person does with this repository. Everything starts its own servers and touches no others.
+
+CARGO ?= cargo
+LAB = target/debug/lab
+MS ?= 150
+# ONCE=1 make demo: stop everything at the end.
+ONCE ?=
+
+.PHONY: demo test up down cut heal delay freeze thaw black-hole status bench lint deps build
+
+help:
+	@echo 'make demo              a night at an observatory with the link cut (ONCE=1: stop everything at the end)'
+	@echo 'make test              the whole test suite'
+	@echo 'make up | down         a site left running for playing'
+	@echo 'make cut | heal | delay MS=150 | freeze | thaw | black-hole | status'
+	@echo 'make bench | lint'
+
+deps:
+	@scripts/install-deps
+
+build: deps
+	$(CARGO) build --locked --workspace --bins
+
+demo: build
+	@target/debug/demo $(if $(filter-out 0,$(ONCE)),--once)
+
+up: build
+	@$(LAB) up
+
+down cut heal freeze thaw black-hole status:
+	@$(LAB) $@
+
+delay:
+	@$(LAB) delay --ms $(MS)
+
+# cargo-nextest when it is there; cargo test runs the same tests.
+test: deps
+	@scripts/python-env
+	$(CARGO) build --locked --workspace --bins
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		echo '$(CARGO) nextest run --workspace'; $(CARGO) nextest run --locked --workspace; \
+	else \
+		echo '$(CARGO) test --workspace (cargo-nextest is not installed, and not needed)'; \
+		$(CARGO) test --locked --workspace; \
+	fi
+
+bench:
+	@scripts/install-deps bench
+	$(CARGO) bench --locked
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --quiet
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --log-level error check; \
+	else \
+		echo 'cargo deny is not installed: licences and advisories are not checked'; \
+	fi
