@@ -65,6 +65,13 @@ pub(crate) fn measure(stand: &Stand, effort: &Effort, section: &mut Section) -> 
         }
     }
     section.table(&table);
+    section.text("What the buffer's Redis takes of that: XADD of 600 bytes with fsync, by `redis-benchmark`.");
+    let mut table = Table::new(&["clients", "XADD/s", "p50 ms"]);
+    for &clients in effort.clients {
+        let (rate, p50_ms) = stand.redis_floor(clients)?;
+        table.row([clients.to_string(), whole(rate), ms(p50_ms)]);
+    }
+    section.table(&table);
     Ok(())
 }
 

@@ -180,6 +180,26 @@ impl Stand {
         Ok(figure.trim().parse()?)
     }
 
+    /// What Redis alone can do: durable XADDs a second, and their median milliseconds.
+    pub(crate) fn redis_floor(&self, clients: u32) -> Result<(f64, f64)> {
+        const KEY: &str = "bench:floor";
+        let mut command = Command::new("redis-benchmark");
+        command.args(["-s", &self.lab.redis().socket().display().to_string(), "-c", &clients.to_string()]);
+        command.args(["-n", "20000", "-q", "XADD", KEY, "*", "entry", &"x".repeat(600)]);
+        let said = say(&command)?;
+        self.redis(&["DEL", KEY])?;
+        // Its progress is overwritten with carriage returns; the last line is the result.
+        let last = said.rsplit('\r').next().unwrap_or_default();
+        let figure = |after: &str, before: &str| -> Option<f64> {
+            let (rest, _) = last.split_once(before)?;
+            let (_, number) = rest.rsplit_once(after)?;
+            number.trim().parse().ok()
+        };
+        let rate = figure(": ", " requests per second").with_context(|| format!("redis-benchmark said {last}"))?;
+        let p50_ms = figure("p50=", " msec").with_context(|| format!("redis-benchmark said {last}"))?;
+        Ok((rate, p50_ms))
+    }
+
     fn redis(&self, arguments: &[&str]) -> Result<String> {
         say(Command::new("redis-cli").args(["-u", &self.site.redis_url]).args(arguments))
     }
