@@ -184,7 +184,9 @@ impl Stand {
     pub(crate) fn redis_floor(&self, clients: u32) -> Result<(f64, f64)> {
         const KEY: &str = "bench:floor";
         let mut command = Command::new("redis-benchmark");
-        command.args(["-s", &self.lab.redis().socket().display().to_string(), "-c", &clients.to_string()]);
+        // Over TCP, as the daemon's URL says.
+        let (_, port) = self.site.redis_url.rsplit_once(':').context("Redis' URL has no port")?;
+        command.args(["-p", port, "-c", &clients.to_string()]);
         command.args(["-n", "20000", "-q", "XADD", KEY, "*", "entry", &"x".repeat(600)]);
         let said = say(&command)?;
         self.redis(&["DEL", KEY])?;
