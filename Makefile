@@ -6,7 +6,7 @@ MS ?= 150
 # ONCE=1 make demo: stop everything at the end.
 ONCE ?=
 
-.PHONY: demo test up down cut heal delay freeze thaw black-hole status bench lint deps build
+.PHONY: help demo test up down cut heal delay freeze thaw black-hole status bench lint deps build
 
 help:
 	@echo 'make demo              a night at an observatory with the link cut (ONCE=1: stop everything at the end)'

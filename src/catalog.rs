@@ -1,9 +1,12 @@
 //! What the replica says about tables, as plain values.
 //!
 //! A [`Catalog`] is an immutable snapshot of one database. The pure modules (`sql`, `overlay`) are handed one; they
-//! never ask a server. [`load`] reads it from the replica.
+//! never ask a server. [`load`] reads it from the replica, [`handle`] keeps the current one.
 
+pub mod handle;
 pub mod load;
+
+pub use handle::CatalogHandle;
 
 use std::collections::HashMap;
 use std::sync::Arc;

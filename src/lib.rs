@@ -1,9 +1,21 @@
 //! pgoutpost: plain PostgreSQL at the far end of a bad link.
 
+pub mod buffer;
 pub mod catalog;
+pub mod config;
+pub mod console;
 pub mod entry;
+pub mod http;
+pub mod ids;
+pub mod logging;
 pub mod lsn;
+pub mod metrics;
 pub mod overlay;
 pub mod report;
+pub mod server;
+pub mod setup;
 pub mod sql;
 pub mod sqlstate;
+pub mod status;
+pub mod upstream;
+pub mod wire;

@@ -146,19 +146,38 @@ pub struct ExtraParameter {
 pub use read::ReadPlan;
 pub use write::{Decoded, Outcome, WriteKind, WritePlan};
 
+mod arrays;
+mod classify;
+mod merge;
+mod parse;
 mod read;
+mod resolve;
+mod slice;
+mod syntax;
+mod template;
 mod write;
 
 /// Splits a query string into statements and classifies each. Bounded: hostile nesting is an error, never a crash.
+///
+/// # Errors
+/// The text is not SQL as our parser knows it, or nested too deeply.
 pub fn parse(text: &str) -> Result<Script, Unparsed> {
-    Err(Unparsed { reason: format!("not built yet: {text}") })
+    classify::script(text)
 }
 
-/// Makes the template of a [`Class::Query`] or [`Class::Write`] statement.
+/// Makes the template of a [`Class::Query`] or [`Class::Write`] statement. `site` names the ledger's row by which
+/// merged relations are judged.
 ///
 /// # Errors
 /// What cannot be merged or evaluated correctly: 0A000 with a hint. Unknown names are not an error here: Postgres
 /// reports them when it parses the client's own text.
-pub fn plan(statement: &Statement, _catalog: &Catalog, _search_path: &[Arc<str>]) -> Result<Plan, Report> {
-    Err(Report::new(crate::sqlstate::FEATURE_NOT_SUPPORTED, format!("not built yet: {}", statement.text)))
+pub fn plan(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>], site: &str) -> Result<Plan, Report> {
+    let names = resolve::Names { catalog, search_path };
+    let gate = format!("(SELECT pgoutpost.gate({}, {}))", syntax::literal(site), catalog.version);
+    let text = &*statement.text;
+    let planned = parse::with_tree(text, |root| match statement.class {
+        Class::Write => WritePlan::new(text, root, names, &gate).map(Plan::Write),
+        _ => ReadPlan::new(text, root, names, &gate).map(Plan::Read),
+    });
+    planned.map_err(|error| Report::new(crate::sqlstate::SYNTAX_ERROR, error.reason))?
 }

@@ -82,17 +82,26 @@ impl Outpost {
         self.program(name).finish(SETUP_LIMIT).await
     }
 
-    /// Starts it again on the same ports, after killing it when it still runs.
+    /// Starts it again on the same ports, after killing it when it still runs; returns when it accepts clients.
     pub async fn restart(&self) -> Result<()> {
+        self.launch()?;
+        self.wait_until_it_accepts().await
+    }
+
+    /// As [`Outpost::restart`] without waiting, for starts that must fail or must wait for something else.
+    pub fn launch(&self) -> Result<()> {
         self.kill9()?;
         *self.lock() = Some(self.program("run").start()?);
+        Ok(())
+    }
+
+    /// Waits until a client can log in.
+    pub async fn wait_until_it_accepts(&self) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             let Err(refused) = connect(&self.url()).await else { return Ok(()) };
-            if let Some(process) = self.lock().as_mut()
-                && let Some(status) = process.exited()?
-            {
-                bail!("pgoutpost ended with {status}; its log ends:\n{}", process.log_tail());
+            if let Some(status) = self.exited()? {
+                bail!("pgoutpost ended with {status}; its log ends:\n{}", log_tail(&self.log));
             }
             if Instant::now() > deadline {
                 let log = log_tail(&self.log);
@@ -100,6 +109,11 @@ impl Outpost {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// How it ended, if it ended by itself.
+    pub fn exited(&self) -> Result<Option<ExitStatus>> {
+        self.lock().as_mut().map_or(Ok(None), Process::exited)
     }
 
     /// SIGKILL.
@@ -155,6 +169,7 @@ impl Outpost {
         format!("http://127.0.0.1:{}", self.http_port)
     }
 
+    /// The log's file; `setup` and every start append to it.
     pub fn log(&self) -> &Path {
         &self.log
     }

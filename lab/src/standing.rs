@@ -103,17 +103,19 @@ impl Status {
 
     /// What a person types next.
     pub fn how_to_connect(&self) -> String {
-        let mut lines = vec![format!(
-            "psql -h 127.0.0.1 -p {}                       the site, as {} in {}",
-            self.port, self.role, self.database
-        )];
+        let site = format!("psql -h 127.0.0.1 -p {}", self.port);
+        let mut ways = vec![(site.clone(), format!("the site, as {} in database {}", self.role, self.database))];
         if let Some(http) = &self.http_url {
-            lines.push(format!("psql -h 127.0.0.1 -p {} -d pgoutpost          the console: SHOW HELP", self.port));
-            lines.push(format!("curl {http}/metrics          metrics; /health and /buffer-stats too"));
+            ways.push((format!("{site} -d pgoutpost"), "the console: SHOW HELP".to_owned()));
+            ways.push((format!("curl {http}/metrics"), "metrics; /health and /buffer-stats too".to_owned()));
         }
-        lines.push(format!("psql {}     main itself, past the link", self.main_url));
-        lines.push(format!("psql {}     the replica itself", self.replica_url));
-        lines.push("make cut | heal | delay MS=150 | freeze | thaw | down".to_owned());
+        ways.push((format!("psql {}", self.main_url), "main itself, past the link".to_owned()));
+        ways.push((format!("psql {}", self.replica_url), "the replica itself".to_owned()));
+        ways.push(("make cut | heal | delay MS=150".to_owned(), "the link; also: make status, black-hole".to_owned()));
+        ways.push(("make freeze | thaw".to_owned(), "the replica's replay".to_owned()));
+        ways.push(("make down".to_owned(), "the end".to_owned()));
+        let width = ways.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
+        let mut lines: Vec<_> = ways.iter().map(|(command, what)| format!("{command:width$}   {what}")).collect();
         if let Some(log) = &self.daemon_log {
             lines.push(format!("The daemon logs to {log}"));
         }

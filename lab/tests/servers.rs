@@ -145,3 +145,19 @@ async fn nothing_outlives_a_parent_that_is_killed_or_panics() {
         assert!(!Path::new(folder).exists(), "{ending}");
     }
 }
+
+/// Each test has a thread and a runtime of its own, and both end before the next test asks for the lab.
+#[test]
+fn a_shared_lab_outlives_the_test_that_started_it() {
+    for name in ["first", "second"] {
+        let test = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let site = Lab::shared().await.unwrap().database(name).await.unwrap();
+                lab::postgres::connect(&site.main_link_url).await.unwrap();
+                site.replica().await.unwrap();
+            });
+        });
+        test.join().unwrap();
+    }
+}

@@ -1,1 +1,77 @@
-//! Reads a [`super::Catalog`] from the replica.
+//! Reads a [`Catalog`] from the replica: a handful of set-based queries in one snapshot.
+//!
+//! Everything is printed under an empty `search_path`, so that each name in an expression is qualified. Relations of
+//! `pg_catalog`, `information_schema`, TOAST, temporary schemas and our own schema are left out: they are never merged.
+
+mod assemble;
+mod queries;
+mod rows;
+
+pub use assemble::fingerprint;
+
+use tokio_postgres::Client;
+
+use super::Catalog;
+use crate::sqlstate::SqlState;
+use crate::upstream::own;
+
+/// Why there is no new snapshot.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read the catalog: {0}")]
+    Server(#[from] own::Error),
+    /// `pgoutpost.catalog` is not on the replica (yet).
+    #[error("the replica has no pgoutpost schema: run `pgoutpost setup`, and wait for replication")]
+    NotSetUp,
+    /// The replica did not reach the wanted version in time.
+    #[error("the replica has catalog version {found}, {wanted} has not been replicated yet")]
+    Behind { wanted: i64, found: i64 },
+}
+
+impl From<tokio_postgres::Error> for LoadError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        LoadError::Server(error.into())
+    }
+}
+
+/// `undefined_table`, `invalid_schema_name`
+const MISSING: [SqlState; 2] = [SqlState(*b"42P01"), SqlState(*b"3F000")];
+
+/// The version in the replica now; far cheaper than a snapshot.
+///
+/// # Errors
+/// [`LoadError::NotSetUp`] when our schema is missing.
+pub async fn version(client: &Client) -> Result<i64, LoadError> {
+    match client.query_one("SELECT version FROM pgoutpost.catalog", &[]).await {
+        Ok(row) => Ok(row.try_get(0)?),
+        Err(error) => {
+            let error = own::Error::from(error);
+            let missing = error.code().is_some_and(|code| MISSING.contains(&code));
+            Err(if missing { LoadError::NotSetUp } else { error.into() })
+        }
+    }
+}
+
+/// Reads one snapshot of the database the client is connected to.
+///
+/// # Errors
+/// [`LoadError::NotSetUp`] when our schema is missing, else the server's or the connection's error.
+pub async fn load(client: &Client) -> Result<Catalog, LoadError> {
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''").await?;
+    let loaded = read(client).await;
+    client.batch_execute("ROLLBACK").await?;
+    loaded
+}
+
+async fn read(client: &Client) -> Result<Catalog, LoadError> {
+    let version = version(client).await?;
+    let rows = rows::Rows {
+        relations: rows::all(client, queries::RELATIONS).await?,
+        columns: rows::all(client, queries::COLUMNS).await?,
+        indexes: rows::all(client, queries::INDEXES).await?,
+        constraints: rows::all(client, queries::CONSTRAINTS).await?,
+        parents: rows::all(client, queries::PARENTS).await?,
+        functions: rows::all(client, queries::FUNCTIONS).await?,
+    };
+    Ok(assemble::assemble(version, rows))
+}

@@ -1,22 +1,134 @@
 //! Reads: a client's query with merged relations in place of tables that have pending rows.
 
-use super::{Parameters, Rendered, Report, TableId, View};
+use std::sync::Arc;
+
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::resolve::{Findings, Names, Text};
+use super::syntax::{child, path_of, quoted, range};
+use super::template::{Rendering, Template};
+use super::{Parameters, Rendered, Report, TableId, View, classify};
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// The template of a read.
 #[derive(Debug)]
-pub struct ReadPlan {}
+pub struct ReadPlan {
+    template: Template,
+    tables: Vec<TableId>,
+    findings: Findings,
+    gate: String,
+    /// Must always be rendered: what the client wrote cannot run on a standby.
+    always: bool,
+    /// The statement takes no parameters.
+    inline: bool,
+}
 
 impl ReadPlan {
+    pub(super) fn new(text: &str, root: &SyntaxNode, names: Names<'_>, gate: &str) -> Result<ReadPlan, Report> {
+        let source = Text::read(text, root, names, 0)?;
+        let statement = root.children().next();
+        let copy = statement.as_ref().filter(|node| node.kind() == K::COPY);
+        let template = match copy {
+            Some(copy) => copied(text, copy, &source, names),
+            None => source.cut(0..text.len()),
+        };
+        let explained = statement.as_ref().is_some_and(|node| {
+            node.kind() == K::EXPLAIN && !node.children().any(|inner| classify::is_select(inner.kind()))
+        });
+        let template = if explained { Template::text(text) } else { template };
+        let mut tables = Vec::new();
+        template.tables(&mut tables);
+        let locking = root.descendants().any(|node| node.kind() == K::LOCKING_CLAUSE);
+        let always = locking || !source.findings.sequences.is_empty();
+        Ok(ReadPlan { template, tables, findings: source.findings, gate: gate.into(), always, inline: copy.is_some() })
+    }
+
     /// Every table the statement reads, views expanded.
     pub fn tables(&self) -> &[TableId] {
-        &[]
+        &self.tables
+    }
+
+    /// How many values of which sequences (quoted, qualified) an execution takes: `SELECT nextval('s')`.
+    pub fn sequences(&self) -> &[(Arc<str>, Option<usize>)] {
+        &self.findings.sequences
     }
 
     /// The statement for one execution; `None`: no pending row can be seen by it, the client's own text will do.
     ///
     /// # Errors
     /// 0A000 when a table has pending rows and the statement does with it what cannot be merged.
-    pub fn render(&self, _view: View<'_>, _parameters: Parameters<'_>) -> Result<Option<Rendered>, Report> {
-        Ok(None)
+    pub fn render(&self, view: View<'_>, parameters: Parameters<'_>) -> Result<Option<Rendered>, Report> {
+        self.render_with_ids(view, parameters, &[])
     }
+
+    /// [`ReadPlan::render`] for a statement that takes sequence values: `ids` holds values for each of
+    /// [`ReadPlan::sequences`], in that order.
+    ///
+    /// # Errors
+    /// As [`ReadPlan::render`]; 55000 when there are too few ids.
+    pub fn render_with_ids(
+        &self,
+        view: View<'_>,
+        parameters: Parameters<'_>,
+        ids: &[Vec<i64>],
+    ) -> Result<Option<Rendered>, Report> {
+        if view.is_empty() && !self.always {
+            return Ok(None);
+        }
+        self.findings.refuse_opaque(view)?;
+        let mut rendering = Rendering::new(view, parameters, &self.gate, ids);
+        rendering.inline = self.inline;
+        rendering.fill(&self.template)?;
+        if rendering.merged {
+            self.findings.refuse_system_column()?;
+        }
+        Ok((rendering.merged || self.always).then(|| rendering.finish()))
+    }
+}
+
+impl Findings {
+    /// A function whose body we do not see could look at any table.
+    pub(super) fn refuse_opaque(&self, view: View<'_>) -> Result<(), Report> {
+        match self.opaque.first() {
+            Some(function) if !view.is_empty() => Err(Report::new(
+                FEATURE_NOT_SUPPORTED,
+                format!("function {function} cannot be used while rows are pending: it may read them"),
+            )
+            .hint("Declare it IMMUTABLE if it reads no table, or wait until the pending rows have been replicated.")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A merged relation has no system columns, and an outer query's must not be taken for them.
+    pub(super) fn refuse_system_column(&self) -> Result<(), Report> {
+        match &self.system_column {
+            Some(column) => Err(Report::new(
+                FEATURE_NOT_SUPPORTED,
+                format!("system column \"{column}\" cannot be read from a table while it has pending rows"),
+            )
+            .hint("Use the table's key.")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `COPY t (a, b) TO STDOUT` as `COPY (SELECT a, b FROM t) TO STDOUT`; a copied query stays as it is.
+fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) -> Template {
+    let table = child(copy, K::COPY_TABLE);
+    let found = table.as_ref().and_then(|table| child(table, K::TABLE_NAME_REF)).and_then(|name| path_of(&name));
+    let (Some(place), Some(found)) = (table, found.and_then(|path| names.relation(&path).cloned())) else {
+        return source.cut(0..text.len());
+    };
+    let columns = match child(&place, K::COLUMN_REF_LIST) {
+        Some(list) => text[range(&list)].trim_start_matches('(').trim_end_matches(')').to_owned(),
+        None => {
+            let plain = found.columns.iter().filter(|column| !column.generated);
+            plain.map(|column| quoted(&column.name)).collect::<Vec<_>>().join(", ")
+        }
+    };
+    let mut template = Template::default();
+    template.push(&text[..range(&place).start]).push(&format!("(SELECT {columns} FROM "));
+    template.table(&found, None);
+    template.push(" AS t)").push(&text[range(&place).end..]);
+    template
 }

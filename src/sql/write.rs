@@ -1,7 +1,37 @@
 //! Writes: INSERT, UPDATE and DELETE as one SELECT that a standby can run, which yields the effects, the verdict of
 //! each constraint, and the RETURNING columns.
+//!
+//! The shape, which gives every expression of the client the scope it had in its own statement:
+//! ```sql
+//! SELECT <hidden outputs>, "pgoutpost.r".*
+//! FROM <merged target> AS a, <the client's FROM items>,
+//!      LATERAL (SELECT <assigned expressions>) AS "pgoutpost.n",
+//!      LATERAL (SELECT <generated columns> FROM (SELECT <new row>) AS t) AS "pgoutpost.g",
+//!      LATERAL (SELECT <RETURNING list> FROM (SELECT <new row>) AS a) AS "pgoutpost.r"
+//! WHERE <the client's condition>
+//! ```
 
-use super::{Arc, AttNum, Bytes, Parameters, Rendered, Report, Table, Value, View};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::resolve::{Findings, Names, Text};
+use super::syntax::path_of;
+use super::template::{Rendering, Template};
+use super::{AttNum, Parameters, Rendered, Report, Table, TableId, Value, View};
+use crate::catalog::RelationKind;
+use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
+
+mod assign;
+mod build;
+mod decode;
+mod delete;
+mod insert;
+mod update;
+mod verdict;
+
+pub use decode::{Decoded, Outcome};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteKind {
@@ -17,59 +47,175 @@ pub struct WritePlan {
     pub target: Arc<Table>,
     /// Whether the client's statement has RETURNING (its columns are the last of the evaluation's).
     pub returning: bool,
+    /// For sessions whose settings print values canonically, and for others.
+    canonical: Template,
+    foreign: Template,
+    outputs: Vec<Output>,
+    /// Names of referenced and referencing tables, by foreign key name and side, for messages.
+    findings: Findings,
+    tables: Vec<TableId>,
+    gate: String,
 }
 
-/// One row of the evaluation, read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
-    /// The effect on the target, as values of columns. `None`: the row was seen before (UPDATE … FROM matching twice).
-    pub outcome: Outcome,
-    /// Hashes of the values this row takes or frees, for locks: rows by key, unique values by index.
-    pub locks: Vec<u64>,
-    /// The RETURNING columns, in the formats the client asked for.
-    pub returning: Vec<Option<Bytes>>,
+/// What a hidden output column of the evaluation holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Output {
+    /// A key column of the row as it was.
+    Key,
+    New(AttNum),
+    Old(AttNum),
+    /// `n<attnum>` (NOT NULL) or `c<place>` (CHECK) of the first rule the row breaks.
+    RowRule,
+    /// The whole new row, for the detail of that error.
+    FailingRow,
+    /// The values that another row has already, of the index in this place.
+    Unique(usize),
+    /// The values without a parent row, of the foreign key in this place of `references`.
+    Parent(usize, String),
+    /// The values that a row of another table still refers to, by the foreign key in this place of `referenced_by`.
+    Child(usize, TableRef),
+    /// A hash for locks.
+    Lock,
 }
 
-/// What happens to one row of the target.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// Values of all columns, in the table's order.
-    Insert {
-        row: Vec<Value>,
-    },
-    /// The row's key before; new and old values of the columns that were set; the whole new row when a key column
-    /// changed its value.
-    Update {
-        key: Vec<Value>,
-        set: Vec<(AttNum, Value)>,
-        old: Vec<(AttNum, Value)>,
-        row: Option<Vec<Value>>,
-    },
-    Delete {
-        key: Vec<Value>,
-        old: Vec<Value>,
-    },
+/// A table as messages name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TableRef {
+    schema: String,
+    name: String,
 }
+
+/// A column as messages and effects name it.
+type Setting = (AttNum, Value);
 
 impl WritePlan {
+    pub(super) fn new(text: &str, root: &SyntaxNode, names: Names<'_>, gate: &str) -> Result<WritePlan, Report> {
+        let unsupported = |message: &str| Report::new(FEATURE_NOT_SUPPORTED, message);
+        let statement = root.children().next().ok_or_else(|| unsupported("no statement"))?;
+        let source = Text::read(text, root, names, 0)?;
+        let target = target(&statement, names)?;
+        let (kind, build): (_, build::Make) = match statement.kind() {
+            K::INSERT => (WriteKind::Insert, insert::build),
+            K::UPDATE => (WriteKind::Update, update::build),
+            K::DELETE => (WriteKind::Delete, delete::build),
+            other => return Err(unsupported(&format!("{other:?} is not a write that can be buffered"))),
+        };
+        writable(&target, kind)?;
+        let make = |canonical| {
+            let request = build::Request { text, statement: &statement, source: &source, target: &target, names };
+            build(&request, canonical)
+        };
+        let canonical = make(true)?;
+        let foreign = make(false)?;
+        let mut tables = vec![target.id];
+        canonical.template.tables(&mut tables);
+        Ok(WritePlan {
+            kind,
+            returning: statement.children().any(|inner| inner.kind() == K::RETURNING_CLAUSE),
+            target,
+            canonical: canonical.template,
+            foreign: foreign.template,
+            outputs: canonical.outputs,
+            findings: canonical.findings,
+            tables,
+            gate: gate.into(),
+        })
+    }
+
+    /// Every table the evaluation reads, the target and those of foreign keys among them.
+    pub fn tables(&self) -> &[TableId] {
+        &self.tables
+    }
+
     /// How many values of which sequences (quoted, qualified) an execution takes; `None`: as many as it has rows.
     pub fn sequences(&self) -> &[(Arc<str>, Option<usize>)] {
-        &[]
+        &self.findings.sequences
     }
 
     /// The evaluation for one execution. `ids` holds values for each of [`WritePlan::sequences`], in that order.
-    pub fn render(&self, _view: View<'_>, _parameters: Parameters<'_>, _ids: &[Vec<i64>]) -> Result<Rendered, Report> {
-        Err(Report::new(crate::sqlstate::FEATURE_NOT_SUPPORTED, "not built yet"))
+    /// `canonical_settings`: the session prints values as the buffer keeps them (DateStyle ISO, IntervalStyle postgres,
+    /// TimeZone UTC, bytea_output hex, extra_float_digits at least 1).
+    ///
+    /// # Errors
+    /// 0A000 when pending rows are involved that cannot be merged; 55000 when there are too few ids.
+    pub fn render(
+        &self,
+        view: View<'_>,
+        parameters: Parameters<'_>,
+        ids: &[Vec<i64>],
+        canonical_settings: bool,
+    ) -> Result<Rendered, Report> {
+        self.findings.refuse_opaque(view)?;
+        let mut rendering = Rendering::new(view, parameters, &self.gate, ids);
+        rendering.fill(if canonical_settings { &self.canonical } else { &self.foreign })?;
+        if rendering.merged {
+            self.findings.refuse_system_column()?;
+        }
+        Ok(rendering.finish())
+    }
+
+    /// How many columns of the evaluation come before those of RETURNING.
+    pub fn hidden(&self) -> usize {
+        self.outputs.len()
     }
 
     /// The result formats to ask for in Bind, given those the client wants for RETURNING (expanded: one each).
-    pub fn formats(&self, _returning: &[i16]) -> Vec<i16> {
-        Vec::new()
+    pub fn formats(&self, returning: &[i16]) -> Vec<i16> {
+        std::iter::repeat_n(0, self.outputs.len()).chain(returning.iter().copied()).collect()
     }
 
     /// Reads all rows of the evaluation, in order: each row's effect, or the first constraint that fails, just as
     /// Postgres would have reported it.
-    pub fn decode(&self, _rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
-        Ok(Vec::new())
+    ///
+    /// # Errors
+    /// 23xxx as Postgres words them; 0A000 for a referential action; 55000 when more ids are needed.
+    pub fn decode(&self, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
+        decode::rows(self, rows)
     }
+}
+
+/// The table a write is about.
+fn target(statement: &SyntaxNode, names: Names<'_>) -> Result<Arc<Table>, Report> {
+    let name = statement.children().find_map(|inner| match inner.kind() {
+        K::RELATION_NAME_REF => Some(inner),
+        K::RELATION_NAME => inner.children().find(|name| name.kind() == K::RELATION_NAME_REF),
+        _ => None,
+    });
+    let path = name.and_then(|name| path_of(&name));
+    let found = path.as_ref().and_then(|path| names.relation(path));
+    found.cloned().ok_or_else(|| {
+        let name = path.map_or_else(String::new, |path| path.join("."));
+        Report::new(FEATURE_NOT_SUPPORTED, format!("writes to \"{name}\" cannot be buffered"))
+            .hint("Only ordinary tables of this database are known; temporary and system tables are not.")
+    })
+}
+
+fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
+    let refuse = |why: &str| {
+        let message = format!("writes to \"{}\" cannot be buffered: {why}", table.name.name);
+        Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Connect to main for it."))
+    };
+    match table.kind {
+        RelationKind::Table => {}
+        RelationKind::Partitioned => return refuse("it is partitioned"),
+        RelationKind::View => return refuse("it is a view"),
+        RelationKind::MaterializedView => return refuse("it is a materialized view"),
+        RelationKind::Foreign => return refuse("it is a foreign table"),
+        RelationKind::Sequence => return refuse("it is a sequence"),
+    }
+    if !table.children.is_empty() || !table.parents.is_empty() {
+        return refuse("it takes part in inheritance or partitioning");
+    }
+    if table.has_exclusion {
+        return refuse("it has an exclusion constraint");
+    }
+    if table.row_security {
+        return refuse("it has row security");
+    }
+    if table.key.is_empty() && kind != WriteKind::Insert {
+        let message = format!("rows of \"{}\" cannot be updated or deleted: it has no key", table.name.name);
+        return Err(Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .hint("Give it a primary key, or a unique index over NOT NULL columns."));
+    }
+    Ok(())
 }

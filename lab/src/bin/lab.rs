@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -88,9 +89,19 @@ enum Ending {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     tracing_to_stderr();
-    match Arguments::parse().command {
+    match run(Arguments::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: LabCommand) -> Result<()> {
+    match command {
         LabCommand::Up(parts) => {
             let wanted = parts.port;
             let status = up_detached(&parts.up()?).await?;

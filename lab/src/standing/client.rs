@@ -60,7 +60,13 @@ pub async fn up_detached(options: &UpOptions) -> Result<Status> {
         .stderr(output)
         .spawn()
         .context("starting the lab through setsid")?;
-    until_ready(&options.folder, &log, || Ok(child.try_wait()?.is_some())).await
+    let ready = until_ready(&options.folder, &log, || Ok(child.try_wait()?.is_some())).await;
+    if ready.is_err() {
+        // `setsid` became the lab, so that this is its pid. Its servers die with it.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    ready
 }
 
 /// Starts a lab that ends when we do.

@@ -10,6 +10,7 @@ mod told;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -48,8 +49,17 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "\nThe demo failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
     let lab = std::env::current_exe()?.with_file_name("lab");
     let daemon = (!arguments.without_daemon).then(|| arguments.daemon.clone());
     let (config, folder) = (arguments.config.clone(), arguments.folder.clone());

@@ -1,0 +1,183 @@
+//! What the buffer needs of a durable log. Implementations: [`super::redis`], and an embedded one later.
+//!
+//! A log is dumb: it stores records in seq order and keeps out every writer but the last one that claimed it. It never
+//! decides what is acknowledged or shown, and it never repeats a command by itself: a lost answer is reported as
+//! [`LogError::Doubtful`], and the committer resolves it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{Entry, FORMAT, Seq};
+
+/// What every operation of a log returns.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, LogError>>;
+
+/// A durable log with one writer.
+pub trait Log: Send + Sync + 'static {
+    /// Makes this process the only writer, and checks that the log is fit to keep promises. With `takeover` it puts out
+    /// whoever was the writer; without, it renews an earlier claim and fails if another process took over since. All
+    /// commands of earlier claims that are still under way fail from now on. The log goes on after `floor` if it ends
+    /// before.
+    fn claim(&self, takeover: bool, floor: Seq) -> Answer<'_, Claim>;
+
+    /// Appends consecutive records, all or none, durable when it returns. Records that are there already (same seq and
+    /// uuid) are skipped, so repeating is harmless.
+    fn append<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()>;
+
+    /// Up to `limit` records after `after`, in order.
+    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>>;
+
+    /// Whether this process is still the writer, and the last seq of the log.
+    fn probe(&self) -> Answer<'_, Seq>;
+
+    /// Drops records up to and including `upto`.
+    fn trim(&self, upto: Seq) -> Answer<'_, ()>;
+
+    /// Puts an entry into quarantine, replacing what was known of it there.
+    fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()>;
+
+    /// Everything in quarantine, in order.
+    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>>;
+
+    /// Takes an entry out of quarantine.
+    fn release(&self, seq: Seq) -> Answer<'_, ()>;
+
+    /// All lease blocks, by sequence.
+    fn leases(&self) -> Answer<'_, BTreeMap<String, LeaseBlock>>;
+
+    /// Replaces the block of a sequence, unless a later version of it is stored.
+    fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()>;
+}
+
+/// The result of [`Log::claim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The last seq the log had given out.
+    pub found: Seq,
+    /// The last seq now: `found`, or the floor when that is later.
+    pub last: Seq,
+}
+
+/// An entry and its JSON, which is what is stored.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub entry: Arc<Entry>,
+    pub json: Arc<str>,
+}
+
+impl Record {
+    /// Encodes an entry.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when it cannot be written as JSON.
+    pub fn new(entry: Entry) -> Result<Record, LogError> {
+        let json = serde_json::to_string(&entry).map_err(|error| LogError::Corrupt(error.to_string()))?;
+        Ok(Record { entry: Arc::new(entry), json: json.into() })
+    }
+
+    /// Reads what [`Record::new`] wrote, at this place of the log.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] when it is not an entry of a format we know, or not the one that belongs here.
+    pub fn decode(seq: Seq, json: &str) -> Result<Record, LogError> {
+        let corrupt = |what: String| LogError::Corrupt(format!("entry {seq}: {what}"));
+        let entry: Entry = serde_json::from_str(json).map_err(|error| corrupt(error.to_string()))?;
+        if entry.format > FORMAT {
+            return Err(corrupt(format!("format {} is newer than this program's {FORMAT}", entry.format)));
+        }
+        if entry.seq != seq {
+            return Err(corrupt(format!("it says it is entry {}", entry.seq)));
+        }
+        if !well_formed(&entry) {
+            return Err(corrupt("an effect speaks of a table or column that the entry does not describe".into()));
+        }
+        Ok(Record { entry: Arc::new(entry), json: json.into() })
+    }
+
+    /// The entry's place.
+    pub fn seq(&self) -> Seq {
+        self.entry.seq
+    }
+
+    /// What the record counts for against the limits of the buffer.
+    pub fn bytes(&self) -> u64 {
+        self.json.len() as u64
+    }
+}
+
+/// Whether all numbers in the effects point at something.
+fn well_formed(entry: &Entry) -> bool {
+    use crate::entry::Effect;
+    entry.effects.iter().all(|effect| {
+        let Some(table) = entry.tables.get(effect.table()) else { return false };
+        let columns = table.columns.len();
+        let whole = |row: &[_]| row.len() == columns;
+        table.key.iter().all(|&place| place < columns)
+            && match effect {
+                Effect::Insert { row, .. } => whole(row),
+                Effect::Update { key, set, old, row, .. } => {
+                    key.len() == table.key.len()
+                        && set.iter().chain(old).all(|&(place, _)| place < columns)
+                        && row.as_deref().is_none_or(whole)
+                }
+                Effect::Delete { key, .. } => key.len() == table.key.len(),
+            }
+    })
+}
+
+/// An entry that main rejected, or that waits for one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quarantined {
+    pub seq: Seq,
+    pub entry: Arc<Entry>,
+    /// The error main gave, field by field.
+    pub error: serde_json::Value,
+    /// The rejected entry that this one depends on, if it was not rejected itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<Seq>,
+}
+
+/// Values of a sequence that were leased from main and are not used up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseBlock {
+    /// Grows by one with every change: a late write never replaces a newer one.
+    pub version: u64,
+    pub ranges: Vec<LeaseRange>,
+}
+
+/// `start, start + increment, …`: `count` values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRange {
+    pub start: i64,
+    pub increment: i64,
+    pub count: u64,
+}
+
+/// Why a log did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// Certainly not done; the log is there and will say the same again for now (out of memory, cannot write).
+    #[error("the buffer's log refused: {0}")]
+    Refused(String),
+    /// Perhaps done: no answer, or a log that has to be claimed again first.
+    #[error("the buffer's log does not answer: {0}")]
+    Doubtful(String),
+    /// Another process is the writer now. Certainly not done.
+    #[error("another pgoutpost has taken over the buffer ({0})")]
+    Fenced(String),
+    /// The log holds something else in this place.
+    #[error("the buffer's log holds another entry in the place of {0}")]
+    Conflict(Seq),
+    /// The log lost acknowledged entries which nobody has any more.
+    #[error("the buffer's log lost entries {first} to {last}, which main does not have")]
+    Lost { first: Seq, last: Seq },
+    /// The log would lose what it acknowledged.
+    #[error("the buffer's log is not durable: {0}")]
+    NotDurable(String),
+    /// Something in the log cannot be read.
+    #[error("the buffer's log cannot be read: {0}")]
+    Corrupt(String),
+}

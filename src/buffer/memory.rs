@@ -1,0 +1,203 @@
+//! A log in memory that fails as told: for tests of what stands on a log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
+use crate::entry::Seq;
+
+/// What becomes of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    None,
+    /// No answer, not executed.
+    Lost,
+    /// No answer, executed.
+    Executed,
+    /// No answer; executed later, when a later operation comes.
+    Late,
+    /// Refused for certain.
+    Refused,
+    /// The log loses this many of its newest records, then does not answer.
+    TailLost(u64),
+}
+
+/// What survives restarts of the daemon.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    pub(super) records: BTreeMap<Seq, Record>,
+    pub(super) last: Seq,
+    owner: u64,
+    epoch: u64,
+    pub(super) faults: VecDeque<Fault>,
+    late: Vec<(u64, Vec<Record>)>,
+    quarantined: BTreeMap<Seq, Quarantined>,
+    leases: BTreeMap<String, LeaseBlock>,
+}
+
+/// One process' handle.
+#[derive(Debug)]
+pub(super) struct MemoryLog {
+    disk: Arc<Mutex<Disk>>,
+    process: u64,
+    epoch: Mutex<u64>,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl MemoryLog {
+    pub(super) fn new(disk: &Arc<Mutex<Disk>>) -> MemoryLog {
+        static PROCESSES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let process = PROCESSES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        MemoryLog { disk: Arc::clone(disk), process, epoch: Mutex::new(0) }
+    }
+}
+
+impl Disk {
+    fn execute(&mut self, epoch: u64, records: &[Record]) -> Result<(), LogError> {
+        if epoch != self.epoch {
+            return Err(LogError::Doubtful("an old epoch".into()));
+        }
+        let Some(first) = records.first().map(Record::seq) else { return Ok(()) };
+        if first > self.last.next() {
+            return Err(LogError::Doubtful("behind".into()));
+        }
+        for record in records.iter().filter(|record| record.seq() <= self.last) {
+            if self.records.get(&record.seq()).map(|there| there.entry.uuid) != Some(record.entry.uuid) {
+                return Err(LogError::Conflict(record.seq()));
+            }
+        }
+        for record in records {
+            self.last = self.last.max(record.seq());
+            self.records.insert(record.seq(), record.clone());
+        }
+        Ok(())
+    }
+
+    fn deliver_late(&mut self) {
+        for (epoch, records) in std::mem::take(&mut self.late) {
+            drop(self.execute(epoch, &records));
+        }
+    }
+
+    fn lose_tail(&mut self, count: u64) {
+        self.last = Seq(self.last.0.saturating_sub(count));
+        let lost = self.records.split_off(&self.last.next());
+        drop(lost);
+    }
+}
+
+impl Log for MemoryLog {
+    fn claim(&self, takeover: bool, floor: Seq) -> Answer<'_, Claim> {
+        Box::pin(async move {
+            let mut disk = lock(&self.disk);
+            let fault = if takeover { Fault::None } else { disk.faults.pop_front().unwrap_or(Fault::None) };
+            match fault {
+                Fault::Lost | Fault::Late => return Err(LogError::Doubtful("lost".into())),
+                Fault::TailLost(count) => {
+                    disk.lose_tail(count);
+                    return Err(LogError::Doubtful("lost".into()));
+                }
+                Fault::None | Fault::Executed | Fault::Refused => {}
+            }
+            let mut epoch = lock(&self.epoch);
+            if !takeover && disk.owner != self.process && disk.epoch >= *epoch {
+                return Err(LogError::Fenced(disk.owner.to_string()));
+            }
+            disk.owner = self.process;
+            disk.epoch = disk.epoch.max(*epoch) + 1;
+            *epoch = disk.epoch;
+            // Whatever is still under way arrives now, too late.
+            disk.deliver_late();
+            let found = disk.last;
+            disk.last = found.max(floor);
+            if fault == Fault::Executed {
+                return Err(LogError::Doubtful("no answer".into()));
+            }
+            Ok(Claim { found, last: disk.last })
+        })
+    }
+
+    fn append<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            let epoch = *lock(&self.epoch);
+            let mut disk = lock(&self.disk);
+            if disk.owner != self.process {
+                return Err(LogError::Fenced(disk.owner.to_string()));
+            }
+            match disk.faults.pop_front().unwrap_or(Fault::None) {
+                Fault::None => disk.execute(epoch, records),
+                Fault::Lost => Err(LogError::Doubtful("lost".into())),
+                Fault::Executed => {
+                    drop(disk.execute(epoch, records));
+                    Err(LogError::Doubtful("no answer".into()))
+                }
+                Fault::Late => {
+                    disk.late.push((epoch, records.to_vec()));
+                    Err(LogError::Doubtful("no answer".into()))
+                }
+                // What is there already is not refused, as in the script.
+                Fault::Refused => match records.last() {
+                    Some(last) if last.seq() > disk.last => Err(LogError::Refused("out of memory".into())),
+                    Some(_) | None => disk.execute(epoch, records),
+                },
+                Fault::TailLost(count) => {
+                    disk.lose_tail(count);
+                    Err(LogError::Doubtful("restarted".into()))
+                }
+            }
+        })
+    }
+
+    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
+        Box::pin(async move {
+            Ok(lock(&self.disk).records.range(after.next()..).take(limit).map(|(_, record)| record.clone()).collect())
+        })
+    }
+
+    fn probe(&self) -> Answer<'_, Seq> {
+        Box::pin(async move {
+            let disk = lock(&self.disk);
+            if disk.owner == self.process { Ok(disk.last) } else { Err(LogError::Doubtful("not the writer".into())) }
+        })
+    }
+
+    fn trim(&self, upto: Seq) -> Answer<'_, ()> {
+        Box::pin(async move {
+            lock(&self.disk).records.retain(|&seq, _| seq > upto);
+            Ok(())
+        })
+    }
+
+    fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {
+        Box::pin(async move {
+            lock(&self.disk).quarantined.insert(quarantined.seq, quarantined.clone());
+            Ok(())
+        })
+    }
+
+    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
+        Box::pin(async move { Ok(lock(&self.disk).quarantined.values().cloned().collect()) })
+    }
+
+    fn release(&self, seq: Seq) -> Answer<'_, ()> {
+        Box::pin(async move {
+            lock(&self.disk).quarantined.remove(&seq);
+            Ok(())
+        })
+    }
+
+    fn leases(&self) -> Answer<'_, BTreeMap<String, LeaseBlock>> {
+        Box::pin(async move { Ok(lock(&self.disk).leases.clone()) })
+    }
+
+    fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()> {
+        Box::pin(async move {
+            lock(&self.disk).leases.insert(sequence.to_owned(), block.clone());
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,262 @@
+//! What everybody sees of the buffer: the overlay, the progress, the counts.
+//!
+//! One mutex guards all changes and is never held across an await; readers of the overlay do not take it. Only what is
+//! durable gets here.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::log::Record;
+use super::{BufferStatus, Progress};
+use crate::catalog::TableId;
+use crate::entry::Seq;
+use crate::overlay::{Change, Overlay, RowId};
+
+/// How many bytes of the newest entries stay in memory: for replay, and to mend a log that lost its tail.
+const RECENT_BYTES_MAX: u64 = 16 << 20;
+/// How many entries are trimmed from the overlay at a time, so that commits get in between.
+const TRIM_STEP: u64 = 512;
+
+/// The state shared between the committer and the handles.
+#[derive(Debug)]
+pub(super) struct Published {
+    overlay: ArcSwap<Overlay>,
+    state: Mutex<State>,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    overlay: Overlay,
+    /// Entries that are not confirmed, oldest first.
+    pending: VecDeque<Pending>,
+    pending_bytes: u64,
+    /// The newest entries, without gaps up to the last one.
+    recent: VecDeque<Record>,
+    recent_bytes: u64,
+    quarantined: BTreeSet<Seq>,
+    available: bool,
+    last_error: Option<String>,
+    appended: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    seq: Seq,
+    bytes: u64,
+    /// Since the epoch.
+    since: Duration,
+}
+
+/// A pending row's table and what happens to it.
+pub(super) type Changes = Vec<(TableId, Change)>;
+
+impl Published {
+    /// The state of a buffer whose last entry is `last`, all up to `confirmed` being on the replica.
+    pub(super) fn new(last: Seq, confirmed: Seq, quarantined: BTreeSet<Seq>) -> Published {
+        let overlay = Overlay::starting_at(confirmed);
+        Published {
+            overlay: ArcSwap::from_pointee(overlay.clone()),
+            state: Mutex::new(State { overlay, quarantined, available: true, ..State::default() }),
+            progress: watch::Sender::new(Progress { last, sent: confirmed, applied: confirmed, confirmed }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change below leaves a usable state at each step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn overlay(&self) -> Arc<Overlay> {
+        self.overlay.load_full()
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Shows durable entries to everybody, in order.
+    pub(super) fn publish(&self, entries: Vec<(Record, Changes)>) {
+        let Some(last) = entries.last().map(|(record, _)| record.seq()) else { return };
+        let mut state = self.state();
+        for (record, mut changes) in entries {
+            let seq = record.seq();
+            name_anonymous(&mut changes, seq);
+            state.overlay.apply(seq, &changes);
+            state.appended += 1;
+            state.note_pending(&record);
+            state.keep_recent(record);
+        }
+        self.overlay.store(Arc::new(state.overlay.clone()));
+        drop(state);
+        self.progress.send_modify(|progress| progress.last = last);
+    }
+
+    /// Counts an entry that was read back from the log.
+    pub(super) fn recall(&self, record: Record) {
+        let mut state = self.state();
+        state.note_pending(&record);
+        state.keep_recent(record);
+    }
+
+    /// Replaces the overlay by one that was rebuilt from the log.
+    pub(super) fn replace_overlay(&self, mut overlay: Overlay) {
+        let mut state = self.state();
+        overlay.trim(self.progress().confirmed);
+        state.overlay = overlay;
+        self.overlay.store(Arc::new(state.overlay.clone()));
+    }
+
+    /// The replica has all entries up to this one.
+    pub(super) fn confirm(&self, seq: Seq) {
+        let progress = self.progress();
+        let seq = seq.min(progress.last);
+        if seq <= progress.confirmed {
+            return;
+        }
+        let mut at = progress.confirmed;
+        while at < seq {
+            at = Seq(at.0 + TRIM_STEP).min(seq);
+            let mut state = self.state();
+            state.overlay.trim(at);
+            state.forget_pending(at);
+            self.overlay.store(Arc::new(state.overlay.clone()));
+        }
+        self.progress.send_modify(|progress| {
+            progress.confirmed = progress.confirmed.max(seq);
+            progress.applied = progress.applied.max(seq);
+            progress.sent = progress.sent.max(seq);
+        });
+    }
+
+    /// The replica went back to an older state: forget what was confirmed after it.
+    pub(super) fn unconfirm(&self, seq: Seq) {
+        let mut state = self.state();
+        state.pending.clear();
+        state.pending_bytes = 0;
+        drop(state);
+        self.progress.send_modify(|progress| progress.confirmed = seq);
+    }
+
+    pub(super) fn set_sent(&self, seq: Seq) {
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.sent, seq) != seq);
+    }
+
+    pub(super) fn set_applied(&self, seq: Seq) {
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.applied, seq) != seq);
+    }
+
+    /// How many entries and bytes are pending.
+    pub(super) fn pending(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.pending.len() as u64, state.pending_bytes)
+    }
+
+    /// The entries after `after`, if all of them are in memory.
+    pub(super) fn recent_after(&self, after: Seq, limit: usize) -> Option<Vec<Record>> {
+        let state = self.state();
+        let first = state.recent.front()?.seq();
+        let skip = (after.0 + 1).checked_sub(first.0)?;
+        Some(state.recent.iter().skip(usize::try_from(skip).ok()?).take(limit).cloned().collect())
+    }
+
+    /// The oldest entry that is still in memory.
+    pub(super) fn oldest_recent(&self) -> Option<Seq> {
+        self.state().recent.front().map(Record::seq)
+    }
+
+    pub(super) fn is_quarantined(&self, seq: Seq) -> bool {
+        self.state().quarantined.contains(&seq)
+    }
+
+    pub(super) fn mark_quarantined(&self, seq: Seq) {
+        self.state().quarantined.insert(seq);
+    }
+
+    pub(super) fn unmark_quarantined(&self, seq: Seq) {
+        self.state().quarantined.remove(&seq);
+    }
+
+    pub(super) fn set_available(&self) {
+        let mut state = self.state();
+        state.available = true;
+        state.last_error = None;
+    }
+
+    pub(super) fn set_away(&self, why: String) {
+        let mut state = self.state();
+        state.available = false;
+        state.last_error = Some(why);
+    }
+
+    /// Says why commits fail, when they do.
+    pub(super) fn away(&self) -> Option<String> {
+        let state = self.state();
+        (!state.available).then(|| state.last_error.clone().unwrap_or_default())
+    }
+
+    pub(super) fn status(&self) -> BufferStatus {
+        let state = self.state();
+        BufferStatus {
+            pending: state.pending.len() as u64,
+            pending_bytes: state.pending_bytes,
+            oldest_pending: state.pending.front().map(|pending| now().saturating_sub(pending.since)),
+            pending_rows: state.overlay.row_count() as u64,
+            quarantined: state.quarantined.len() as u64,
+            available: state.available,
+            last_error: state.last_error.clone(),
+            appended: state.appended,
+        }
+    }
+}
+
+impl State {
+    fn note_pending(&mut self, record: &Record) {
+        let (seconds, nanos) = record.entry.uuid.get_timestamp().map_or((0, 0), |time| time.to_unix());
+        let since = if seconds == 0 { now() } else { Duration::new(seconds, nanos) };
+        self.pending.push_back(Pending { seq: record.seq(), bytes: record.bytes(), since });
+        self.pending_bytes += record.bytes();
+    }
+
+    fn forget_pending(&mut self, upto: Seq) {
+        while let Some(oldest) = self.pending.front().copied().filter(|pending| pending.seq <= upto) {
+            self.pending.pop_front();
+            self.pending_bytes -= oldest.bytes;
+        }
+    }
+
+    fn keep_recent(&mut self, record: Record) {
+        if self.recent.back().is_some_and(|last| last.seq().next() != record.seq()) {
+            self.recent.clear();
+            self.recent_bytes = 0;
+        }
+        self.recent_bytes += record.bytes();
+        self.recent.push_back(record);
+        while self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1 {
+            let dropped = self.recent.pop_front().map_or(0, |record| record.bytes());
+            self.recent_bytes -= dropped;
+        }
+    }
+}
+
+/// Rows without a key are named after their entry, which only now has its number.
+fn name_anonymous(changes: &mut Changes, seq: Seq) {
+    for (_, change) in changes {
+        let (Change::Insert { row, .. } | Change::Update { row, .. } | Change::Delete { row }) = change;
+        if let RowId::Anonymous(entry, _) = row {
+            *entry = seq;
+        }
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -1,0 +1,243 @@
+//! Puts the rows of the queries together. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::rows::{ColumnRow, ConstraintRow, IndexRow, RelationRow, Rows};
+use crate::catalog::{
+    AttNum, Catalog, Check, Column, ForeignKey, Identity, IndexItem, OpaqueFunction, ReferentialAction, RelationKind,
+    Table, TableId, UniqueIndex,
+};
+use crate::entry::TableName;
+
+pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
+    let mut tables: HashMap<u32, Table> = rows.relations.into_iter().filter_map(table).collect();
+    for row in rows.columns {
+        if let Some(table) = tables.get_mut(&row.relation) {
+            table.columns.push(column(row));
+        }
+    }
+    for row in rows.indexes {
+        if let Some(table) = tables.get_mut(&row.relation) {
+            add_index(table, row);
+        }
+    }
+    for row in rows.constraints {
+        add_constraint(&mut tables, row);
+    }
+    for row in rows.parents {
+        if let Some(child) = tables.get_mut(&row.child) {
+            child.parents.push(TableId(row.parent));
+        }
+        if let Some(parent) = tables.get_mut(&row.parent) {
+            parent.children.push(TableId(row.child));
+        }
+    }
+    let names: HashMap<TableId, TableName> = tables.values().map(|table| (table.id, table.name.clone())).collect();
+    for table in tables.values_mut() {
+        // Postgres checks them in the order of their names, compared as bytes.
+        table.checks.sort_by(|a, b| a.name.cmp(&b.name));
+        table.fingerprint = fingerprint(table, &names);
+    }
+    let mut opaque_functions: HashMap<String, Vec<OpaqueFunction>> = HashMap::new();
+    for row in rows.functions {
+        let function = OpaqueFunction { schema: row.schema, volatile: row.volatile };
+        opaque_functions.entry(row.name).or_default().push(function);
+    }
+    Catalog {
+        version,
+        by_name: names.into_iter().map(|(id, name)| (name, id)).collect(),
+        relations: tables.into_values().map(|table| (table.id, Arc::new(table))).collect(),
+        opaque_functions,
+    }
+}
+
+fn table(row: RelationRow) -> Option<(u32, Table)> {
+    let kind = match row.kind as u8 {
+        b'r' => RelationKind::Table,
+        b'p' => RelationKind::Partitioned,
+        b'v' => RelationKind::View,
+        b'm' => RelationKind::MaterializedView,
+        b'f' => RelationKind::Foreign,
+        b'S' => RelationKind::Sequence,
+        _ => return None,
+    };
+    let table = Table {
+        id: TableId(row.oid),
+        name: TableName { schema: row.schema.into(), name: row.name.into() },
+        kind,
+        columns: Vec::new(),
+        key: Vec::new(),
+        checks: Vec::new(),
+        unique: Vec::new(),
+        has_exclusion: false,
+        references: Vec::new(),
+        referenced_by: Vec::new(),
+        row_security: row.row_security,
+        has_triggers: row.has_triggers,
+        parents: Vec::new(),
+        children: Vec::new(),
+        view: row.view,
+        fingerprint: 0,
+    };
+    Some((row.oid, table))
+}
+
+fn column(row: ColumnRow) -> Column {
+    let identity = match row.identity as u8 {
+        b'a' => Some(Identity::Always),
+        b'd' => Some(Identity::ByDefault),
+        _ => None,
+    };
+    Column {
+        attnum: AttNum(row.attnum),
+        name: row.name.into(),
+        type_oid: row.type_oid,
+        typmod: row.typmod,
+        type_name: row.type_name.into(),
+        full_type_name: row.full_type_name.into(),
+        base_type_oid: row.base_type_oid,
+        base_typmod: row.base_typmod,
+        base_type_name: row.base_type_name.into(),
+        is_domain: row.is_domain,
+        is_composite: row.is_composite,
+        is_array: row.is_array,
+        not_null: row.not_null,
+        default: row.expression,
+        generated: row.generated,
+        identity,
+        sequence: row.sequence.map(Into::into),
+        collation: row.collation.map(Into::into),
+    }
+}
+
+/// Adds an index; it becomes the table's key when it is the primary key, or the first that can stand in for one.
+fn add_index(table: &mut Table, row: IndexRow) {
+    if row.exclusion {
+        table.has_exclusion = true;
+        return;
+    }
+    let items = row.attnums.iter().zip(row.expressions);
+    let items: Vec<IndexItem> = items
+        .map(|(&attnum, expression)| expression.map_or(IndexItem::Column(AttNum(attnum)), IndexItem::Expression))
+        .collect();
+    let columns: Vec<AttNum> = row.attnums.iter().map(|&attnum| AttNum(attnum)).collect();
+    let not_null = |attnum: &AttNum| table.attribute(*attnum).is_some_and(|column| column.not_null);
+    let stands_in = row.valid && row.predicate.is_none() && !row.deferrable && columns.iter().all(not_null);
+    if row.primary || (stands_in && table.key.is_empty()) {
+        table.key = columns;
+    }
+    table.unique.push(UniqueIndex {
+        name: row.name,
+        items,
+        predicate: row.predicate,
+        nulls_not_distinct: row.nulls_not_distinct,
+        primary: row.primary,
+        constraint: row.constraint,
+        deferrable: row.deferrable,
+        initially_deferred: row.initially_deferred,
+    });
+}
+
+fn add_constraint(tables: &mut HashMap<u32, Table>, row: ConstraintRow) {
+    if row.kind as u8 == b'c' {
+        if let (Some(table), Some(expression)) = (tables.get_mut(&row.relation), row.expression) {
+            table.checks.push(Check { name: row.name, expression });
+        }
+        return;
+    }
+    let attnums = |columns: Option<Vec<i16>>| columns.unwrap_or_default().into_iter().map(AttNum).collect();
+    let key = ForeignKey {
+        name: row.name,
+        table: TableId(row.relation),
+        columns: attnums(row.columns),
+        referenced: TableId(row.referenced),
+        referenced_columns: attnums(row.referenced_columns),
+        on_delete: action(row.on_delete),
+        on_update: action(row.on_update),
+        match_full: row.match_full,
+        deferrable: row.deferrable,
+        initially_deferred: row.initially_deferred,
+    };
+    if let Some(referenced) = tables.get_mut(&row.referenced) {
+        referenced.referenced_by.push(key.clone());
+    }
+    if let Some(table) = tables.get_mut(&row.relation) {
+        table.references.push(key);
+    }
+}
+
+fn action(letter: i8) -> ReferentialAction {
+    match letter as u8 {
+        b'r' => ReferentialAction::Restrict,
+        b'c' => ReferentialAction::Cascade,
+        b'n' => ReferentialAction::SetNull,
+        b'd' => ReferentialAction::SetDefault,
+        _ => ReferentialAction::NoAction,
+    }
+}
+
+/// A number that changes when the table's definition does, and is the same on every server that has this definition:
+/// OIDs and attribute numbers stay out of it, names and Postgres' own text go in.
+pub fn fingerprint(table: &Table, names: &HashMap<TableId, TableName>) -> u64 {
+    let mut hash = Fnv::new();
+    hash.text(&format!("{} {:?} {}", table.name, table.kind, table.row_security));
+    let named = |attnums: &[AttNum]| -> Vec<String> {
+        attnums.iter().map(|&n| table.attribute(n).map_or_else(String::new, |column| column.name.to_string())).collect()
+    };
+    for column in &table.columns {
+        hash.text(&column.name);
+        hash.text(&column.full_type_name);
+        let Column { not_null, generated, identity, .. } = column;
+        hash.text(&format!("{not_null} {generated} {identity:?}"));
+        hash.option(column.default.as_deref());
+        hash.option(column.collation.as_deref());
+    }
+    hash.text(&format!("key {:?}", named(&table.key)));
+    for check in &table.checks {
+        hash.text(&format!("check {:?} {:?}", check.name, check.expression));
+    }
+    for index in &table.unique {
+        let items = index.items.iter().map(|item| match item {
+            IndexItem::Column(attnum) => named(&[*attnum]).concat(),
+            IndexItem::Expression(text) => text.clone(),
+        });
+        let UniqueIndex { name, predicate, nulls_not_distinct, initially_deferred, deferrable, .. } = index;
+        hash.text(&format!("unique {name:?} {predicate:?} {nulls_not_distinct} {deferrable} {initially_deferred}"));
+        items.for_each(|item| hash.text(&item));
+    }
+    for key in &table.references {
+        let ForeignKey { name, on_delete, on_update, match_full, deferrable, initially_deferred, .. } = key;
+        hash.text(&format!("references {name:?} {:?}", names.get(&key.referenced)));
+        hash.text(&format!("{:?} {}", named(&key.columns), key.referenced_columns.len()));
+        hash.text(&format!("{on_delete:?} {on_update:?} {match_full} {deferrable} {initially_deferred}"));
+    }
+    hash.option(table.view.as_deref());
+    hash.0
+}
+
+/// FNV-1a, 64 bits: fixed for ever, unlike the standard library's hasher.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Fnv {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    /// A text and its length, so that two texts never run together.
+    fn text(&mut self, text: &str) {
+        self.bytes(&(text.len() as u64).to_le_bytes());
+        self.bytes(text.as_bytes());
+    }
+
+    fn option(&mut self, text: Option<&str>) {
+        self.bytes(&[u8::from(text.is_some())]);
+        self.text(text.unwrap_or_default());
+    }
+}

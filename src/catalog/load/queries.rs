@@ -1,0 +1,124 @@
+//! The questions to Postgres' catalog (<https://www.postgresql.org/docs/15/catalogs.html>).
+//!
+//! `to_jsonb(i) ->> 'column'` reads a column which older servers do not have.
+
+/// Every relation a query can name.
+pub(super) const RELATIONS: &str = r"
+SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relrowsecurity,
+       (c.relhastriggers AND EXISTS (SELECT FROM pg_catalog.pg_trigger t
+            WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'))
+       OR (c.relhasrules AND EXISTS (SELECT FROM pg_catalog.pg_rewrite r
+            WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN' AND r.ev_enabled <> 'D')),
+       CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
+   AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')
+ ORDER BY c.oid";
+
+/// Their live columns, with the base type under all layers of domains, and the sequence that feeds them.
+pub(super) const COLUMNS: &str = r"
+WITH RECURSIVE
+base(oid, base, typmod) AS (
+    SELECT t.oid, t.typbasetype, t.typtypmod FROM pg_catalog.pg_type t WHERE t.typtype = 'd'
+    UNION ALL
+    SELECT base.oid, t.typbasetype, t.typtypmod
+      FROM base JOIN pg_catalog.pg_type t ON t.oid = base.base WHERE t.typtype = 'd'
+),
+ground AS (
+    SELECT base.oid, base.base, base.typmod
+      FROM base JOIN pg_catalog.pg_type t ON t.oid = base.base WHERE t.typtype <> 'd'
+),
+owned AS (
+    SELECT d.refobjid AS relation, d.refobjsubid AS attnum,
+           min(pg_catalog.format('%I.%I', n.nspname, s.relname)) AS sequence
+      FROM pg_catalog.pg_depend d
+      JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+      JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
+     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+       AND d.refobjsubid > 0 AND d.deptype = 'i'
+     GROUP BY 1, 2
+),
+used AS (
+    SELECT d.objid AS attrdef, pg_catalog.format('%I.%I', n.nspname, s.relname) AS sequence
+      FROM pg_catalog.pg_depend d
+      JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
+      JOIN pg_catalog.pg_namespace n ON n.oid = s.relnamespace
+     WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+       AND d.deptype = 'n'
+),
+column_of AS (
+    SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.attidentity,
+           a.attcollation, d.oid AS attrdef, pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression
+      FROM pg_catalog.pg_attribute a
+      JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND a.attnum > 0 AND NOT a.attisdropped
+       AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')
+)
+SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
+       pg_catalog.format_type(a.atttypid, -1), pg_catalog.format_type(a.atttypid, a.atttypmod),
+       b.oid, coalesce(g.typmod, a.atttypmod), pg_catalog.format_type(b.oid, -1),
+       g.oid IS NOT NULL, b.typtype = 'c', b.typelem <> 0 AND b.typlen = -1,
+       a.attnotnull, a.expression, a.attgenerated <> '', a.attidentity,
+       CASE WHEN a.attidentity <> '' THEN (SELECT o.sequence FROM owned o
+                 WHERE o.relation = a.attrelid AND o.attnum = a.attnum)
+            WHEN a.attgenerated = '' AND a.expression LIKE 'nextval(%' THEN (SELECT u.sequence FROM used u
+                 WHERE u.attrdef = a.attrdef AND a.expression = pg_catalog.format('nextval(%L::regclass)', u.sequence))
+       END,
+       CASE WHEN a.attcollation <> t.typcollation THEN (
+                SELECT pg_catalog.format('%I.%I', cn.nspname, co.collname)
+                  FROM pg_catalog.pg_collation co JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
+                 WHERE co.oid = a.attcollation) END
+  FROM column_of a
+  JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  LEFT JOIN ground g ON g.oid = a.atttypid
+  JOIN pg_catalog.pg_type b ON b.oid = coalesce(g.base, a.atttypid)
+ ORDER BY a.attrelid, a.attnum";
+
+/// Unique indexes that Postgres enforces (also those still invalid), and exclusion constraints.
+pub(super) const INDEXES: &str = r"
+SELECT i.indrelid, c.relname::text,
+       ARRAY(SELECT i.indkey[n] FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n ORDER BY n),
+       ARRAY(SELECT CASE WHEN i.indkey[n] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, n + 1, false) END
+               FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n ORDER BY n),
+       pg_catalog.pg_get_expr(i.indpred, i.indrelid),
+       coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false),
+       i.indisprimary, k.oid IS NOT NULL, coalesce(k.condeferrable, false), coalesce(k.condeferred, false),
+       i.indisvalid, i.indisexclusion
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')
+ WHERE (i.indisunique OR i.indisexclusion) AND i.indislive AND (i.indisready OR c.relkind = 'I')
+   AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')
+ ORDER BY i.indexrelid";
+
+/// CHECK and FOREIGN KEY constraints. A foreign key upon a partitioned table has a shadow for each partition, which
+/// is left out.
+pub(super) const CONSTRAINTS: &str = r"
+SELECT k.conrelid, k.conname::text, k.contype, pg_catalog.pg_get_expr(k.conbin, k.conrelid),
+       k.confrelid, k.conkey, k.confkey, k.confdeltype, k.confupdtype, k.confmatchtype = 'f',
+       k.condeferrable, k.condeferred
+  FROM pg_catalog.pg_constraint k
+  JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace
+ WHERE k.contype IN ('c', 'f') AND k.conrelid <> 0
+   AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')
+   AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.oid = k.conparentid AND p.conrelid = k.conrelid)
+ ORDER BY k.oid";
+
+/// Partitions and inheriting tables with their parents.
+pub(super) const PARENTS: &str = r"
+SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i ORDER BY i.inhrelid, i.inhseqno";
+
+/// Functions that are neither built in nor immutable. C code of an extension does not read tables behind our back.
+pub(super) const FUNCTIONS: &str = r"
+SELECT DISTINCT p.proname::text, n.nspname::text, p.provolatile = 'v'
+  FROM pg_catalog.pg_proc p
+  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgoutpost')
+   AND p.provolatile <> 'i'
+   AND NOT (l.lanname = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+            WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'))
+ ORDER BY 1, 2, 3";

@@ -1,0 +1,115 @@
+//! The commands: arguments to configuration to the part that does the work.
+//!
+//! The only module that writes to standard output. Exit codes: 0 done, 1 failed, 2 the arguments or the configuration
+//! are not usable.
+
+mod run;
+mod site_status;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use pgoutpost::config::{Config, ConfigErrors, Sources};
+use pgoutpost::{logging, setup};
+
+const USAGE_ERROR: u8 = 2;
+
+/// Plain PostgreSQL at the far end of a bad link: durable local writes, exact merged reads, exactly-once replay.
+#[derive(Parser)]
+#[command(name = "pgoutpost", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the clients of this site
+    Run(Source),
+    /// Make the ledger and its functions on main; safe to repeat
+    Setup {
+        #[command(flatten)]
+        source: Source,
+        /// Print the SQL instead of running it
+        #[arg(long)]
+        print: bool,
+    },
+    /// Look at everything the site needs, and say what is wrong and how to mend it
+    Check(Source),
+    /// Ask the running daemon how it is
+    Status(Source),
+}
+
+#[derive(Args)]
+struct Source {
+    /// The configuration file; PGOUTPOST__SECTION__KEY in the environment or in .env goes over it
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+}
+
+impl Source {
+    fn load(&self) -> Result<Config, ConfigErrors> {
+        Config::load(&Sources::of_process(&self.config)?)
+    }
+}
+
+/// Runs the command that the process's arguments name.
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let source = match &arguments.command {
+        Command::Run(source) | Command::Setup { source, .. } | Command::Check(source) | Command::Status(source) => {
+            source
+        }
+    };
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(errors) => {
+            say(&mut io::stderr(), &format!("pgoutpost: {errors}"));
+            return ExitCode::from(USAGE_ERROR);
+        }
+    };
+    logging::init(&config.log);
+    match execute(&arguments.command, config) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&mut io::stderr(), &format!("pgoutpost: {}", pgoutpost::config::mask(&format!("{error:#}"))));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn execute(command: &Command, config: Config) -> Result<ExitCode> {
+    match command {
+        Command::Run(_) => run::run(config).await,
+        Command::Setup { print: true, .. } => {
+            say(&mut io::stdout(), &setup::script(&config.site.name, None));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Setup { print: false, .. } => set_up(&config).await,
+        Command::Check(_) => check(&config).await,
+        Command::Status(_) => site_status::show(&config).await,
+    }
+}
+
+async fn set_up(config: &Config) -> Result<ExitCode> {
+    let main = pgoutpost::upstream::own::parse_url(&config.main.url)?;
+    let done = setup::run(&main, &config.site.name, None).await?;
+    for warning in done.warnings {
+        say(&mut io::stderr(), &format!("warning: {warning}"));
+    }
+    say(&mut io::stdout(), &format!("site {:?} is set up on main", config.site.name));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(config: &Config) -> Result<ExitCode> {
+    anyhow::bail!("check is not built yet (site {})", config.site.name)
+}
+
+/// A reader that has gone away (`pgoutpost status | head`) is no reason to panic.
+fn say(to: &mut impl Write, text: &str) {
+    let _ = writeln!(to, "{}", text.trim_end());
+}

@@ -1,0 +1,326 @@
+//! Sequence values, leased from main in blocks: `nextval` at a site that cannot reach main.
+//!
+//! A value is handed out once, ever. So a block is durable in the buffer before any of its values is used, and what is
+//! left of it is made durable, a chunk ahead, before the chunk is handed out: a crash loses at most a chunk per
+//! sequence, as Postgres' own cached sequences do.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::buffer::{Buffer, LeaseBlock, LeaseRange};
+use crate::report::Report;
+use crate::sqlstate;
+
+mod ranges;
+#[cfg(test)]
+mod tests;
+
+use ranges::{compress, count, split_front};
+
+/// How long `nextval` waits for main when nothing is left.
+const DEMAND_WAIT: Duration = Duration::from_secs(2);
+/// How long main is left alone after it failed to give a lease.
+const REFILL_PAUSE: Duration = Duration::from_secs(1);
+/// A block is consumed in this many chunks: one durable write each.
+const CHUNKS_PER_BLOCK: u64 = 100;
+
+/// The `[ids]` section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdsConfig {
+    /// Values per block.
+    pub lease_size: u32,
+}
+
+impl Default for IdsConfig {
+    fn default() -> IdsConfig {
+        IdsConfig { lease_size: 10_000 }
+    }
+}
+
+/// Where blocks come from: main, which draws `nextval` that many times.
+pub trait LeaseSource: Send + Sync + 'static {
+    /// `count` new values of a sequence (quoted and qualified name), or why not.
+    fn lease<'a>(&'a self, sequence: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<i64>, String>>;
+}
+
+/// Where blocks are kept: the buffer.
+pub trait LeaseStore: Send + Sync + 'static {
+    /// All blocks by sequence.
+    fn load(&self) -> BoxFuture<'_, Result<BTreeMap<String, LeaseBlock>, String>>;
+    /// Replaces a sequence's block by a later version of it; durable when it returns.
+    fn store<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> BoxFuture<'a, Result<(), String>>;
+}
+
+impl LeaseStore for Buffer {
+    fn load(&self) -> BoxFuture<'_, Result<BTreeMap<String, LeaseBlock>, String>> {
+        Box::pin(async move { self.leases().await.map_err(|error| error.to_string()) })
+    }
+
+    fn store<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async move { self.store_lease(sequence, block).await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// All leases of a site; a handle, cheap to clone.
+#[derive(Clone)]
+pub struct Leases {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Leases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Leases").field("remaining", &self.remaining()).finish()
+    }
+}
+
+struct Shared {
+    store: Box<dyn LeaseStore>,
+    source: Box<dyn LeaseSource>,
+    lease_size: u32,
+    sequences: Mutex<HashMap<String, Arc<Sequence>>>,
+}
+
+/// One sequence.
+#[derive(Default)]
+struct Sequence {
+    stock: Mutex<Stock>,
+    /// Held while the block is changed in the store, so that versions follow each other.
+    storing: tokio::sync::Mutex<()>,
+    /// Wakes those who wait for a refill, whether it succeeded or not.
+    refilled: Notify,
+}
+
+#[derive(Default)]
+struct Stock {
+    /// Durably consumed already: may be handed out.
+    chunk: VecDeque<LeaseRange>,
+    /// As it is in the store.
+    block: LeaseBlock,
+    /// The last version that was tried: a write that got no answer may have been stored.
+    version_tried: u64,
+    refilling: bool,
+    /// No refill before this moment.
+    pause_until: Option<Instant>,
+    last_error: Option<String>,
+}
+
+impl Stock {
+    fn remaining(&self) -> u64 {
+        count(&self.chunk) + count(&self.block.ranges)
+    }
+}
+
+impl Leases {
+    /// Loads what is left of earlier leases.
+    ///
+    /// # Errors
+    /// [`IdsError::Store`] when the buffer does not answer.
+    pub async fn open(config: IdsConfig, store: impl LeaseStore, source: impl LeaseSource) -> Result<Leases, IdsError> {
+        let blocks = store.load().await.map_err(IdsError::Store)?;
+        let sequence = |block: LeaseBlock| {
+            let version_tried = block.version;
+            Arc::new(Sequence {
+                stock: Mutex::new(Stock { block, version_tried, ..Stock::default() }),
+                ..Sequence::default()
+            })
+        };
+        let sequences = blocks.into_iter().map(|(name, block)| (name, sequence(block))).collect();
+        let shared = Shared {
+            store: Box::new(store),
+            source: Box::new(source),
+            lease_size: config.lease_size.max(1),
+            sequences: Mutex::new(sequences),
+        };
+        Ok(Leases { shared: Arc::new(shared) })
+    }
+
+    /// Leases blocks ahead for sequences that may be needed when main is away. Returns at once.
+    pub fn prepare<'a>(&self, sequences: impl IntoIterator<Item = &'a str>) {
+        for name in sequences {
+            self.refill_if_low(name, &self.sequence(name));
+        }
+    }
+
+    /// `count` values that nobody else gets, in the order main gave them. Waits for main, up to two seconds, only when
+    /// nothing is left.
+    ///
+    /// # Errors
+    /// [`IdsError::Exhausted`], [`IdsError::Store`]; no value is handed out then.
+    pub async fn take(&self, sequence: &str, wanted: usize) -> Result<Vec<i64>, IdsError> {
+        let deadline = Instant::now() + DEMAND_WAIT;
+        let held = self.sequence(sequence);
+        let wanted = wanted as u64;
+        loop {
+            if let Some(values) = held.take_from_chunk(wanted) {
+                self.refill_if_low(sequence, &held);
+                return Ok(values);
+            }
+            if self.consume_chunk(sequence, &held, wanted).await? {
+                continue;
+            }
+            self.wait_for_refill(sequence, &held, wanted, deadline).await?;
+        }
+    }
+
+    /// How many values are left, by sequence: for metrics and the console.
+    pub fn remaining(&self) -> BTreeMap<String, u64> {
+        let sequences = lock(&self.shared.sequences);
+        sequences.iter().map(|(name, held)| (name.clone(), lock(&held.stock).remaining())).collect()
+    }
+
+    fn sequence(&self, name: &str) -> Arc<Sequence> {
+        let mut sequences = lock(&self.shared.sequences);
+        if let Some(held) = sequences.get(name) {
+            return Arc::clone(held);
+        }
+        Arc::clone(sequences.entry(name.to_owned()).or_default())
+    }
+
+    /// Moves the next chunk from the block to the hand-out, durably. False: the block has not enough.
+    async fn consume_chunk(&self, name: &str, held: &Sequence, wanted: u64) -> Result<bool, IdsError> {
+        let _storing = held.storing.lock().await;
+        let (mut block, missing) = {
+            let stock = lock(&held.stock);
+            (stock.block.clone(), wanted.saturating_sub(count(&stock.chunk)))
+        };
+        if missing == 0 {
+            return Ok(true);
+        }
+        let left = count(&block.ranges);
+        if left < missing {
+            return Ok(false);
+        }
+        let usual = (u64::from(self.shared.lease_size) / CHUNKS_PER_BLOCK).max(1);
+        let chunk = split_front(&mut block.ranges, missing.max(usual).min(left));
+        self.store(name, held, block).await?;
+        lock(&held.stock).chunk.extend(chunk);
+        Ok(true)
+    }
+
+    /// Makes a changed block durable, then current. The caller holds `storing`.
+    async fn store(&self, name: &str, held: &Sequence, mut block: LeaseBlock) -> Result<(), IdsError> {
+        block.version = {
+            let mut stock = lock(&held.stock);
+            stock.version_tried += 1;
+            stock.version_tried
+        };
+        self.shared.store.store(name, &block).await.map_err(IdsError::Store)?;
+        lock(&held.stock).block = block;
+        Ok(())
+    }
+
+    async fn wait_for_refill(
+        &self,
+        name: &str,
+        held: &Arc<Sequence>,
+        wanted: u64,
+        deadline: Instant,
+    ) -> Result<(), IdsError> {
+        let refilled = held.refilled.notified();
+        tokio::pin!(refilled);
+        refilled.as_mut().enable();
+        let exhausted = || {
+            let stock = lock(&held.stock);
+            IdsError::Exhausted { sequence: name.to_owned(), why: stock.last_error.clone().unwrap_or_default() }
+        };
+        if lock(&held.stock).remaining() >= wanted {
+            return Ok(());
+        }
+        if !self.start_refill(name, held, wanted) {
+            return Err(exhausted());
+        }
+        timeout_at(deadline, refilled).await.map_err(|_| exhausted())
+    }
+
+    fn refill_if_low(&self, name: &str, held: &Arc<Sequence>) {
+        if lock(&held.stock).remaining() < u64::from(self.shared.lease_size).div_ceil(2) {
+            self.start_refill(name, held, 0);
+        }
+    }
+
+    /// Sees to it that a refill runs. False: main failed a moment ago.
+    fn start_refill(&self, name: &str, held: &Arc<Sequence>, wanted: u64) -> bool {
+        let mut stock = lock(&held.stock);
+        if stock.refilling {
+            return true;
+        }
+        if stock.pause_until.is_some_and(|until| Instant::now() < until) {
+            return false;
+        }
+        stock.refilling = true;
+        drop(stock);
+        let (leases, name, held) = (self.clone(), name.to_owned(), Arc::clone(held));
+        tokio::spawn(async move { leases.refill(&name, &held, wanted).await });
+        true
+    }
+
+    async fn refill(&self, name: &str, held: &Sequence, wanted: u64) {
+        let result = self.lease(name, held, wanted).await;
+        let mut stock = lock(&held.stock);
+        stock.refilling = false;
+        stock.pause_until = result.is_err().then(|| Instant::now() + REFILL_PAUSE);
+        if let Err(why) = &result {
+            tracing::warn!(sequence = name, %why, remaining = stock.remaining(), "no lease");
+        }
+        stock.last_error = result.err();
+        drop(stock);
+        held.refilled.notify_waiters();
+    }
+
+    async fn lease(&self, name: &str, held: &Sequence, wanted: u64) -> Result<(), String> {
+        let size = wanted.max(u64::from(self.shared.lease_size)).min(u64::from(u32::MAX)) as u32;
+        let values = self.shared.source.lease(name, size).await?;
+        let _storing = held.storing.lock().await;
+        let mut block = lock(&held.stock).block.clone();
+        compress(&mut block.ranges, &values);
+        self.store(name, held, block).await.map_err(|error| error.to_string())
+    }
+}
+
+impl Sequence {
+    fn take_from_chunk(&self, wanted: u64) -> Option<Vec<i64>> {
+        let mut stock = lock(&self.stock);
+        if count(&stock.chunk) < wanted {
+            return None;
+        }
+        let mut ranges: Vec<LeaseRange> = std::mem::take(&mut stock.chunk).into();
+        let taken = split_front(&mut ranges, wanted);
+        stock.chunk = ranges.into();
+        Some(taken.iter().flat_map(|range| ranges::values(*range)).collect())
+    }
+}
+
+/// Why there are no values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdsError {
+    #[error("the lease of sequence {sequence} is used up")]
+    Exhausted { sequence: String, why: String },
+    #[error("the buffer cannot keep leases: {0}")]
+    Store(String),
+}
+
+impl IdsError {
+    /// What the client is told.
+    pub fn report(&self) -> Report {
+        match self {
+            IdsError::Exhausted { why, .. } => {
+                let report = Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, self.to_string())
+                    .hint("New values come from the main database when it can be reached. A larger [ids] lease_size lasts longer.");
+                if why.is_empty() { report } else { report.detail(why.clone()) }
+            }
+            IdsError::Store(_) => Report::new(sqlstate::CANNOT_CONNECT_NOW, self.to_string()),
+        }
+    }
+}
+
+/// A panic cannot leave these values half changed.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

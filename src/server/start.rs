@@ -1,0 +1,141 @@
+//! Brings a secondary site up: what does not answer is waited for, what is wrong is reported.
+//!
+//! Main is not needed to start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::ServerError;
+use super::accept::Serving;
+use super::leases::FromMain;
+use super::parts::Parts;
+use super::source::Running;
+use crate::buffer::{Buffer, BufferError, LogError};
+use crate::catalog::{Catalog, CatalogHandle};
+use crate::config::Config;
+use crate::entry::Seq;
+use crate::ids::Leases;
+use crate::status::Status;
+use crate::upstream::own;
+
+/// The pause between attempts at a server that does not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(super) async fn start(
+    config: &Config,
+    status: &Status,
+    running: &Arc<Running>,
+    parts: &mut Parts,
+    sessions: CancellationToken,
+) -> Result<Serving, ServerError> {
+    let main = own::parse_url(&config.main.url).map_err(|error| ServerError::Url { key: "main.url", error })?;
+    let replica =
+        own::parse_url(&config.replica.url).map_err(|error| ServerError::Url { key: "replica.url", error })?;
+    let catalog = insist("the replica's catalog", || CatalogHandle::open(replica.clone())).await;
+    let confirmed = insist("the replica's ledger", || ledger(&replica, &config.site.name)).await;
+    let buffer = open_buffer(config, catalog.current(), confirmed, parts).await?;
+    running.set_buffer(buffer.clone());
+    let leases = Leases::open(config.ids, buffer.clone(), FromMain::new(main.clone())).await?;
+    running.set_leases(leases.clone());
+    parts.add("catalog follower", |stop| follow(catalog.clone(), buffer.clone(), leases.clone(), stop));
+    let _ = (status, sessions);
+    Err(ServerError::PartEnded { part: "session part" })
+}
+
+/// Asks until there is an answer, and says what it waits for: once for each new reason.
+async fn insist<T, E, F>(what: &'static str, ask: impl Fn() -> F) -> T
+where
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
+{
+    let mut told = String::new();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let reason = error.to_string();
+                if reason != told {
+                    tracing::warn!(waiting_for = what, error = %reason, "not serving clients yet");
+                    told = reason;
+                }
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LedgerError {
+    #[error(transparent)]
+    Server(#[from] own::Error),
+    #[error("site {0:?} is not in the replica's ledger: run `pgoutpost setup`, and wait for replication")]
+    NotSetUp(String),
+}
+
+/// The last entry of the site which the replica has.
+async fn ledger(replica: &own::Config, site: &str) -> Result<Seq, LedgerError> {
+    let client = own::connect(replica).await?;
+    let row = client
+        .query_opt("SELECT seq FROM pgoutpost.ledger WHERE site = $1", &[&site])
+        .await
+        .map_err(own::Error::from)?
+        .ok_or_else(|| LedgerError::NotSetUp(site.to_owned()))?;
+    let seq: i64 = row.try_get(0).map_err(own::Error::from)?;
+    Ok(Seq(seq.max(0) as u64))
+}
+
+async fn open_buffer(
+    config: &Config,
+    catalog: Arc<Catalog>,
+    confirmed: Seq,
+    parts: &mut Parts,
+) -> Result<Buffer, ServerError> {
+    let mut told = String::new();
+    loop {
+        let stop = parts.token();
+        let error = match Buffer::open(&config.buffer, &config.site.name, Arc::clone(&catalog), confirmed, stop.clone())
+            .await
+        {
+            Ok((buffer, task)) => {
+                parts.adopt("buffer", stop, task);
+                return Ok(buffer);
+            }
+            Err(error) => error,
+        };
+        match &error {
+            BufferError::Log(LogError::Refused(_) | LogError::Doubtful(_)) => {}
+            BufferError::Log(
+                LogError::Fenced(_)
+                | LogError::Conflict(_)
+                | LogError::Lost { .. }
+                | LogError::NotDurable(_)
+                | LogError::Corrupt(_),
+            )
+            | BufferError::Stopped => return Err(error.into()),
+        }
+        let reason = error.to_string();
+        if reason != told {
+            tracing::warn!(waiting_for = "the buffer", error = %reason, "not serving clients yet");
+            told = reason;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Tells of each new catalog: the buffer rebuilds by it, and its sequences are leased ahead.
+async fn follow(catalog: CatalogHandle, buffer: Buffer, leases: Leases, stop: CancellationToken) {
+    let mut versions = catalog.subscribe();
+    loop {
+        let current = catalog.current();
+        leases.prepare(
+            current.relations.values().flat_map(|table| &table.columns).filter_map(|column| column.sequence.as_deref()),
+        );
+        buffer.use_catalog(current);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = versions.changed() => if changed.is_err() { return },
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! One client: what it asks is planned, run and answered.
+//!
+//! A session is one task with a link to the client, one to the replica and, when something goes straight, one to main.
+//! Both directions are served in the same task, so neither can block the other, and no queue is without a bound: a
+//! session takes nothing more from a client while its answers are not taken.
+//!
+//! - What needs nothing of us is forwarded byte by byte, and so are its answers (`relay`).
+//! - Reads of tables with pending rows get another text on their way (`read`).
+//! - Writes are evaluated by the replica, locked, collected and at the end of the transaction committed to the buffer
+//!   (`write`, `control`).
+//! - What cannot be buffered goes to main (`straight`).
+//!
+//! Never here: deciding what SQL means (`sql`), what is durable (`buffer`), or anything of replay.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_postgres::Config;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::buffer::Buffer;
+use crate::catalog::CatalogHandle;
+use crate::ids::Leases;
+use crate::overlay::Overlay;
+use crate::upstream::raw::Raw;
+use crate::wire::link::{Link, OUTPUT_HIGH, READ};
+
+use cancel::{Cancels, Registered};
+use failure::{End, Failure};
+use locks::{Holder, Locks};
+use relay::{Expect, Retry};
+use settings::Settings;
+use statements::{Names, Statements};
+use straight::Main;
+use transaction::Transaction;
+
+pub mod cancel;
+mod commit;
+pub mod console;
+mod control;
+mod exchange;
+mod extended;
+mod failure;
+pub mod locks;
+mod read;
+mod relay;
+mod serve;
+pub mod settings;
+mod simple;
+mod startup;
+pub mod statements;
+mod straight;
+pub mod transaction;
+mod write;
+
+pub use startup::run;
+
+/// Bounds on clients and on waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many clients at a time.
+    pub clients: usize,
+    /// From the first byte to the first query.
+    pub handshake: Duration,
+    pub connect_replica: Duration,
+    pub connect_main: Duration,
+    /// How long a straight statement waits for the buffer to drain, and then for the replica.
+    pub straight: Duration,
+    /// How long COMMIT waits for main (`applied`) or the replica (`visible`).
+    pub commit: Duration,
+    /// The rows that one write may evaluate to. Bytes.
+    pub evaluation: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            clients: 500,
+            handshake: Duration::from_secs(60),
+            connect_replica: Duration::from_secs(5),
+            connect_main: Duration::from_secs(3),
+            straight: Duration::from_secs(5),
+            commit: Duration::from_secs(30),
+            evaluation: 256 << 20,
+        }
+    }
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Shared {
+    pub site: String,
+    /// The one database that is served.
+    pub database: String,
+    pub catalog: CatalogHandle,
+    pub buffer: Buffer,
+    pub leases: Leases,
+    pub replica: Config,
+    pub main: Config,
+    pub locks: Locks,
+    pub cancels: Cancels,
+    pub statements: Statements,
+    pub console: Box<dyn console::Console>,
+    pub limits: Limits,
+    pub slots: Arc<Semaphore>,
+    pub shutdown: CancellationToken,
+}
+
+/// Who the client is.
+#[derive(Debug, Clone)]
+struct Who {
+    user: String,
+    /// All startup parameters for an upstream, `user` and `database` among them.
+    parameters: Vec<(String, String)>,
+}
+
+/// One client at work.
+struct Session {
+    shared: Arc<Shared>,
+    who: Who,
+    client: Link,
+    replica: Raw,
+    main: Option<Main>,
+    /// Answers that the replica owes to forwarded messages.
+    expected: VecDeque<Expect>,
+    /// What is left of a message of the replica's that passes in pieces. Bytes.
+    passing: usize,
+    /// What is left of a message of the client's that is too long. Bytes.
+    discarding: usize,
+    /// A message of the extended protocol failed: everything up to Sync is skipped.
+    skipping: bool,
+    /// The replica has had messages of ours since its last ReadyForQuery.
+    unsynced: bool,
+    /// The client's answers wait for the commit of its implicit transaction.
+    held: bool,
+    retry: Option<Retry>,
+    names: Names,
+    transaction: Transaction,
+    locks: Holder,
+    settings: Option<Arc<Settings>>,
+    /// The transaction changed settings, which end with it.
+    settings_changed: bool,
+    registered: Registered,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The catalog's version that descriptions were made with.
+    described_at: i64,
+}
+
+/// Whom a session waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// Whoever speaks first, or the daemon's end.
+    All,
+    /// As `All`, but the client has an open batch: the daemon's end waits.
+    Both,
+    Replica,
+    /// Main, and the client (COPY data).
+    Main,
+}
+
+impl Session {
+    /// Everything acknowledged, as this moment has it.
+    fn overlay(&self) -> Arc<Overlay> {
+        self.shared.buffer.overlay()
+    }
+
+    /// Moves bytes on all links until somebody whom we wait for has spoken, or there is room for output again.
+    async fn pump(&mut self, wants: Wants) -> Result<(), End> {
+        poll_fn(|cx| {
+            let full = self.client.output.len() >= OUTPUT_HIGH || self.replica.link.output.len() >= OUTPUT_HIGH;
+            let mut moved = false;
+            if (!self.held || self.client.output.len() >= OUTPUT_HIGH)
+                && let Poll::Ready(Err(error)) = self.client.poll_drain(cx)
+            {
+                return Poll::Ready(Err(End::ClientIo(error)));
+            }
+            if let Poll::Ready(Err(error)) = self.replica.link.poll_drain(cx) {
+                return Poll::Ready(Err(End::Replica(error.to_string())));
+            }
+            if let Some(main) = &mut self.main
+                && main.raw.link.poll_drain(cx).is_ready_and(|drained| drained.is_err())
+            {
+                main.raw.link.ended = true;
+            }
+            let room = self.client.output.len() < OUTPUT_HIGH && self.replica.link.output.len() < OUTPUT_HIGH;
+            moved |= full && room;
+            if !self.client.ended
+                && self.client.input.len() < self.input_bound()
+                && let Poll::Ready(filled) = self.client.poll_fill(cx)
+            {
+                match filled {
+                    Ok(0) => return Poll::Ready(Err(End::Client)),
+                    Ok(_) => moved |= wants != Wants::Replica,
+                    Err(error) => return Poll::Ready(Err(End::ClientIo(error))),
+                }
+            }
+            if self.client.output.len() < OUTPUT_HIGH
+                && let Poll::Ready(filled) = self.replica.link.poll_fill(cx)
+            {
+                match filled {
+                    Ok(0) => return Poll::Ready(Err(End::Replica("it closed the connection".into()))),
+                    Ok(_) => moved |= wants != Wants::Main,
+                    Err(error) => return Poll::Ready(Err(End::Replica(error.to_string()))),
+                }
+            }
+            if wants == Wants::Main
+                && self.client.output.len() < OUTPUT_HIGH
+                && let Some(main) = &mut self.main
+            {
+                match main.raw.link.poll_fill(cx) {
+                    Poll::Ready(Ok(count)) => moved |= count > 0 || main.raw.link.ended,
+                    Poll::Ready(Err(_)) => {
+                        main.raw.link.ended = true;
+                        moved = true;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if wants == Wants::All && self.stopping.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(End::Stopping));
+            }
+            if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// How much of the client's input is kept: the message at its head, and some more.
+    fn input_bound(&self) -> usize {
+        let head = self.client.header().ok().flatten().map_or(0, |header| header.length);
+        head.min(crate::wire::MESSAGE_MAX) + 2 * READ
+    }
+
+    /// Waits for something within the daemon, while the client may leave or cancel.
+    async fn wait<T>(&mut self, waited: impl Future<Output = T>) -> Result<Waited<T>, End> {
+        let mut waited = std::pin::pin!(waited);
+        let running = Arc::clone(&self.registered.running);
+        let mut woken = std::pin::pin!(running.woken.notified());
+        woken.as_mut().enable();
+        loop {
+            tokio::select! {
+                biased;
+                value = &mut waited => return Ok(Waited::Done(value)),
+                () = &mut woken => return Ok(Waited::Cancelled),
+                pumped = self.pump(Wants::Both) => pumped?,
+            }
+            // More input than we keep: just wait.
+        }
+    }
+}
+
+/// How waiting ended.
+enum Waited<T> {
+    Done(T),
+    Cancelled,
+}
+
+trait ReadyAnd<T> {
+    fn is_ready_and(self, test: impl FnOnce(T) -> bool) -> bool;
+}
+
+impl<T> ReadyAnd<T> for Poll<T> {
+    fn is_ready_and(self, test: impl FnOnce(T) -> bool) -> bool {
+        match self {
+            Poll::Ready(value) => test(value),
+            Poll::Pending => false,
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A session's own questions to the replica, between the client's.
+//!
+//! **Never a Sync of our own within the client's pipeline.** Messages up to a Sync are one implicit transaction: `now()`
+//! stands still in it, and a failed message skips the rest. So questions end with Flush: the replica answers and its
+//! transaction stays as it is, explicit or implicit. When a question fails, the replica skips to the client's Sync, which
+//! is what must happen to the client's messages too. When a statement fails here without the replica's knowledge and
+//! the client has a transaction block, the replica is made to fail as well ([`Session::fail_replica`]): so its state,
+//! its messages and its savepoints are always those of the client. In the simple protocol, where the client sends no
+//! Sync, we send one at the end of the query string.
+//!
+//! Questions may be sent behind forwarded messages: their answers are read when all that is expected has come.
+
+use bytes::BytesMut;
+
+use super::failure::{End, Failure};
+use super::relay::{Expect, broken};
+use super::{Session, Wants};
+use crate::wire::{self, MESSAGE_MAX, build, error};
+
+impl Session {
+    /// Where questions to the replica are written.
+    pub(super) fn ask(&mut self) -> &mut BytesMut {
+        self.unsynced = true;
+        &mut self.replica.link.output
+    }
+
+    /// Waits for the next answer to a question. What was forwarded before is relayed first.
+    ///
+    /// # Errors
+    /// The replica's error; [`Failure::Told`] when something forwarded before has failed, so that the question is
+    /// skipped.
+    pub(super) async fn reply(&mut self) -> Result<(u8, BytesMut), Failure> {
+        loop {
+            if !self.expected.is_empty() {
+                self.relay()?;
+                if self.skipping {
+                    return Err(Failure::Told);
+                }
+            }
+            if self.expected.is_empty()
+                && let Some((kind, message)) = self.replica.link.take().map_err(broken)?
+            {
+                match kind {
+                    b'S' => self.parameter(&message),
+                    b'N' | b'A' => self.client.output.extend_from_slice(&message),
+                    b'E' if error::is_fatal(&message[wire::HEADER..]) => {
+                        self.client.output.extend_from_slice(&message);
+                        return Err(End::ReplicaSaid.into());
+                    }
+                    b'E' => return Err(Failure::Inner(message)),
+                    _ => return Ok((kind, message)),
+                }
+                continue;
+            }
+            if self.replica.link.header().map_err(broken)?.is_some_and(|header| header.length > MESSAGE_MAX) {
+                return Err(End::Replica("it sent a message that is too long".into()).into());
+            }
+            self.pump(Wants::Replica).await?;
+        }
+    }
+
+    /// Reads answers up to one of this kind.
+    pub(super) async fn reply_of(&mut self, wanted: u8) -> Result<BytesMut, Failure> {
+        loop {
+            let (kind, message) = self.reply().await?;
+            if kind == wanted {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Waits until everything forwarded has been answered.
+    pub(super) async fn settle(&mut self) -> Result<(), Failure> {
+        if matches!(self.expected.back(), None | Some(Expect::Sync | Expect::Query { .. })) {
+            // Answered without being asked to.
+        } else {
+            build::flush(&mut self.replica.link.output);
+        }
+        while !self.expected.is_empty() {
+            self.relay()?;
+            if !self.expected.is_empty() {
+                self.pump(Wants::Replica).await?;
+            }
+        }
+        if self.skipping { Err(Failure::Told) } else { Ok(()) }
+    }
+
+    /// Ends questions asked outside the client's own pipeline: Sync, and the status it brings.
+    pub(super) async fn sync(&mut self) -> Result<(), End> {
+        if !self.unsynced {
+            return Ok(());
+        }
+        build::sync(&mut self.replica.link.output);
+        loop {
+            match self.reply().await {
+                Ok((b'Z', message)) => {
+                    self.adopt(message.last().copied().unwrap_or(b'I'));
+                    return Ok(());
+                }
+                Ok(_) | Err(Failure::Inner(_) | Failure::Server(_) | Failure::Own(_) | Failure::Told) => {}
+                Err(Failure::End(end)) => return Err(end),
+            }
+        }
+    }
+
+    /// Makes the replica's transaction block fail, as the client's has. It is left skipping to the next Sync.
+    pub(super) async fn fail_replica(&mut self) -> Result<(), End> {
+        let out = self.ask();
+        build::bind(out, b"", b"pgoutpost: failed here", &[], &[]);
+        build::flush(out);
+        match self.reply().await {
+            Err(Failure::End(end)) => Err(end),
+            Ok(_) | Err(Failure::Inner(_) | Failure::Server(_) | Failure::Own(_) | Failure::Told) => Ok(()),
+        }
+    }
+
+    /// Runs a command on the replica that the client must not see, in a query of its own; returns the status after it.
+    pub(super) async fn hidden(&mut self, sql: &str) -> Result<u8, Failure> {
+        self.sync().await?;
+        build::query(&mut self.replica.link.output, sql.as_bytes());
+        let mut failed = None;
+        loop {
+            match self.reply().await {
+                Ok((b'Z', message)) => {
+                    let status = message.last().copied().unwrap_or(b'I');
+                    return failed.map_or(Ok(status), Err);
+                }
+                Ok(_) => {}
+                Err(Failure::End(end)) => return Err(end.into()),
+                Err(other) => failed = Some(other),
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The settings of a client's connection that planning and evaluation depend on, as the replica has them.
+//!
+//! `pgoutpost.commit` and `pgoutpost.read` live in the replica's session as well (Postgres keeps any dotted name), so
+//! SET LOCAL, RESET, ROLLBACK and `options` do with them what they do with every other setting.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::report::Report;
+use crate::sql::Isolation;
+use crate::sqlstate;
+
+/// Asks for all of [`Settings`] as one JSON value.
+pub const PROBE: &str = "SELECT pg_catalog.json_build_object(\
+ 'schemas', pg_catalog.to_json(pg_catalog.current_schemas(true)), 'role', current_user,\
+ 'search_path', pg_catalog.current_setting('search_path'),\
+ 'application_name', pg_catalog.current_setting('application_name'),\
+ 'date_style', pg_catalog.current_setting('DateStyle'), 'interval_style', pg_catalog.current_setting('IntervalStyle'),\
+ 'bytea_output', pg_catalog.current_setting('bytea_output'),\
+ 'extra_float_digits', pg_catalog.current_setting('extra_float_digits'),\
+ 'time_zone', pg_catalog.current_setting('TimeZone'), 'encoding', pg_catalog.current_setting('client_encoding'),\
+ 'isolation', pg_catalog.current_setting('default_transaction_isolation'),\
+ 'read_only', pg_catalog.current_setting('default_transaction_read_only'),\
+ 'lock_timeout_ms', (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'lock_timeout'),\
+ 'commit', pg_catalog.current_setting('pgoutpost.commit', true),\
+ 'read', pg_catalog.current_setting('pgoutpost.read', true))::pg_catalog.text";
+
+/// See the module.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Settings {
+    /// `current_schemas(true)`.
+    pub schemas: Arc<[Arc<str>]>,
+    pub role: String,
+    pub search_path: String,
+    pub application_name: String,
+    pub date_style: String,
+    pub interval_style: String,
+    pub bytea_output: String,
+    pub extra_float_digits: String,
+    pub time_zone: String,
+    pub encoding: String,
+    isolation: String,
+    read_only: String,
+    lock_timeout_ms: String,
+    commit: Option<String>,
+    read: Option<String>,
+}
+
+/// What COMMIT waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitLevel {
+    Buffered,
+    Applied,
+    Visible,
+}
+
+/// What reads show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadLevel {
+    Merged,
+    Replica,
+}
+
+impl Settings {
+    pub fn isolation(&self) -> Isolation {
+        match self.isolation.as_str() {
+            "serializable" => Isolation::Serializable,
+            "repeatable read" => Isolation::RepeatableRead,
+            _ => Isolation::ReadCommitted,
+        }
+    }
+
+    pub fn read_only(&self) -> bool {
+        self.read_only == "on"
+    }
+
+    pub fn lock_timeout(&self) -> Option<Duration> {
+        let limit_ms = self.lock_timeout_ms.parse().ok().filter(|&limit_ms| limit_ms > 0)?;
+        Some(Duration::from_millis(limit_ms))
+    }
+
+    pub fn commit(&self) -> CommitLevel {
+        match self.commit.as_deref() {
+            Some("applied") => CommitLevel::Applied,
+            Some("visible") => CommitLevel::Visible,
+            Some(_) | None => CommitLevel::Buffered,
+        }
+    }
+
+    pub fn read(&self) -> ReadLevel {
+        match self.read.as_deref() {
+            Some("replica") => ReadLevel::Replica,
+            Some(_) | None => ReadLevel::Merged,
+        }
+    }
+
+    /// Text of the client is read by us, so it must be in an encoding that we read.
+    ///
+    /// # Errors
+    /// 0A000 for other encodings than UTF-8.
+    pub fn readable(&self) -> Result<(), Report> {
+        if matches!(self.encoding.as_str(), "UTF8" | "SQL_ASCII") {
+            return Ok(());
+        }
+        let message = format!("client_encoding {} is not available for rows that are still in the buffer", self.encoding);
+        Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("SET client_encoding = 'UTF8'."))
+    }
+
+    /// What a connection to main must have to read a statement as this session does.
+    pub fn to_carry_over(&self) -> [(&'static str, &str); 7] {
+        [
+            ("search_path", &self.search_path),
+            ("DateStyle", &self.date_style),
+            ("IntervalStyle", &self.interval_style),
+            ("bytea_output", &self.bytea_output),
+            ("extra_float_digits", &self.extra_float_digits),
+            ("TimeZone", &self.time_zone),
+            ("application_name", &self.application_name),
+        ]
+    }
+}
+
+/// Judges `SET pgoutpost.name = value`, as Postgres would if it knew the names.
+///
+/// # Errors
+/// 42704 for another name, 22023 for another value, 0A000 for what is not built yet.
+pub fn check_own(name: &str, value: Option<&str>, show: bool) -> Result<(), Report> {
+    let allowed: &[&str] = match name {
+        "commit" => &["buffered", "applied", "visible"],
+        "read" => &["merged", "replica", "main"],
+        _ => {
+            let message = format!("unrecognized configuration parameter \"pgoutpost.{name}\"");
+            return Err(Report::new(sqlstate::SqlState(*b"42704"), message).hint("There are pgoutpost.commit and pgoutpost.read."));
+        }
+    };
+    match value {
+        _ if show => Ok(()),
+        Some("main") if name == "read" => Err(Report::new(
+            sqlstate::FEATURE_NOT_SUPPORTED,
+            "pgoutpost.read = 'main' is not available yet",
+        )
+        .hint("Use 'merged' or 'replica'.")),
+        None => Ok(()),
+        Some(value) if allowed.contains(&value) => Ok(()),
+        Some(value) => {
+            let message = format!("invalid value for parameter \"pgoutpost.{name}\": \"{value}\"");
+            let hint = format!("Available values: {}.", allowed.join(", "));
+            Err(Report::new(sqlstate::SqlState(*b"22023"), message).hint(hint))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_settings_take_only_their_values() {
+        assert!(check_own("commit", Some("applied"), false).is_ok());
+        assert!(check_own("commit", None, true).is_ok());
+        let code = |name, value| check_own(name, Some(value), false).unwrap_err().code;
+        assert_eq!(code("commit", "soon"), sqlstate::SqlState(*b"22023"));
+        assert_eq!(code("colour", "red"), sqlstate::SqlState(*b"42704"));
+        assert_eq!(code("read", "main"), sqlstate::FEATURE_NOT_SUPPORTED);
+    }
+}

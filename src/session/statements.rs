@@ -1,0 +1,226 @@
+//! Statements and plans by text, shared by all sessions, and what one session has prepared.
+//!
+//! A text is parsed once for all sessions; a plan is made once for each catalog version and search path. Both caches are
+//! bounded by count, and texts too long to be repeated are not kept.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use lru::LruCache;
+
+use crate::catalog::Catalog;
+use crate::report::Report;
+use crate::sql::{self, Class, Plan, Script, Statement, Unparsed};
+
+/// Texts and plans kept.
+const SHARED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// Longer texts are parsed each time. Bytes.
+const TEXT_MAX: usize = 16 << 10;
+/// Rendered statements a session keeps prepared on the replica, and descriptions it remembers.
+const PER_SESSION: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// What our parser made of a text.
+#[derive(Debug)]
+pub struct Parsed {
+    pub script: Result<Script, Unparsed>,
+    /// Calls `set_config`, so the session's settings may change without a SET.
+    pub sets_config: bool,
+}
+
+impl Parsed {
+    fn of(text: &str) -> Parsed {
+        let sets_config = text.as_bytes().windows(10).any(|part| part.eq_ignore_ascii_case(b"set_config"));
+        Parsed { script: sql::parse(text), sets_config }
+    }
+
+    /// The only statement of the text.
+    pub fn single(&self) -> Option<&Statement> {
+        match self.script.as_ref().map(|script| script.statements.as_slice()) {
+            Ok([only]) => Some(only),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// An empty query string.
+    pub fn is_empty(&self) -> bool {
+        self.script.as_ref().is_ok_and(|script| script.statements.is_empty())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PlanKey {
+    text: Arc<str>,
+    catalog: i64,
+    search_path: Arc<[Arc<str>]>,
+}
+
+/// The caches that all sessions share.
+#[derive(Debug)]
+pub struct Statements {
+    parsed: Mutex<LruCache<Arc<str>, Arc<Parsed>>>,
+    plans: Mutex<LruCache<PlanKey, Arc<Result<Plan, Report>>>>,
+}
+
+impl Default for Statements {
+    fn default() -> Statements {
+        Statements { parsed: Mutex::new(LruCache::new(SHARED)), plans: Mutex::new(LruCache::new(SHARED)) }
+    }
+}
+
+/// A cache is never left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Statements {
+    /// Splits and classifies a text.
+    pub fn parse(&self, text: &str) -> Arc<Parsed> {
+        if text.len() > TEXT_MAX {
+            return Arc::new(Parsed::of(text));
+        }
+        if let Some(parsed) = lock(&self.parsed).get(text) {
+            return Arc::clone(parsed);
+        }
+        let parsed = Arc::new(Parsed::of(text));
+        lock(&self.parsed).put(text.into(), Arc::clone(&parsed));
+        parsed
+    }
+
+    /// The statement's plan under this catalog and search path.
+    pub fn plan(
+        &self,
+        statement: &Statement,
+        catalog: &Catalog,
+        search_path: &Arc<[Arc<str>]>,
+        site: &str,
+    ) -> Arc<Result<Plan, Report>> {
+        let make = || Arc::new(sql::plan(statement, catalog, search_path, site));
+        if statement.text.len() > TEXT_MAX {
+            return make();
+        }
+        let key = PlanKey {
+            text: Arc::clone(&statement.text),
+            catalog: catalog.version,
+            search_path: Arc::clone(search_path),
+        };
+        if let Some(plan) = lock(&self.plans).get(&key) {
+            return Arc::clone(plan);
+        }
+        let plan = make();
+        lock(&self.plans).put(key, Arc::clone(&plan));
+        plan
+    }
+}
+
+/// What Postgres says of a statement.
+#[derive(Debug)]
+pub struct Description {
+    pub types: Vec<u32>,
+    /// The RowDescription message, header included; `None`: returns no rows.
+    pub columns: Option<Bytes>,
+}
+
+/// A statement that the client prepared with Parse.
+#[derive(Debug)]
+pub struct Prepared {
+    pub parsed: Arc<Parsed>,
+    pub sql: Bytes,
+    pub types: Vec<u32>,
+}
+
+impl Prepared {
+    /// The class of its statement; `None`: empty, or not SQL as we know it.
+    pub fn class(&self) -> Option<&Class> {
+        self.parsed.single().map(|statement| &statement.class)
+    }
+}
+
+/// A portal that needs more than forwarding.
+#[derive(Debug)]
+pub struct Portal {
+    pub statement: Arc<Prepared>,
+    /// The client's Bind message, header included.
+    pub bind: BytesMut,
+    pub state: PortalState,
+}
+
+#[derive(Debug)]
+pub enum PortalState {
+    /// The replica has the client's own portal; its statement is run by us (or on main).
+    Ours,
+    /// The replica has a portal by this name, of a rewritten statement. `description`: of the client's own.
+    Merged { description: Arc<Description> },
+    /// Run; these rows are left to be fetched. Then the tag.
+    Rows { rows: VecDeque<BytesMut>, tag: String },
+}
+
+/// What one session has prepared.
+#[derive(Debug)]
+pub struct Names {
+    pub statements: HashMap<Vec<u8>, Arc<Prepared>>,
+    pub portals: HashMap<Vec<u8>, Portal>,
+    /// Rendered statements on the replica, by text.
+    rendered: LruCache<(String, Vec<u32>), String>,
+    descriptions: LruCache<(Bytes, Vec<u32>), Arc<Description>>,
+    last: u64,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names {
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            rendered: LruCache::new(PER_SESSION),
+            descriptions: LruCache::new(PER_SESSION),
+            last: 0,
+        }
+    }
+}
+
+/// Where a rendered statement is on the replica.
+#[derive(Debug)]
+pub enum Place {
+    Known(String),
+    /// To be prepared under this name. `evicted`: this one is to be closed first.
+    New { name: String, evicted: Option<String> },
+}
+
+impl Names {
+    /// The name of a rendered statement on the replica.
+    pub fn place(&mut self, sql: &str, types: &[u32]) -> Place {
+        let key = (sql.to_owned(), types.to_vec());
+        if let Some(name) = self.rendered.get(&key) {
+            return Place::Known(name.clone());
+        }
+        self.last += 1;
+        let name = format!("pgoutpost_{}", self.last);
+        let evicted = self.rendered.push(key, name.clone()).map(|(_, evicted)| evicted);
+        Place::New { name, evicted }
+    }
+
+    /// The statement could not be prepared.
+    pub fn forget(&mut self, sql: &str, types: &[u32]) {
+        self.rendered.pop(&(sql.to_owned(), types.to_vec()));
+    }
+
+    /// The replica has deallocated everything.
+    pub fn forget_all(&mut self) {
+        self.rendered.clear();
+        self.statements.clear();
+    }
+
+    pub fn description(&mut self, prepared: &Prepared) -> Option<Arc<Description>> {
+        self.descriptions.get(&(prepared.sql.clone(), prepared.types.clone())).cloned()
+    }
+
+    pub fn describe(&mut self, prepared: &Prepared, description: Arc<Description>) {
+        self.descriptions.put((prepared.sql.clone(), prepared.types.clone()), description);
+    }
+
+    /// Names may mean other tables now.
+    pub fn forget_descriptions(&mut self) {
+        self.descriptions.clear();
+    }
+}

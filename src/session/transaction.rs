@@ -1,0 +1,256 @@
+//! A client's transaction: its phase, and the work it has collected.
+//!
+//! Pure state. The replica runs the same transaction (BEGIN, savepoints, failures, end), so Postgres itself keeps the
+//! client's status and finds the words for what is wrong; here is what the replica cannot hold: effects.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::catalog::{AttNum, Table, TableId};
+use crate::entry::{Effect, EntryColumn, EntryTable, Seq, Value};
+use crate::overlay::{Change, Overlay, RowId};
+use crate::report::Report;
+use crate::sql::{Isolation, Outcome};
+use crate::sqlstate;
+
+/// The most one transaction may collect. Bytes of values, roughly.
+pub const WORK_MAX: usize = 256 << 20;
+
+/// Where the client's transaction block stands, as ReadyForQuery says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// No block: each query string or pipeline up to Sync is a transaction of its own.
+    #[default]
+    Idle,
+    Open,
+    /// Only ROLLBACK (TO) helps.
+    Failed,
+}
+
+impl Phase {
+    /// ReadyForQuery's byte.
+    pub fn status(self) -> u8 {
+        match self {
+            Phase::Idle => b'I',
+            Phase::Open => b'T',
+            Phase::Failed => b'E',
+        }
+    }
+
+    /// Reads ReadyForQuery's byte.
+    pub fn of_status(status: u8) -> Phase {
+        match status {
+            b'T' => Phase::Open,
+            b'E' => Phase::Failed,
+            _ => Phase::Idle,
+        }
+    }
+}
+
+/// Whether the transaction runs on main.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Route {
+    #[default]
+    Here,
+    Straight,
+}
+
+/// The open transaction, or the next one.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    pub phase: Phase,
+    pub route: Route,
+    /// As the client said with BEGIN or SET TRANSACTION; `None`: the session's default.
+    pub isolation: Option<Isolation>,
+    pub read_only: Option<bool>,
+    /// The overlay as it was before the transaction's first snapshot.
+    pub first: Option<Arc<Overlay>>,
+    pub work: Work,
+    pub savepoints: Vec<Savepoint>,
+}
+
+/// What ROLLBACK TO comes back to.
+#[derive(Debug)]
+pub struct Savepoint {
+    pub name: String,
+    own: Overlay,
+    changes: usize,
+    effects: usize,
+    tables: usize,
+    statements: usize,
+    bytes: usize,
+    /// The place in the session's locks.
+    pub locks: usize,
+}
+
+impl Transaction {
+    /// Begins a block, keeping what an implicit transaction has done already.
+    pub fn begin(&mut self, isolation: Option<Isolation>, read_only: Option<bool>) {
+        self.phase = Phase::Open;
+        self.isolation = isolation;
+        self.read_only = read_only;
+    }
+
+    /// After COMMIT or ROLLBACK. `chain`: the next one begins at once, of the same kind.
+    pub fn end(&mut self, chain: bool) {
+        let next = Transaction {
+            phase: if chain { Phase::Open } else { Phase::Idle },
+            isolation: self.isolation.filter(|_| chain),
+            read_only: self.read_only.filter(|_| chain),
+            ..Transaction::default()
+        };
+        *self = next;
+    }
+
+    /// The overlay that a repeatable read sees throughout.
+    pub fn frozen(&mut self, now: impl FnOnce() -> Arc<Overlay>) -> Arc<Overlay> {
+        Arc::clone(self.first.get_or_insert_with(now))
+    }
+
+    pub fn save(&mut self, name: &str, locks: usize) {
+        let work = &self.work;
+        self.savepoints.push(Savepoint {
+            name: name.to_owned(),
+            own: work.own.clone(),
+            changes: work.changes.len(),
+            effects: work.effects.len(),
+            tables: work.tables.len(),
+            statements: work.statements.len(),
+            bytes: work.bytes,
+            locks,
+        });
+    }
+
+    /// Forgets the savepoint and those after it; their work stays.
+    pub fn release(&mut self, name: &str) {
+        if let Some(place) = self.savepoints.iter().rposition(|savepoint| savepoint.name == name) {
+            self.savepoints.truncate(place);
+        }
+    }
+
+    /// Undoes what was done since the savepoint, which stays. Returns its place in the session's locks.
+    pub fn roll_back_to(&mut self, name: &str) -> Option<usize> {
+        let place = self.savepoints.iter().rposition(|savepoint| savepoint.name == name)?;
+        self.savepoints.truncate(place + 1);
+        let savepoint = &self.savepoints[place];
+        let work = &mut self.work;
+        work.own = savepoint.own.clone();
+        work.changes.truncate(savepoint.changes);
+        work.effects.truncate(savepoint.effects);
+        work.tables.truncate(savepoint.tables);
+        work.places.retain(|_, table| *table < savepoint.tables);
+        work.statements.truncate(savepoint.statements);
+        work.bytes = savepoint.bytes;
+        self.phase = Phase::Open;
+        Some(savepoint.locks)
+    }
+}
+
+/// The effects of a transaction that is not committed, in the forms that the overlay and the entry want.
+#[derive(Debug, Default)]
+pub struct Work {
+    /// The transaction's own fork, laid over the published overlay.
+    pub own: Overlay,
+    pub changes: Vec<(TableId, Change)>,
+    pub effects: Vec<Effect>,
+    pub tables: Vec<EntryTable>,
+    places: HashMap<TableId, usize>,
+    pub statements: Vec<String>,
+    bytes: usize,
+}
+
+impl Work {
+    pub fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+
+    /// Adds what one statement does to `table`.
+    ///
+    /// # Errors
+    /// 53400 when the transaction has grown beyond [`WORK_MAX`].
+    pub fn add(&mut self, table: &Table, outcome: Outcome) -> Result<(), Report> {
+        let place = self.place(table);
+        let keys = |values: &[Value]| -> Option<Arc<[Arc<str>]>> { values.iter().cloned().collect() };
+        // The number that `overlay::bind` gives the row when it reads the entry again.
+        let number = u32::try_from(self.effects.len()).unwrap_or(u32::MAX);
+        let identity = |key: &[Value]| match keys(key) {
+            Some(key) if !key.is_empty() => RowId::Key(key),
+            Some(_) | None => RowId::Anonymous(Seq::UNCOMMITTED, number),
+        };
+        let of_row = |row: &[Value]| {
+            let key: Vec<Value> = table.key.iter().filter_map(|&part| row.get(table.position(part)?).cloned()).collect();
+            identity(&key)
+        };
+        let whole = |row: &[Value]| table.columns.iter().zip(row).map(|(c, v)| (c.attnum, v.clone())).collect();
+        let numbered = |columns: &[(AttNum, Value)]| -> Vec<(usize, Value)> {
+            columns.iter().filter_map(|(attnum, value)| Some((table.position(*attnum)?, value.clone()))).collect()
+        };
+        match outcome {
+            Outcome::Insert { row } => {
+                self.change(table, Change::Insert { row: of_row(&row), values: whole(&row) });
+                self.effect(Effect::Insert { table: place, row })?;
+            }
+            Outcome::Delete { key, old } => {
+                self.change(table, Change::Delete { row: identity(&key) });
+                self.effect(Effect::Delete { table: place, key, old })?;
+            }
+            Outcome::Update { key, set, old, row } => {
+                match &row {
+                    Some(row) => {
+                        self.change(table, Change::Delete { row: identity(&key) });
+                        self.change(table, Change::Insert { row: of_row(row), values: whole(row) });
+                    }
+                    None => self.change(table, Change::Update { row: identity(&key), set: set.clone() }),
+                }
+                let (set, old) = (numbered(&set), numbered(&old));
+                self.effect(Effect::Update { table: place, key, set, old, row })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, table: &Table, change: Change) {
+        self.own.apply_uncommitted(table.id, &change);
+        self.changes.push((table.id, change));
+    }
+
+    fn effect(&mut self, effect: Effect) -> Result<(), Report> {
+        let length = |values: &[Value]| values.iter().flatten().map(|text| text.len() + 16).sum::<usize>();
+        let numbered = |values: &[(usize, Value)]| values.iter().filter_map(|(_, v)| v.as_ref()).map(|v| v.len() + 16).sum::<usize>();
+        self.bytes += 64 + match &effect {
+            Effect::Insert { row, .. } => length(row),
+            Effect::Delete { key, old, .. } => length(key) + length(old),
+            Effect::Update { key, set, old, row, .. } => {
+                length(key) + numbered(set) + numbered(old) + row.as_deref().map_or(0, length)
+            }
+        };
+        self.effects.push(effect);
+        if self.bytes > WORK_MAX {
+            let message = format!("a transaction may not change more than {} MiB of rows", WORK_MAX >> 20);
+            return Err(Report::new(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, message)
+                .hint("Commit in smaller parts."));
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, table: &Table) -> usize {
+        *self.places.entry(table.id).or_insert_with(|| {
+            let columns = table.columns.iter();
+            self.tables.push(EntryTable {
+                name: table.name.clone(),
+                columns: columns
+                    .map(|column| EntryColumn {
+                        name: Arc::clone(&column.name),
+                        type_name: Arc::clone(&column.full_type_name),
+                    })
+                    .collect(),
+                key: table.key.iter().filter_map(|&attnum| table.position(attnum)).collect(),
+                fingerprint: table.fingerprint,
+            });
+            self.tables.len() - 1
+        })
+    }
+}

@@ -1,0 +1,135 @@
+-- The schema of pgoutpost on main; replication carries it to the replicas. Running it again changes nothing.
+
+SELECT pg_advisory_xact_lock(5788620161146746740);
+
+CREATE SCHEMA IF NOT EXISTS pgoutpost;
+GRANT USAGE ON SCHEMA pgoutpost TO PUBLIC;
+
+-- What of each site's history main has. Updated with every replayed transaction: room for updates within the page.
+CREATE TABLE IF NOT EXISTS pgoutpost.ledger (
+    site text PRIMARY KEY,
+    seq bigint NOT NULL CHECK (seq >= 0),
+    entry uuid,
+    applied_at timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+
+-- One row. Its version changes with every transaction that changes a definition.
+CREATE TABLE IF NOT EXISTS pgoutpost.catalog (version bigint NOT NULL) WITH (fillfactor = 10);
+CREATE UNIQUE INDEX IF NOT EXISTS catalog_one_row ON pgoutpost.catalog ((true));
+INSERT INTO pgoutpost.catalog (version) VALUES (1) ON CONFLICT DO NOTHING;
+
+-- Transactions that changed a definition and have not committed yet.
+CREATE TABLE IF NOT EXISTS pgoutpost.definition_change (transaction xid8 PRIMARY KEY);
+
+REVOKE ALL ON pgoutpost.ledger, pgoutpost.catalog, pgoutpost.definition_change FROM PUBLIC;
+GRANT SELECT ON pgoutpost.ledger, pgoutpost.catalog TO PUBLIC;
+
+CREATE OR REPLACE FUNCTION pgoutpost.schema_version() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 1';
+
+-- Replay calls this first in each transaction: it commits together with the entries, or neither does. A duplicate, a
+-- gap, a second replayer or what follows a failed entry raises PO001.
+CREATE OR REPLACE FUNCTION pgoutpost.advance(site text, from_seq bigint, to_seq bigint, entry uuid) RETURNS void
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found_seq bigint;
+BEGIN
+    UPDATE pgoutpost.ledger l SET seq = advance.to_seq, entry = advance.entry, applied_at = clock_timestamp()
+     WHERE l.site = advance.site AND l.seq = advance.from_seq AND advance.to_seq > advance.from_seq;
+    IF NOT FOUND THEN
+        SELECT l.seq INTO found_seq FROM pgoutpost.ledger l WHERE l.site = advance.site;
+        RAISE EXCEPTION 'ledger of site "%" is at %, not at %',
+            advance.site, coalesce(found_seq::text, 'no entry at all'), advance.from_seq
+            USING ERRCODE = 'PO001', DETAIL = coalesce(found_seq::text, '');
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION pgoutpost.advance(text, bigint, bigint, uuid) FROM PUBLIC;
+
+-- The site's ledger in the snapshot of the calling query (STABLE), provided that the query was made under the current
+-- catalog version; else PO002.
+CREATE OR REPLACE FUNCTION pgoutpost.gate(site text, catalog_version bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    current_version bigint;
+    ledger_seq bigint;
+BEGIN
+    SELECT c.version, (SELECT l.seq FROM pgoutpost.ledger l WHERE l.site OPERATOR(pg_catalog.=) gate.site)
+      INTO current_version, ledger_seq FROM pgoutpost.catalog c;
+    IF current_version IS NULL OR current_version OPERATOR(pg_catalog.<>) gate.catalog_version THEN
+        RAISE EXCEPTION 'catalog version is %, not %', current_version, gate.catalog_version
+            USING ERRCODE = 'PO002', DETAIL = current_version::pg_catalog.text;
+    END IF;
+    RETURN coalesce(ledger_seq, 0);
+END $$;
+
+-- A value as text that does not depend on the session's settings.
+CREATE OR REPLACE FUNCTION pgoutpost.canonical_text(value anyelement) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET timezone = 'UTC'
+    SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'
+    AS 'SELECT $1::pg_catalog.text';
+
+-- A block of a sequence's values, for writes while the link is down.
+CREATE OR REPLACE FUNCTION pgoutpost.lease(sequence regclass, count integer) RETURNS SETOF bigint
+    LANGUAGE sql VOLATILE AS 'SELECT pg_catalog.nextval($1) FROM pg_catalog.generate_series(1, $2)';
+
+-- Says that this transaction changes definitions. The version moves at commit, so that its row is locked only then.
+CREATE OR REPLACE FUNCTION pgoutpost.definitions_changed() RETURNS void
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    'INSERT INTO pgoutpost.definition_change VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING';
+
+CREATE OR REPLACE FUNCTION pgoutpost.on_definition_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM pgoutpost.definition_change d WHERE d.transaction = NEW.transaction;
+    UPDATE pgoutpost.catalog SET version = version + 1;
+    RETURN NULL;
+END $$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'pgoutpost.definition_change'::regclass
+                   AND tgname = 'bump_version') THEN
+        CREATE CONSTRAINT TRIGGER bump_version AFTER INSERT ON pgoutpost.definition_change
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pgoutpost.on_definition_change();
+        ALTER TABLE pgoutpost.definition_change ENABLE ALWAYS TRIGGER bump_version;
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgoutpost.on_ddl_command() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF tg_tag IN ('COMMENT', 'GRANT', 'REVOKE', 'ALTER DEFAULT PRIVILEGES', 'SECURITY LABEL',
+                  'REFRESH MATERIALIZED VIEW') THEN
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') THEN
+        PERFORM pgoutpost.definitions_changed();
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pgoutpost.on_sql_drop() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() o WHERE NOT o.is_temporary) THEN
+        PERFORM pgoutpost.definitions_changed();
+    END IF;
+END $$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgoutpost_ddl') THEN
+        CREATE EVENT TRIGGER pgoutpost_ddl ON ddl_command_end EXECUTE FUNCTION pgoutpost.on_ddl_command();
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_event_trigger WHERE evtname = 'pgoutpost_drop') THEN
+        CREATE EVENT TRIGGER pgoutpost_drop ON sql_drop EXECUTE FUNCTION pgoutpost.on_sql_drop();
+    END IF;
+    IF EXISTS (SELECT FROM pg_event_trigger WHERE evtname IN ('pgoutpost_ddl', 'pgoutpost_drop')
+               AND evtenabled <> 'A') THEN
+        ALTER EVENT TRIGGER pgoutpost_ddl ENABLE ALWAYS;
+        ALTER EVENT TRIGGER pgoutpost_drop ENABLE ALWAYS;
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'event triggers need a superuser: changes of definitions on main will not be noticed'
+        USING HINT = 'Run setup once as a superuser, or call pgoutpost.definitions_changed() in each transaction with DDL.';
+END $$;

@@ -1,0 +1,195 @@
+//! Splits a query string and says of each statement what has to be done with it. Knows no catalog.
+
+use std::sync::Arc;
+
+use squawk_syntax::{SyntaxKind, SyntaxNode};
+
+use super::syntax::{child, name_of, path_of, range, words};
+use super::{Class, Isolation, Report, Script, Statement, TransactionCommand, Unparsed, parse};
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
+
+use SyntaxKind as K;
+
+/// See [`super::parse`].
+pub(super) fn script(text: &str) -> Result<Script, Unparsed> {
+    parse::with_tree(text, |root| {
+        let statements = root.children().filter(|node| node.kind() != K::EMPTY_STMT).map(|node| statement(text, &node));
+        Script { statements: statements.collect() }
+    })
+}
+
+fn statement(text: &str, node: &SyntaxNode) -> Statement {
+    let text = text[range(node)].trim().trim_end_matches(';').trim_end();
+    Statement { text: Arc::from(text), class: class(node) }
+}
+
+pub(super) fn is_select(kind: SyntaxKind) -> bool {
+    matches!(kind, K::SELECT | K::COMPOUND_SELECT | K::PAREN_SELECT | K::VALUES | K::TABLE)
+}
+
+fn is_write(kind: SyntaxKind) -> bool {
+    matches!(kind, K::INSERT | K::UPDATE | K::DELETE)
+}
+
+fn class(node: &SyntaxNode) -> Class {
+    match node.kind() {
+        kind if is_select(kind) => query(node),
+        kind if is_write(kind) => write(node),
+        K::EXPLAIN => query_or_plain(node),
+        K::DECLARE => query(node),
+        K::COPY => copy(node),
+        K::MERGE => refused("MERGE cannot be buffered yet", "Write it as INSERT and UPDATE."),
+        K::TRUNCATE => refused("TRUNCATE cannot be buffered yet", "Use DELETE."),
+        K::SHOW | K::SET | K::RESET => settings(node),
+        K::DISCARD => Class::Settings { discard_all: child(node, K::DISCARD_ALL).is_some() },
+        K::SET_ROLE | K::SET_SESSION_AUTH | K::RESET_ROLE | K::RESET_SESSION_AUTH | K::SET_CONSTRAINTS | K::LOAD => {
+            Class::Settings { discard_all: false }
+        }
+        K::FETCH | K::MOVE | K::CLOSE | K::DEALLOCATE => Class::Replica,
+        K::PREPARE => named(node, K::PREPARED_STATEMENT, |name| Class::Prepare { name }),
+        K::EXECUTE => named(node, K::PREPARED_STATEMENT_REF, |name| Class::Execute { name }),
+        _ => transaction(node).map_or_else(|| straight(node), Class::Transaction),
+    }
+}
+
+fn refused(message: &str, hint: &str) -> Class {
+    Class::Refused(Report::new(FEATURE_NOT_SUPPORTED, message).hint(hint))
+}
+
+fn query(node: &SyntaxNode) -> Class {
+    if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
+        return refused("data-modifying CTEs cannot be buffered yet", "Send the statements one by one.");
+    }
+    Class::Query { locking: node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE) }
+}
+
+fn write(node: &SyntaxNode) -> Class {
+    if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
+        return refused("data-modifying CTEs cannot be buffered yet", "Send the statements one by one.");
+    }
+    if child(node, K::ON_CONFLICT_CLAUSE).is_some() {
+        return refused("ON CONFLICT cannot be buffered yet", "Use UPDATE, and INSERT what it did not find.");
+    }
+    if child(node, K::WHERE_CURRENT_OF).is_some() {
+        return refused("WHERE CURRENT OF cannot be buffered", "Name the row by its key.");
+    }
+    Class::Write
+}
+
+/// EXPLAIN: of a query it is planned as the query; of anything else it is the replica's.
+fn query_or_plain(node: &SyntaxNode) -> Class {
+    match node.children().find(|inner| is_select(inner.kind())) {
+        Some(inner) => query(&inner),
+        None => Class::Replica,
+    }
+}
+
+fn copy(node: &SyntaxNode) -> Class {
+    let to = child(node, K::COPY_TO);
+    match to.and_then(|to| child(&to, K::COPY_STDOUT)) {
+        Some(_) => query(node),
+        None if child(node, K::COPY_FROM).is_some() => {
+            refused("COPY FROM cannot be buffered yet", "Use INSERT with several rows.")
+        }
+        None => refused("COPY to a file or program is not available through pgoutpost", "Use COPY … TO STDOUT."),
+    }
+}
+
+fn named(node: &SyntaxNode, kind: SyntaxKind, make: impl Fn(String) -> Class) -> Class {
+    match child(node, kind).and_then(|name| name_of(&name)) {
+        Some(name) => make(name),
+        None => Class::Replica,
+    }
+}
+
+fn settings(node: &SyntaxNode) -> Class {
+    let show = node.kind() == K::SHOW;
+    let parameter = node.descendants().find(|inner| inner.kind() == K::CONFIG_PARAMETER_REF);
+    let path = parameter.as_ref().and_then(path_of).unwrap_or_default();
+    if let [space, name] = path.as_slice()
+        && space.eq_ignore_ascii_case("pgoutpost")
+    {
+        return Class::OwnSetting {
+            name: name.to_ascii_lowercase(),
+            value: if show { None } else { value(node) },
+            show,
+        };
+    }
+    if show { Class::Replica } else { Class::Settings { discard_all: false } }
+}
+
+/// The value in `SET name = value`; `None` for DEFAULT.
+fn value(node: &SyntaxNode) -> Option<String> {
+    let value = node.descendants().find(|inner| inner.kind() == K::TO_CONFIG_VALUE)?;
+    let written = value.descendants_with_tokens().filter_map(rowan::NodeOrToken::into_token);
+    let last = written.filter(|token| !token.kind().is_trivia()).last()?;
+    match last.text() {
+        text if text.eq_ignore_ascii_case("default") => None,
+        text => super::syntax::plain_string(text).or_else(|| Some(text.trim_matches('"').to_ascii_lowercase())),
+    }
+}
+
+fn transaction(node: &SyntaxNode) -> Option<TransactionCommand> {
+    let savepoint = |kind| child(node, kind).and_then(|name| name_of(&name));
+    let chain = || child(node, K::AND_CHAIN).is_some();
+    Some(match node.kind() {
+        K::BEGIN => {
+            let (isolation, read_only) = modes(node);
+            TransactionCommand::Begin { isolation, read_only }
+        }
+        K::SET_TRANSACTION if child(node, K::TRANSACTION_MODES).is_some() => {
+            let (isolation, read_only) = modes(node);
+            TransactionCommand::Characteristics { isolation, read_only }
+        }
+        K::COMMIT_TRANSACTION => TransactionCommand::Commit { chain: chain() },
+        K::ROLLBACK_TRANSACTION => TransactionCommand::Rollback { chain: chain() },
+        K::SAVEPOINT_CREATE => TransactionCommand::Savepoint(savepoint(K::SAVEPOINT)?),
+        K::RELEASE_SAVEPOINT => TransactionCommand::Release(savepoint(K::SAVEPOINT_REF)?),
+        K::ROLLBACK_TO_SAVEPOINT => TransactionCommand::RollbackTo(savepoint(K::SAVEPOINT_REF)?),
+        _ => return None,
+    })
+}
+
+fn modes(node: &SyntaxNode) -> (Option<Isolation>, Option<bool>) {
+    let (mut isolation, mut read_only) = (None, None);
+    for inner in node.descendants() {
+        match inner.kind() {
+            K::SERIALIZABLE => isolation = Some(Isolation::Serializable),
+            K::REPEATABLE_READ => isolation = Some(Isolation::RepeatableRead),
+            K::READ_COMMITTED | K::READ_UNCOMMITTED => isolation = Some(Isolation::ReadCommitted),
+            K::READ_ONLY => read_only = Some(true),
+            K::READ_WRITE => read_only = Some(false),
+            _ => {}
+        }
+    }
+    (isolation, read_only)
+}
+
+/// Everything else goes to main.
+fn straight(node: &SyntaxNode) -> Class {
+    match node.kind() {
+        K::SET_TRANSACTION => return Class::Settings { discard_all: false },
+        K::LISTEN | K::UNLISTEN | K::NOTIFY => {
+            return refused("LISTEN and NOTIFY are not available through pgoutpost", "Connect to main for them.");
+        }
+        K::PREPARE_TRANSACTION | K::COMMIT_PREPARED | K::ROLLBACK_PREPARED => {
+            return refused("two-phase commit is not available through pgoutpost", "Use an ordinary COMMIT.");
+        }
+        K::LOCK => return refused("LOCK TABLE is not available through pgoutpost", "Rows are locked by writing them."),
+        _ => {}
+    }
+    let words = words(node);
+    let word = |place: usize| words.get(place).map_or("", String::as_str);
+    let concurrently = words.iter().take(5).any(|word| word == "CONCURRENTLY");
+    let outside_transaction = matches!(node.kind(), K::VACUUM | K::ALTER_SYSTEM)
+        || matches!((word(0), word(1)), ("CREATE" | "DROP", "DATABASE" | "TABLESPACE" | "SUBSCRIPTION"))
+        || (node.kind() == K::REINDEX && matches!(word(1), "DATABASE" | "SYSTEM" | "SCHEMA"))
+        || (concurrently && matches!(word(0), "CREATE" | "DROP" | "REINDEX"));
+    let ddl =
+        !matches!(node.kind(), K::VACUUM | K::ANALYZE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM);
+    // `CALL` and `DO` may run DDL themselves; asking for the catalog again costs little.
+    Class::Straight { ddl, outside_transaction }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! Statement templates: text as the client wrote it, with places that are filled for each execution.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::arrays::{self, Element};
+use super::slice::Slice;
+use super::{ExtraParameter, Parameters, Rendered, Report, View, merge};
+use crate::catalog::{Table, TableId};
+use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
+
+/// Text and places, in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Template {
+    pub(super) pieces: Vec<Piece>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Piece {
+    Text(String),
+    Relation(Arc<Relation>),
+    /// A value taken from a sequence: the place of the sequence and of the value among its values.
+    Id {
+        sequence: usize,
+        place: usize,
+    },
+    /// All values taken from a sequence, as `bigint[]`.
+    Ids {
+        sequence: usize,
+    },
+}
+
+/// A place where a statement names a table or view.
+#[derive(Debug, Clone)]
+pub(super) struct Relation {
+    pub(super) source: Source,
+    /// What stands there when nothing has to be merged.
+    pub(super) original: String,
+    /// The alias a subquery needs in this place, when the client wrote none.
+    pub(super) alias: Option<String>,
+    pub(super) slice: Option<Slice>,
+    /// Why pending rows cannot be merged here.
+    pub(super) obstacle: Option<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    Table(Arc<Table>),
+    /// A view's definition.
+    View(Template),
+}
+
+impl Template {
+    pub(super) fn text(text: impl Into<String>) -> Template {
+        Template { pieces: vec![Piece::Text(text.into())] }
+    }
+
+    pub(super) fn push(&mut self, text: &str) -> &mut Template {
+        match self.pieces.last_mut() {
+            Some(Piece::Text(last)) => last.push_str(text),
+            _ => self.pieces.push(Piece::Text(text.into())),
+        }
+        self
+    }
+
+    pub(super) fn piece(&mut self, piece: Piece) -> &mut Template {
+        match piece {
+            Piece::Text(text) => return self.push(&text),
+            other => self.pieces.push(other),
+        }
+        self
+    }
+
+    pub(super) fn append(&mut self, other: &Template) -> &mut Template {
+        for piece in &other.pieces {
+            self.piece(piece.clone());
+        }
+        self
+    }
+
+    /// A table named by us, without alias.
+    pub(super) fn table(&mut self, table: &Arc<Table>, slice: Option<Slice>) -> &mut Template {
+        let original = merge::qualified(table);
+        let source = Source::Table(Arc::clone(table));
+        self.piece(Piece::Relation(Arc::new(Relation { source, original, alias: None, slice, obstacle: None })))
+    }
+
+    /// Every table in it, views expanded.
+    pub(super) fn tables(&self, found: &mut Vec<TableId>) {
+        for piece in &self.pieces {
+            let Piece::Relation(relation) = piece else { continue };
+            match &relation.source {
+                Source::Table(table) if !found.contains(&table.id) => found.push(table.id),
+                Source::Table(_) => {}
+                Source::View(template) => template.tables(found),
+            }
+        }
+    }
+}
+
+/// One rendering under way.
+pub(super) struct Rendering<'a> {
+    pub(super) view: View<'a>,
+    pub(super) parameters: Parameters<'a>,
+    /// The ledger value within the query's own snapshot, as SQL.
+    pub(super) gate: &'a str,
+    /// Values taken from sequences.
+    pub(super) ids: &'a [Vec<i64>],
+    /// Arrays become literals: the statement takes no parameters.
+    pub(super) inline: bool,
+    pub(super) sql: String,
+    pub(super) extra: Vec<ExtraParameter>,
+    /// Whether any relation had to be merged.
+    pub(super) merged: bool,
+    /// Whole merged relations already written, so that their arrays travel once.
+    whole: HashMap<TableId, String>,
+    id_parameters: HashMap<usize, String>,
+}
+
+impl<'a> Rendering<'a> {
+    pub(super) fn new(view: View<'a>, parameters: Parameters<'a>, gate: &'a str, ids: &'a [Vec<i64>]) -> Rendering<'a> {
+        Rendering {
+            view,
+            parameters,
+            gate,
+            ids,
+            inline: false,
+            sql: String::new(),
+            extra: Vec::new(),
+            merged: false,
+            whole: HashMap::new(),
+            id_parameters: HashMap::new(),
+        }
+    }
+
+    pub(super) fn finish(self) -> Rendered {
+        Rendered { sql: self.sql, extra: self.extra }
+    }
+
+    /// Fills the template's places.
+    pub(super) fn fill(&mut self, template: &Template) -> Result<(), Report> {
+        for piece in &template.pieces {
+            match piece {
+                Piece::Text(text) => self.sql.push_str(text),
+                Piece::Relation(relation) => self.relation(relation)?,
+                Piece::Id { sequence, place } => {
+                    let array = self.id_array(*sequence)?;
+                    if self.ids.get(*sequence).is_none_or(|ids| ids.len() <= *place) {
+                        return Err(too_few_ids());
+                    }
+                    self.sql.push_str(&format!("({array})[{}]", place + 1));
+                }
+                Piece::Ids { sequence } => {
+                    let array = self.id_array(*sequence)?;
+                    self.sql.push_str(&array);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn id_array(&mut self, sequence: usize) -> Result<String, Report> {
+        if let Some(known) = self.id_parameters.get(&sequence) {
+            return Ok(known.clone());
+        }
+        let ids: Vec<String> = self.ids.get(sequence).ok_or_else(too_few_ids)?.iter().map(i64::to_string).collect();
+        let array = self.array(Element::Int8, ids.iter().map(|id| Some(id.as_str())))?;
+        self.id_parameters.insert(sequence, array.clone());
+        Ok(array)
+    }
+
+    fn relation(&mut self, relation: &Relation) -> Result<(), Report> {
+        let merged = match &relation.source {
+            Source::Table(table) => self.table(table, relation.slice.as_ref(), relation.obstacle)?,
+            Source::View(definition) => self.view(definition, relation.obstacle)?,
+        };
+        let Some(merged) = merged else {
+            self.sql.push_str(&relation.original);
+            return Ok(());
+        };
+        self.merged = true;
+        self.sql.push_str(&merged);
+        if let Some(alias) = &relation.alias {
+            self.sql.push_str(" AS ");
+            self.sql.push_str(&super::syntax::quoted(alias));
+        }
+        Ok(())
+    }
+
+    /// The merged subquery for a table; `None`: no pending row can be seen here.
+    fn table(
+        &mut self,
+        table: &Table,
+        slice: Option<&Slice>,
+        obstacle: Option<&str>,
+    ) -> Result<Option<String>, Report> {
+        if !self.view.has_pending(table.id) {
+            return Ok(None);
+        }
+        let keys = slice.and_then(|slice| slice.keys(self.parameters));
+        if keys.is_none()
+            && let Some(known) = self.whole.get(&table.id)
+        {
+            return Ok(Some(known.clone()));
+        }
+        let rows = merge::rows(self.view, table, keys.as_deref());
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        if let Some(obstacle) = obstacle {
+            return Err(cannot_merge(table, obstacle));
+        }
+        if table.row_security {
+            return Err(cannot_merge(table, "row security"));
+        }
+        let merged = merge::subquery(self, table, &rows)?;
+        if keys.is_none() {
+            self.whole.insert(table.id, merged.clone());
+        }
+        Ok(Some(merged))
+    }
+
+    fn view(&mut self, definition: &Template, obstacle: Option<&str>) -> Result<Option<String>, Report> {
+        let outer_sql = std::mem::take(&mut self.sql);
+        let outer_merged = std::mem::replace(&mut self.merged, false);
+        let known = self.extra.len();
+        let filled = self.fill(definition);
+        let sql = std::mem::replace(&mut self.sql, outer_sql);
+        let merged = std::mem::replace(&mut self.merged, outer_merged);
+        filled?;
+        if !merged {
+            debug_assert_eq!(known, self.extra.len(), "nothing merged, nothing shipped");
+            return Ok(None);
+        }
+        match obstacle {
+            Some(obstacle) => Err(Report::new(
+                FEATURE_NOT_SUPPORTED,
+                format!("{obstacle} cannot be used on a view while the tables under it have pending rows"),
+            )
+            .hint("Wait until the pending rows have been replicated.")),
+            None => Ok(Some(format!("({sql})"))),
+        }
+    }
+
+    /// An array as SQL: a parameter, or a literal.
+    pub(super) fn array<'v>(
+        &mut self,
+        element: Element,
+        values: impl ExactSizeIterator<Item = Option<&'v str>>,
+    ) -> Result<String, Report> {
+        if self.inline {
+            return Ok(arrays::inline(element, values));
+        }
+        self.extra.push(arrays::parameter(element, values)?);
+        Ok(format!("${}::{}", self.parameters.types.len() + self.extra.len(), element.array_name()))
+    }
+}
+
+fn cannot_merge(table: &Table, obstacle: &str) -> Report {
+    Report::new(
+        FEATURE_NOT_SUPPORTED,
+        format!("{obstacle} cannot be used on table \"{}\" while it has pending rows", table.name.name),
+    )
+    .hint("Wait until the pending rows have been replicated.")
+}
+
+fn too_few_ids() -> Report {
+    Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, "the statement needs more sequence values than it was given")
+}

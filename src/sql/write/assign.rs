@@ -1,0 +1,48 @@
+//! Assignment: an expression as a value of a column, with Postgres' own errors.
+//! <https://www.postgresql.org/docs/15/typeconv-query.html>
+
+use super::super::Report;
+use crate::catalog::Column;
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
+
+const BPCHAR: u32 = 1042;
+const VARCHAR: u32 = 1043;
+const BIT: u32 = 1560;
+const VARBIT: u32 = 1562;
+
+/// The expression as the column's type, without modifier and domain: what makes `'1'` and `$1` mean what they mean
+/// in the client's statement.
+pub(super) fn typed(column: &Column, expression: &str) -> String {
+    format!("({expression})::{}", column.base_type_name)
+}
+
+/// A value of [`typed`] as the column takes it: a cast would truncate what assignment refuses (22001).
+pub(super) fn assigned(column: &Column, value: &str) -> Result<String, Report> {
+    let modifier = column.base_typmod;
+    let limited = if modifier < 0 {
+        value.to_owned()
+    } else if column.is_array {
+        if ["character", "bit", "bpchar", "\"bit\""].iter().any(|name| column.base_type_name.starts_with(name)) {
+            return Err(Report::new(
+                FEATURE_NOT_SUPPORTED,
+                format!("column \"{}\" of type {} cannot be written yet", column.name, column.full_type_name),
+            )
+            .hint("Use an array type without length limit."));
+        }
+        full(column, value)
+    } else {
+        match column.base_type_oid {
+            VARCHAR => format!("pg_catalog.\"varchar\"({value}, {modifier}, false)"),
+            BPCHAR => format!("pg_catalog.bpchar({value}, {modifier}, false)"),
+            BIT => format!("pg_catalog.\"bit\"({value}, {modifier}, false)"),
+            VARBIT => format!("pg_catalog.varbit({value}, {modifier}, false)"),
+            _ => full(column, value),
+        }
+    };
+    Ok(if column.is_domain { format!("({limited})::{}", column.full_type_name) } else { limited })
+}
+
+/// A cast to the type with its modifier; a domain's cast does that by itself.
+fn full(column: &Column, value: &str) -> String {
+    if column.is_domain { value.to_owned() } else { format!("({value})::{}", column.full_type_name) }
+}

@@ -1,0 +1,277 @@
+//! What the three writes have in common: the parts of the SELECT, and its hidden outputs.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::super::Report;
+use super::super::merge::{key_columns, list};
+use super::super::resolve::{Findings, Names, Text};
+use super::super::slice;
+use super::super::syntax::{child, quoted, range};
+use super::super::template::Template;
+use super::Output;
+use crate::catalog::{AttNum, Column, IndexItem, Table, UniqueIndex};
+
+pub(super) type Make = fn(&Request<'_>, bool) -> Result<Built, Report>;
+
+/// A statement to be rewritten.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) text: &'a str,
+    pub(super) statement: &'a SyntaxNode,
+    pub(super) source: &'a Text<'a>,
+    pub(super) target: &'a Arc<Table>,
+    pub(super) names: Names<'a>,
+}
+
+/// The rewritten statement.
+pub(super) struct Built {
+    pub(super) template: Template,
+    pub(super) outputs: Vec<Output>,
+    pub(super) findings: Findings,
+}
+
+/// The SELECT under construction.
+pub(super) struct Builder<'a> {
+    pub(super) request: Request<'a>,
+    pub(super) table: &'a Arc<Table>,
+    /// The name by which the client's expressions know the target.
+    pub(super) alias: String,
+    canonical: bool,
+    pub(super) findings: Findings,
+    pub(super) outputs: Vec<Output>,
+    select: Template,
+    pub(super) from: Template,
+    condition: Template,
+    /// Set when the statement can have several rows that must not take the same unique value: their order, if any.
+    pub(super) row_order: Option<String>,
+}
+
+/// An expression for each column of a row.
+pub(super) type Row = Vec<(AttNum, String)>;
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(request: &Request<'a>, canonical: bool) -> Builder<'a> {
+        let alias = slice::alias_of(request.statement).unwrap_or_else(|| request.target.name.name.to_string());
+        Builder {
+            request: *request,
+            table: request.target,
+            alias,
+            canonical,
+            findings: request.source.findings.clone(),
+            outputs: Vec::new(),
+            select: Template::default(),
+            from: Template::default(),
+            condition: Template::default(),
+            row_order: None,
+        }
+    }
+
+    /// A part of the client's text, with relations to be merged.
+    pub(super) fn cut(&self, range: Range<usize>) -> Template {
+        self.request.source.cut(range)
+    }
+
+    /// A hidden output from a template.
+    pub(super) fn output(&mut self, output: Output, expression: &Template) {
+        if !self.outputs.is_empty() {
+            self.select.push(", ");
+        }
+        self.select.append(expression);
+        self.outputs.push(output);
+    }
+
+    /// A column's value as canonical text.
+    pub(super) fn value(&mut self, output: Output, column: &Column, expression: &str) {
+        let text = match self.canonical || !depends_on_settings(column) {
+            true => expression.to_owned(),
+            false => format!("pgoutpost.canonical_text({expression})"),
+        };
+        self.output(output, &Template::text(text));
+    }
+
+    /// A column's value as canonical text, of type `text`.
+    pub(super) fn text_of(&self, column: &Column, expression: &str) -> String {
+        match self.canonical || !depends_on_settings(column) {
+            true => format!("pg_catalog.concat({expression})"),
+            false => format!("pgoutpost.canonical_text({expression})"),
+        }
+    }
+
+    /// Adds `WHERE`.
+    pub(super) fn condition(&mut self, condition: &Template) {
+        self.condition.push(" WHERE ").append(condition);
+    }
+
+    /// Adds a lateral subselect to FROM.
+    pub(super) fn lateral(&mut self, subselect: &Template, alias: &str) {
+        self.from.push(", LATERAL (").append(subselect).push(&format!(") AS {}", quoted(alias)));
+    }
+
+    /// Adds the generated columns to the row, computed from it.
+    pub(super) fn generate(&mut self, row: &mut Row) {
+        let generated: Vec<&Column> = self.table.columns.iter().filter(|column| column.generated).collect();
+        if generated.is_empty() {
+            return;
+        }
+        row.retain(|(attnum, _)| !generated.iter().any(|column| column.attnum == *attnum));
+        let items = list(generated.iter().map(|column| {
+            let expression = column.default.as_deref().unwrap_or("NULL");
+            format!("({expression})::{} AS {}", column.full_type_name, hidden("g", column.attnum))
+        }));
+        let scope = self.scope(row, "t");
+        self.lateral(&Template::text(format!("SELECT {items} FROM {scope}")), "pgoutpost.g");
+        for column in generated {
+            row.push((column.attnum, format!("\"pgoutpost.g\".{}", hidden("g", column.attnum))));
+        }
+    }
+
+    /// The row as a subselect under its columns' own names: what expressions over the table see.
+    pub(super) fn scope(&self, row: &Row, alias: &str) -> String {
+        let of = |column: &Column| Some(format!("{} AS {}", value_of(row, column.attnum)?, quoted(&column.name)));
+        format!("(SELECT {}) AS {}", list(self.table.columns.iter().filter_map(of)), quoted(alias))
+    }
+
+    /// An expression over the table's columns, for this row.
+    pub(super) fn over(&self, row: &Row, expression: &str) -> String {
+        format!("(SELECT {expression} FROM {})", self.scope(row, "t"))
+    }
+
+    /// The values of an index's items for this row.
+    pub(super) fn items(&self, index: &UniqueIndex, row: &Row) -> Vec<String> {
+        let items = index.items.iter();
+        items
+            .map(|item| match item {
+                IndexItem::Column(attnum) => value_of(row, *attnum).unwrap_or("NULL").to_owned(),
+                IndexItem::Expression(expression) => self.over(row, &format!("({expression})")),
+            })
+            .collect()
+    }
+
+    /// Locks for a row's key and its unique values, `only`: of indexes that pass.
+    pub(super) fn locks(&mut self, row: &Row, with_key: bool, only: impl Fn(&UniqueIndex) -> bool) {
+        let table = self.table;
+        let salt = i64::from(table.id.0) << 8;
+        let is_key = |index: &UniqueIndex| {
+            index.items.len() == table.key.len()
+                && index
+                    .items
+                    .iter()
+                    .zip(&table.key)
+                    .all(|(item, key)| matches!(item, IndexItem::Column(a) if a == key))
+                && index.predicate.is_none()
+        };
+        if with_key && !table.key.is_empty() {
+            let values = table.key.iter().filter_map(|key| value_of(row, *key)).map(str::to_owned).collect();
+            let hash = hash(key_columns(table).into_iter().map(Some).collect(), values, salt);
+            self.output(Output::Lock, &Template::text(hash));
+        }
+        for (place, index) in table.unique.iter().enumerate() {
+            if !only(index) || (with_key && is_key(index)) {
+                continue;
+            }
+            let columns = index.items.iter().map(|item| match item {
+                IndexItem::Column(attnum) => table.attribute(*attnum),
+                IndexItem::Expression(_) => None,
+            });
+            let salt = if is_key(index) { salt } else { salt + 1 + place as i64 };
+            let hash = hash(columns.collect(), self.items(index, row), salt);
+            self.output(Output::Lock, &Template::text(hash));
+        }
+    }
+
+    /// Adds RETURNING, its scope a row under the target's name.
+    pub(super) fn returning(&mut self, row: &Row) {
+        let Some(clause) = child(self.request.statement, K::RETURNING_CLAUSE) else { return };
+        let Some(targets) = child(&clause, K::TARGET_LIST) else { return };
+        let mut subselect = Template::text("SELECT ");
+        let mut place = range(&targets).start;
+        for target in targets.children().filter(|target| target.kind() == K::TARGET) {
+            if super::super::syntax::has_token(&target, K::STAR) {
+                let star = range(&target);
+                subselect.append(&self.cut(place..star.start)).push(&self.star());
+                place = star.end;
+            }
+        }
+        subselect.append(&self.cut(place..range(&targets).end));
+        subselect.push(" FROM ").push(&self.scope(row, &self.alias));
+        self.lateral(&subselect, "pgoutpost.r");
+        self.select.push(", \"pgoutpost.r\".*");
+    }
+
+    /// What `*` means in RETURNING: the target's columns, then those of the FROM items.
+    fn star(&self) -> String {
+        let own = format!("{}.*", quoted(&self.alias));
+        let items = self.request.statement.children().filter(|c| matches!(c.kind(), K::FROM_CLAUSE | K::USING_CLAUSE));
+        let others = items.flat_map(|clause| clause.descendants().collect::<Vec<_>>()).filter_map(|item| {
+            let from_item = matches!(
+                item.kind(),
+                K::RELATION_FROM_ITEM | K::PAREN_FROM_ITEM | K::FUNCTION_FROM_ITEM | K::ROWS_FROM_ITEM
+            );
+            let outermost = item.ancestors().skip(1).take_while(|above| above != self.request.statement).all(|above| {
+                matches!(
+                    above.kind(),
+                    K::FROM_CLAUSE | K::USING_CLAUSE | K::JOIN | K::JOIN_EXPR | K::PAREN_EXPR | K::PAREN_FROM_ITEM
+                )
+            });
+            if !from_item || !outermost {
+                return None;
+            }
+            let name = slice::alias_of(&item).or_else(|| {
+                let path = super::super::syntax::path_of(&child(&item, K::RELATION_NAME_REF)?)?;
+                path.last().cloned()
+            });
+            name.map(|name| format!("{}.*", quoted(&name)))
+        });
+        std::iter::once(own).chain(others).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The client's leading WITH.
+    fn with(&self) -> Template {
+        match child(self.request.statement, K::WITH_CLAUSE) {
+            Some(with) => {
+                let mut template = self.cut(range(&with));
+                template.push(" ");
+                template
+            }
+            None => Template::default(),
+        }
+    }
+
+    pub(super) fn finish(self) -> Built {
+        let mut template = self.with();
+        template.push("SELECT ").append(&self.select).push(" FROM ").append(&self.from).append(&self.condition);
+        if let Some(order) = self.row_order.filter(|order| !order.is_empty()) {
+            template.push(&format!(" ORDER BY {order}"));
+        }
+        Built { template, outputs: self.outputs, findings: self.findings }
+    }
+}
+
+/// `"pgoutpost.n3"`: a column name that no table has.
+pub(super) fn hidden(kind: &str, attnum: AttNum) -> String {
+    format!("\"pgoutpost.{kind}{}\"", attnum.0)
+}
+
+/// The expression for a column of a row.
+pub(super) fn value_of(row: &Row, attnum: AttNum) -> Option<&str> {
+    row.iter().find(|(known, _)| *known == attnum).map(|(_, expression)| expression.as_str())
+}
+
+/// Whether the text of the type's values depends on settings of the session.
+fn depends_on_settings(column: &Column) -> bool {
+    const NEVER: [u32; 17] = [16, 18, 19, 20, 21, 23, 25, 26, 114, 829, 869, 1042, 1043, 1560, 1562, 1700, 2950];
+    column.is_array || column.is_composite || !NEVER.contains(&column.base_type_oid)
+}
+
+/// A hash of the values, as `bigint`; types without hash support go through text.
+fn hash(columns: Vec<Option<&Column>>, values: Vec<String>, salt: i64) -> String {
+    const HASHED: [u32; 16] = [16, 20, 21, 23, 25, 26, 700, 701, 1042, 1043, 1082, 1114, 1184, 1186, 1700, 2950];
+    let items = columns.into_iter().zip(values).map(|(column, value)| {
+        let hashed = column.is_some_and(|c| HASHED.contains(&c.base_type_oid) && !c.is_array && c.collation.is_none());
+        if hashed { value } else { format!("pg_catalog.concat({value}) COLLATE \"C\"") }
+    });
+    format!("pg_catalog.hash_record_extended(ROW({}), {salt})", list(items))
+}

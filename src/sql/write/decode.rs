@@ -1,0 +1,300 @@
+//! Reads the rows of an evaluation: effects, or the first constraint that fails, worded as Postgres words it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::Report;
+use super::verdict::action;
+use super::{Output, Setting, TableRef, WriteKind, WritePlan};
+use crate::catalog::{AttNum, ForeignKey, IndexItem, ReferentialAction, Table};
+use crate::entry::Value;
+use crate::sqlstate::{
+    CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState,
+    UNIQUE_VIOLATION,
+};
+
+/// One row of the evaluation, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The effect on the target, as values of columns.
+    pub outcome: Outcome,
+    /// Hashes of the values this row takes or frees, for locks: rows by key, unique values by index.
+    pub locks: Vec<u64>,
+    /// The RETURNING columns, in the formats the client asked for.
+    pub returning: Vec<Option<Bytes>>,
+}
+
+/// What happens to one row of the target.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Values of all columns, in the table's order.
+    Insert {
+        row: Vec<Value>,
+    },
+    /// The row's key before; new and old values of the columns that were set; the whole new row when a key column
+    /// changed its value.
+    Update {
+        key: Vec<Value>,
+        set: Vec<Setting>,
+        old: Vec<Setting>,
+        row: Option<Vec<Value>>,
+    },
+    Delete {
+        key: Vec<Value>,
+        old: Vec<Value>,
+    },
+}
+
+/// One row's hidden outputs.
+struct Hidden<'a> {
+    plan: &'a WritePlan,
+    values: Vec<Value>,
+}
+
+pub(super) fn rows(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
+    let mut hidden = Vec::with_capacity(rows.len());
+    let mut seen: HashSet<Vec<Value>> = HashSet::new();
+    let mut kept = Vec::with_capacity(rows.len());
+    for row in rows {
+        let values = read(plan, row)?;
+        let key = values.of(|output| *output == Output::Key);
+        // UPDATE … FROM and DELETE … USING can find a row more than once: the first time counts.
+        if plan.kind == WriteKind::Insert || seen.insert(key) {
+            hidden.push(values);
+            kept.push(row);
+        }
+    }
+    enough_ids(plan, &hidden)?;
+    for row in &hidden {
+        row.row_rules()?;
+        row.unique()?;
+    }
+    for row in &hidden {
+        row.foreign_keys(&hidden, &seen)?;
+    }
+    hidden.iter().zip(kept).map(|(values, row)| values.decoded(&row[plan.outputs.len()..])).collect()
+}
+
+fn read<'a>(plan: &'a WritePlan, row: &[Option<Bytes>]) -> Result<Hidden<'a>, Report> {
+    let malformed = || Report::new(INTERNAL_ERROR, "the replica's answer to an evaluation is malformed");
+    let own = row.get(..plan.outputs.len()).ok_or_else(malformed)?;
+    let text = |value: &Option<Bytes>| -> Result<Value, Report> {
+        match value {
+            Some(bytes) => Ok(Some(Arc::from(std::str::from_utf8(bytes).map_err(|_| malformed())?))),
+            None => Ok(None),
+        }
+    };
+    Ok(Hidden { plan, values: own.iter().map(text).collect::<Result<_, _>>()? })
+}
+
+/// INSERT … SELECT may have more rows than the session took ids for.
+fn enough_ids(plan: &WritePlan, rows: &[Hidden<'_>]) -> Result<(), Report> {
+    let open = plan.findings.sequences.iter().any(|(_, count)| count.is_none());
+    let lacking = |row: &Hidden<'_>| {
+        plan.target.columns.iter().any(|column| {
+            column.sequence.is_some() && column.not_null && row.new_value(column.attnum).is_some_and(|v| v.is_none())
+        })
+    };
+    if open && rows.iter().any(lacking) {
+        return Err(Report::new(
+            crate::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("{MORE_IDS}: {} rows", rows.len()),
+        ));
+    }
+    Ok(())
+}
+
+/// How the message of a report begins that asks for more sequence values.
+const MORE_IDS: &str = "the statement needs more sequence values than it was given";
+
+impl Hidden<'_> {
+    fn outputs(&self) -> impl Iterator<Item = (&Output, &Value)> {
+        self.plan.outputs.iter().zip(&self.values)
+    }
+
+    fn of(&self, wanted: impl Fn(&Output) -> bool) -> Vec<Value> {
+        self.outputs().filter(|(output, _)| wanted(output)).map(|(_, value)| value.clone()).collect()
+    }
+
+    fn new_value(&self, attnum: AttNum) -> Option<&Value> {
+        self.outputs().find(|(output, _)| **output == Output::New(attnum)).map(|(_, value)| value)
+    }
+
+    fn row_rules(&self) -> Result<(), Report> {
+        let of = |wanted: Output| self.outputs().find(|(output, _)| **output == wanted).and_then(|(_, v)| v.clone());
+        let Some(rule) = of(Output::RowRule) else { return Ok(()) };
+        let table = &*self.plan.target;
+        let detail = format!("Failing row contains {}.", of(Output::FailingRow).unwrap_or_default());
+        let (kind, number) = rule.split_at(1);
+        let number: usize = number.parse().unwrap_or(usize::MAX);
+        if kind == "n" {
+            let column = table.columns.iter().find(|column| usize::try_from(column.attnum.0) == Ok(number));
+            let name = column.map_or_else(String::new, |column| column.name.to_string());
+            let message = format!(
+                "null value in column \"{name}\" of relation \"{}\" violates not-null constraint",
+                table.name.name
+            );
+            let mut report = about(table, NOT_NULL_VIOLATION, message, None).detail(detail);
+            report.column = Some(name);
+            return Err(report);
+        }
+        let name = table.checks.get(number).map_or("", |check| &check.name);
+        let message = format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.name.name);
+        Err(about(table, CHECK_VIOLATION, message, Some(name)).detail(detail))
+    }
+
+    fn unique(&self) -> Result<(), Report> {
+        let table = &*self.plan.target;
+        for (output, value) in self.outputs() {
+            let (Output::Unique(place), Some(values)) = (output, value) else { continue };
+            let Some(index) = table.unique.get(*place) else { continue };
+            let items = index.items.iter().map(|item| match item {
+                IndexItem::Column(attnum) => name_of(table, *attnum),
+                IndexItem::Expression(expression) => expression.clone(),
+            });
+            let items = items.collect::<Vec<_>>().join(", ");
+            let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
+            return Err(about(table, UNIQUE_VIOLATION, message, Some(&index.name))
+                .detail(format!("Key ({items})={values} already exists.")));
+        }
+        Ok(())
+    }
+
+    fn foreign_keys(&self, all: &[Hidden<'_>], gone: &HashSet<Vec<Value>>) -> Result<(), Report> {
+        for (output, value) in self.outputs() {
+            let Some(value) = value else { continue };
+            match output {
+                Output::Parent(place, parent) => self.parent(*place, parent, value, all)?,
+                Output::Child(place, child) => self.child(*place, child, value, gone)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn parent(&self, place: usize, parent: &str, values: &str, all: &[Hidden<'_>]) -> Result<(), Report> {
+        let table = &*self.plan.target;
+        let Some(key) = table.references.get(place) else { return Ok(()) };
+        if values != "mixed" && key.referenced == table.id && self.parent_in(key, all) {
+            return Ok(());
+        }
+        let message = format!(
+            "insert or update on table \"{}\" violates foreign key constraint \"{}\"",
+            table.name.name, key.name
+        );
+        let detail = match values {
+            "mixed" => "MATCH FULL does not allow mixing of null and nonnull key values.".to_owned(),
+            _ => format!("Key ({})={values} is not present in table \"{parent}\".", names(table, &key.columns)),
+        };
+        Err(about(table, FOREIGN_KEY_VIOLATION, message, Some(&key.name)).detail(detail))
+    }
+
+    /// Whether the statement itself makes the parent row.
+    fn parent_in(&self, key: &ForeignKey, all: &[Hidden<'_>]) -> bool {
+        let mine: Vec<_> = key.columns.iter().map(|column| self.new_value(*column)).collect();
+        all.iter().any(|row| {
+            let theirs = key.referenced_columns.iter().map(|column| row.new_value(*column));
+            mine.iter().zip(theirs).all(|(mine, theirs)| matches!((mine, theirs), (Some(m), Some(t)) if *m == t))
+        })
+    }
+
+    fn child(&self, place: usize, child: &TableRef, found: &str, gone: &HashSet<Vec<Value>>) -> Result<(), Report> {
+        let table = &*self.plan.target;
+        let Some(key) = table.referenced_by.get(place) else { return Ok(()) };
+        let deleted = self.plan.kind == WriteKind::Delete;
+        let values = match serde_json::from_str::<Vec<Vec<String>>>(found) {
+            Ok(rows) => match rows.iter().find(|row| !gone.contains(&keys(row))) {
+                Some(row) => row.first().cloned().unwrap_or_default(),
+                None => return Ok(()),
+            },
+            Err(_) => found.to_owned(),
+        };
+        match action(key, deleted) {
+            ReferentialAction::NoAction | ReferentialAction::Restrict => {}
+            ReferentialAction::Cascade | ReferentialAction::SetNull | ReferentialAction::SetDefault => {
+                return Err(Report::new(
+                    FEATURE_NOT_SUPPORTED,
+                    format!("the referential action of foreign key \"{}\" cannot be buffered yet", key.name),
+                )
+                .detail(format!(
+                    "Key ({})={values} is referenced from table \"{}\".",
+                    names(table, &key.referenced_columns),
+                    child.name
+                ))
+                .hint("Change the referencing rows first."));
+            }
+        }
+        let message = format!(
+            "update or delete on table \"{}\" violates foreign key constraint \"{}\" on table \"{}\"",
+            table.name.name, key.name, child.name
+        );
+        let detail = format!(
+            "Key ({})={values} is still referenced from table \"{}\".",
+            names(table, &key.referenced_columns),
+            child.name
+        );
+        let mut report = Report::new(FOREIGN_KEY_VIOLATION, message).detail(detail);
+        report.schema = Some(child.schema.clone());
+        report.table = Some(child.name.clone());
+        report.constraint = Some(key.name.clone());
+        Err(report)
+    }
+
+    fn decoded(&self, returning: &[Option<Bytes>]) -> Result<Decoded, Report> {
+        let lock = |value: Value| value.and_then(|text| text.parse::<i64>().ok()).map(|hash| hash as u64);
+        Ok(Decoded {
+            outcome: self.outcome(),
+            locks: self.of(|output| *output == Output::Lock).into_iter().filter_map(lock).collect(),
+            returning: returning.to_vec(),
+        })
+    }
+
+    fn outcome(&self) -> Outcome {
+        let columns = &self.plan.target.columns;
+        let key = self.of(|output| *output == Output::Key);
+        let whole =
+            || columns.iter().map(|column| self.new_value(column.attnum).cloned().flatten()).collect::<Vec<_>>();
+        match self.plan.kind {
+            WriteKind::Insert => Outcome::Insert { row: whole() },
+            WriteKind::Delete => Outcome::Delete { key, old: self.of(|output| matches!(output, Output::Old(_))) },
+            WriteKind::Update => {
+                let old: Vec<Setting> = self.settings(|output| match output {
+                    Output::Old(attnum) => Some(*attnum),
+                    _ => None,
+                });
+                let set = old.iter().map(|(attnum, _)| (*attnum, self.new_value(*attnum).cloned().flatten())).collect();
+                let target = &self.plan.target.key;
+                let moved =
+                    target.iter().zip(&key).any(|(column, was)| self.new_value(*column).is_some_and(|v| v != was));
+                Outcome::Update { key, set, old, row: moved.then(whole) }
+            }
+        }
+    }
+
+    fn settings(&self, column: impl Fn(&Output) -> Option<AttNum>) -> Vec<Setting> {
+        self.outputs().filter_map(|(output, value)| Some((column(output)?, value.clone()))).collect()
+    }
+}
+
+/// The key in a row of [`Output::Child`] of a table that refers to itself: all but the first text.
+fn keys(row: &[String]) -> Vec<Value> {
+    row.iter().skip(1).map(|text| Some(Arc::from(text.as_str()))).collect()
+}
+
+fn name_of(table: &Table, attnum: AttNum) -> String {
+    table.attribute(attnum).map_or_else(String::new, |column| column.name.to_string())
+}
+
+fn names(table: &Table, columns: &[AttNum]) -> String {
+    columns.iter().map(|column| name_of(table, *column)).collect::<Vec<_>>().join(", ")
+}
+
+fn about(table: &Table, code: SqlState, message: String, constraint: Option<&str>) -> Report {
+    let mut report = Report::new(code, message);
+    report.schema = Some(table.name.schema.to_string());
+    report.table = Some(table.name.name.to_string());
+    report.constraint = constraint.map(str::to_owned);
+    report
+}

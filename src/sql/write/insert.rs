@@ -1,0 +1,219 @@
+//! INSERT: of VALUES, of a query, of defaults.
+
+use std::sync::Arc;
+
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::super::merge::list;
+use super::super::slice::{Constant, Slice};
+use super::super::syntax::{child, has_token, range};
+use super::super::template::{Piece, Template};
+use super::super::{Report, classify};
+use super::build::{Builder, Built, Request, Row, hidden};
+use super::update::{column, default};
+use super::{Output, assign, verdict};
+use crate::catalog::{AttNum, Column, Table};
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
+
+/// The rows to be inserted, as the client wrote them.
+enum Rows {
+    /// Expressions, row by row.
+    Values(Vec<Vec<SyntaxNode>>),
+    Query(SyntaxNode),
+    Default,
+}
+
+pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Report> {
+    let mut builder = Builder::new(request, canonical);
+    let table = Arc::clone(builder.table);
+    let rows = rows(request.statement)?;
+    let columns = columns(&builder, &table, &rows)?;
+    builder.row_order = match &rows {
+        Rows::Values(values) if values.len() > 1 => Some(ROW_ORDER.into()),
+        Rows::Query(_) => Some(ROW_ORDER.into()),
+        Rows::Values(_) | Rows::Default => None,
+    };
+    let own_ids = child(request.statement, K::OVERRIDING_USER_VALUE).is_some();
+    match &rows {
+        Rows::Values(values) => of_values(&mut builder, &table, &columns, values, own_ids)?,
+        Rows::Default => of_values(&mut builder, &table, &[], &[Vec::new()], own_ids)?,
+        Rows::Query(query) => of_query(&mut builder, &table, &columns, query, own_ids)?,
+    }
+    let mut new = Row::new();
+    let mut items = Vec::new();
+    for column in table.columns.iter().filter(|column| !column.generated) {
+        let value = format!("\"pgoutpost.s\".{}", hidden("c", column.attnum));
+        items.push(format!("{} AS {}", assign::assigned(column, &value)?, hidden("n", column.attnum)));
+        new.push((column.attnum, format!("\"pgoutpost.n\".{}", hidden("n", column.attnum))));
+    }
+    builder.lateral(&Template::text(format!("SELECT {}", list(items))), "pgoutpost.n");
+    builder.generate(&mut new);
+    for column in &table.columns {
+        let value = super::build::value_of(&new, column.attnum).unwrap_or("NULL").to_owned();
+        builder.value(Output::New(column.attnum), column, &value);
+    }
+    verdict::row_rules(&mut builder, &new, None);
+    let slices = |other: &Table, column_for: &dyn Fn(&Column) -> Option<AttNum>| match &rows {
+        Rows::Values(values) => slice_of(values, &columns, other, column_for),
+        Rows::Query(_) | Rows::Default => None,
+    };
+    verdict::unique(&mut builder, &new, None, Some(&slices));
+    verdict::parents(&mut builder, &new, None, Some(&slices))?;
+    builder.locks(&new, true, |_| true);
+    builder.returning(&new);
+    Ok(builder.finish())
+}
+
+const ROW_ORDER: &str = "\"pgoutpost.s\".\"pgoutpost.row\"";
+
+fn rows(statement: &SyntaxNode) -> Result<Rows, Report> {
+    for inner in statement.children() {
+        match inner.kind() {
+            K::DEFAULT_VALUES => return Ok(Rows::Default),
+            K::VALUES if inner.children().all(|part| part.kind() == K::ROW_LIST) => {
+                let list = child(&inner, K::ROW_LIST);
+                let rows = list.iter().flat_map(SyntaxNode::children).filter(|row| row.kind() == K::ROW);
+                return Ok(Rows::Values(rows.map(|row| row.children().collect()).collect()));
+            }
+            kind if classify::is_select(kind) => return Ok(Rows::Query(inner)),
+            _ => {}
+        }
+    }
+    Err(Report::new(FEATURE_NOT_SUPPORTED, "this form of INSERT cannot be buffered"))
+}
+
+/// The columns that values are given for, in the order of the values.
+fn columns<'b>(builder: &Builder<'b>, table: &Table, rows: &Rows) -> Result<Vec<&'b Column>, Report> {
+    if let Some(list) = child(builder.request.statement, K::COLUMN_TARGET_LIST) {
+        let targets = list.children().filter(|target| target.kind() == K::COLUMN_TARGET);
+        return targets.map(|target| column(builder, &target)).collect();
+    }
+    let count = match rows {
+        Rows::Values(rows) => rows.iter().map(Vec::len).max().unwrap_or(0),
+        Rows::Query(query) => width(query).unwrap_or(table.columns.len()),
+        Rows::Default => 0,
+    };
+    Ok(builder.table.columns.iter().take(count).collect())
+}
+
+/// How many columns a query has; `None`: it has a `*` somewhere, and is taken to fit.
+fn width(query: &SyntaxNode) -> Option<usize> {
+    let first = query.descendants().find(|inner| match inner.kind() {
+        K::TARGET_LIST => inner.ancestors().any(|above| above == *query) && !within_with(inner, query),
+        K::ROW => !within_with(inner, query),
+        _ => false,
+    })?;
+    let targets: Vec<_> = match first.kind() {
+        K::ROW => return Some(first.children().count()),
+        _ => first.children().filter(|target| target.kind() == K::TARGET).collect(),
+    };
+    let star = |target: &SyntaxNode| {
+        target.descendants().take(3).any(|inner| has_token(&inner, K::STAR))
+            && target.text().to_string().trim_end().ends_with('*')
+    };
+    (!targets.iter().any(star)).then_some(targets.len())
+}
+
+fn within_with(node: &SyntaxNode, query: &SyntaxNode) -> bool {
+    node.ancestors().take_while(|above| above != query).any(|above| above.kind() == K::WITH_CLAUSE)
+}
+
+/// FROM for rows written out: every column of the table gets its value here, so that volatile defaults are
+/// evaluated once for each row.
+fn of_values(
+    builder: &mut Builder<'_>,
+    table: &Table,
+    columns: &[&Column],
+    rows: &[Vec<SyntaxNode>],
+    own_ids: bool,
+) -> Result<(), Report> {
+    let mut values = Template::text("(VALUES ");
+    for (number, row) in rows.iter().enumerate() {
+        values.push(if number > 0 { ", (" } else { "(" }).push(&number.to_string());
+        for column in table.columns.iter().filter(|column| !column.generated) {
+            let given = columns.iter().position(|given| given.attnum == column.attnum).and_then(|place| row.get(place));
+            let given = given.filter(|item| !has_token(item, K::DEFAULT_KW));
+            let given = given.filter(|_| !(own_ids && column.identity.is_some()));
+            let expression = match given {
+                Some(item) => builder.cut(range(item)),
+                None => value_by_default(builder, column)?,
+            };
+            values.push(", (").append(&expression).push(&format!(")::{}", column.base_type_name));
+        }
+        values.push(")");
+    }
+    let names = table.columns.iter().filter(|column| !column.generated).map(|column| hidden("c", column.attnum));
+    let names = std::iter::once("\"pgoutpost.row\"".to_owned()).chain(names);
+    values.push(&format!(") AS \"pgoutpost.s\"({})", list(names)));
+    builder.from.append(&values);
+    Ok(())
+}
+
+fn value_by_default(builder: &mut Builder<'_>, column: &Column) -> Result<Template, Report> {
+    match &column.sequence {
+        Some(sequence) => {
+            let id = builder.findings.next_id(sequence);
+            let mut template = Template::default();
+            template.piece(id);
+            Ok(template)
+        }
+        None => default(column),
+    }
+}
+
+/// FROM for the rows of a query; values of sequences go by row number.
+fn of_query(
+    builder: &mut Builder<'_>,
+    table: &Table,
+    columns: &[&Column],
+    query: &SyntaxNode,
+    own_ids: bool,
+) -> Result<(), Report> {
+    let names = list(columns.iter().map(|column| hidden("q", column.attnum)));
+    let mut source = Template::text("(SELECT q.\"pgoutpost.row\" AS \"pgoutpost.row\"");
+    for column in table.columns.iter().filter(|column| !column.generated) {
+        let given = columns.iter().any(|given| given.attnum == column.attnum);
+        let (before, after) = around_typed(column);
+        source.push(", ").push(&before);
+        if given && !(own_ids && column.identity.is_some()) {
+            source.push(&format!("q.{}", hidden("q", column.attnum)));
+        } else if let Some(sequence) = &column.sequence {
+            let place = builder.findings.sequence(sequence);
+            builder.findings.sequences[place].1 = None;
+            source.push("(").piece(Piece::Ids { sequence: place }).push(")[q.\"pgoutpost.row\"]");
+        } else {
+            source.append(&default(column)?);
+        }
+        source.push(&after).push(&format!(" AS {}", hidden("c", column.attnum)));
+    }
+    source.push(" FROM (SELECT q.*, pg_catalog.row_number() OVER () AS \"pgoutpost.row\" FROM (");
+    source.append(&builder.cut(range(query))).push(&format!(") AS q({names})) AS q) AS \"pgoutpost.s\""));
+    builder.from.append(&source);
+    Ok(())
+}
+
+fn around_typed(column: &Column) -> (String, String) {
+    ("(".into(), format!(")::{}", column.base_type_name))
+}
+
+/// The rows of another table (or this one) with a key that the values written out name.
+fn slice_of(
+    rows: &[Vec<SyntaxNode>],
+    columns: &[&Column],
+    other: &Table,
+    column_for: &dyn Fn(&Column) -> Option<AttNum>,
+) -> Option<Slice> {
+    let slices: Option<Vec<Slice>> = rows
+        .iter()
+        .map(|row| {
+            Slice::of_key(other, |key| {
+                let mine = column_for(key)?;
+                let place = columns.iter().position(|column| column.attnum == mine)?;
+                // The assigned value is of this column's type; only within one family is it the written one.
+                Constant::read(row.get(place)?, columns[place])?;
+                Constant::read(row.get(place)?, key)
+            })
+        })
+        .collect();
+    Slice::union(slices?)
+}

@@ -1,0 +1,215 @@
+//! UPDATE.
+
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::super::Report;
+use super::super::merge::key_columns;
+use super::super::slice::{self, Reference};
+use super::super::syntax::{child, has_token, name_of, quoted, range};
+use super::super::template::Template;
+use super::build::{Builder, Built, Request, Row, hidden};
+use super::{Output, assign, verdict};
+use crate::catalog::{AttNum, Column};
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
+
+pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Report> {
+    let mut builder = Builder::new(request, canonical);
+    let settings = settings(&builder)?;
+    target(&mut builder, K::FROM_CLAUSE, K::FROM_KW);
+    let mut subselect = Template::text("SELECT ");
+    for (place, (column, expression)) in settings.iter().enumerate() {
+        if place > 0 {
+            subselect.push(", ");
+        }
+        let (before, after) = around(column)?;
+        subselect.push(&before).append(expression).push(&format!("{after} AS {}", hidden("n", column.attnum)));
+    }
+    builder.lateral(&subselect, "pgoutpost.n");
+    let old = old_row(&builder);
+    let mut new: Row = old.clone();
+    for (column, _) in &settings {
+        let value = format!("\"pgoutpost.n\".{}", hidden("n", column.attnum));
+        if let Some(item) = new.iter_mut().find(|(attnum, _)| *attnum == column.attnum) {
+            item.1 = value;
+        }
+    }
+    builder.generate(&mut new);
+    let table = builder.table;
+    let mut set: Vec<AttNum> = settings.iter().map(|(column, _)| column.attnum).collect();
+    set.extend(table.columns.iter().filter(|column| column.generated).map(|column| column.attnum));
+    let key_set = table.key.iter().any(|key| set.contains(key));
+
+    for column in key_columns(table) {
+        builder.value(Output::Key, column, &column_of(&builder.alias, column));
+    }
+    for column in &table.columns {
+        let is_set = set.contains(&column.attnum);
+        if is_set || key_set {
+            let value = super::build::value_of(&new, column.attnum).unwrap_or("NULL").to_owned();
+            builder.value(Output::New(column.attnum), column, &value);
+        }
+        if is_set {
+            builder.value(Output::Old(column.attnum), column, &column_of(&builder.alias, column));
+        }
+    }
+    builder.row_order = Some(String::new());
+    verdict::row_rules(&mut builder, &new, Some(&set));
+    verdict::unique(&mut builder, &new, Some((&old, &set)), None);
+    verdict::parents(&mut builder, &new, Some((&old, &set)), None)?;
+    verdict::children(&mut builder, &old, Some((&new, &set)))?;
+    builder.locks(&old, true, |_| false);
+    let touched = |index: &crate::catalog::UniqueIndex| verdict::index_touched(index, &set);
+    builder.locks(&old, false, touched);
+    builder.locks(&new, false, touched);
+    condition(&mut builder);
+    builder.returning(&new);
+    Ok(builder.finish())
+}
+
+/// FROM: the target under its name, and the client's own items.
+pub(super) fn target(builder: &mut Builder<'_>, clause: K, word: K) {
+    let items = child(builder.request.statement, clause);
+    let alone = items.is_none();
+    let reference = Reference { table: builder.table, alias: &builder.alias, alone };
+    let condition = child(builder.request.statement, K::WHERE_CLAUSE);
+    let slice = condition.and_then(|condition| slice::of_where(&condition, &reference));
+    let alias = quoted(&builder.alias);
+    builder.from.table(builder.table, slice).push(&format!(" AS {alias}"));
+    if let Some(items) = items {
+        let start =
+            super::super::syntax::token(&items, word).map_or(range(&items).start, |t| t.text_range().end().into());
+        let text = builder.cut(start..range(&items).end);
+        builder.from.push(", ").append(&text);
+    }
+}
+
+/// WHERE. With RETURNING the condition gets a scope of its own, in which RETURNING's columns are not seen.
+pub(super) fn condition(builder: &mut Builder<'_>) {
+    let Some(clause) = child(builder.request.statement, K::WHERE_CLAUSE) else { return };
+    let Some(word) = super::super::syntax::token(&clause, K::WHERE_KW) else { return };
+    let condition = builder.cut(word.text_range().end().into()..range(&clause).end);
+    if child(builder.request.statement, K::RETURNING_CLAUSE).is_none() {
+        builder.condition(&condition);
+        return;
+    }
+    let mut scoped = Template::text("SELECT (");
+    scoped.append(&condition).push(") AS \"pgoutpost.w\"");
+    builder.lateral(&scoped, "pgoutpost.w");
+    builder.condition(&Template::text("\"pgoutpost.w\".\"pgoutpost.w\""));
+}
+
+pub(super) fn column_of(alias: &str, column: &Column) -> String {
+    format!("{}.{}", quoted(alias), quoted(&column.name))
+}
+
+/// The row as it was.
+pub(super) fn old_row(builder: &Builder<'_>) -> Row {
+    let of = |column: &Column| (column.attnum, column_of(&builder.alias, column));
+    builder.table.columns.iter().map(of).collect()
+}
+
+/// The text before and after an expression that make it an assigned value.
+pub(super) fn around(column: &Column) -> Result<(String, String), Report> {
+    const MARK: &str = "\u{1}";
+    let whole = assign::assigned(column, &assign::typed(column, MARK))?;
+    let (before, after) = whole.split_once(MARK).unwrap_or((&whole, ""));
+    Ok((before.to_owned(), after.to_owned()))
+}
+
+fn refuse(what: &str) -> Report {
+    Report::new(FEATURE_NOT_SUPPORTED, format!("{what} cannot be buffered")).hint("Assign the whole column.")
+}
+
+/// What SET assigns to each column.
+fn settings<'b>(builder: &Builder<'b>) -> Result<Vec<(&'b Column, Template)>, Report> {
+    let list = child(builder.request.statement, K::SET_CLAUSE).and_then(|clause| child(&clause, K::SET_COLUMN_LIST));
+    let mut settings = Vec::new();
+    for item in list.iter().flat_map(SyntaxNode::children) {
+        match item.kind() {
+            K::SET_SINGLE_COLUMN => single(builder, &item, &mut settings)?,
+            K::SET_MULTIPLE_COLUMNS => several(builder, &item, &mut settings)?,
+            _ => return Err(refuse("this form of SET")),
+        }
+    }
+    Ok(settings)
+}
+
+fn single<'b>(
+    builder: &Builder<'b>,
+    item: &SyntaxNode,
+    settings: &mut Vec<(&'b Column, Template)>,
+) -> Result<(), Report> {
+    let (Some(target), Some(value)) = (child(item, K::COLUMN_TARGET), child(item, K::SET_EXPR)) else {
+        return Err(refuse("this form of SET"));
+    };
+    let column = column(builder, &target)?;
+    settings.push((column, expression(builder, column, &value)?));
+    Ok(())
+}
+
+fn several<'b>(
+    builder: &Builder<'b>,
+    item: &SyntaxNode,
+    settings: &mut Vec<(&'b Column, Template)>,
+) -> Result<(), Report> {
+    let targets = child(item, K::COLUMN_TARGET_LIST).ok_or_else(|| refuse("this form of SET"))?;
+    let columns: Result<Vec<_>, _> = targets
+        .children()
+        .filter(|target| target.kind() == K::COLUMN_TARGET)
+        .map(|target| column(builder, &target))
+        .collect();
+    let columns = columns?;
+    if let Some(values) = child(item, K::SET_EXPR_LIST) {
+        let values: Vec<_> = values.children().filter(|value| value.kind() == K::SET_EXPR).collect();
+        for (column, value) in columns.into_iter().zip(values) {
+            settings.push((column, expression(builder, column, &value)?));
+        }
+        return Ok(());
+    }
+    let Some(query) = child(item, K::PAREN_SELECT) else { return Err(refuse("this form of SET")) };
+    let names: Vec<String> = (0..columns.len()).map(|place| format!("\"pgoutpost.q{place}\"")).collect();
+    for (place, column) in columns.into_iter().enumerate() {
+        let mut one = Template::text(format!("SELECT q.\"pgoutpost.q{place}\" FROM "));
+        one.append(&builder.cut(range(&query))).push(&format!(" AS q({})", names.join(", ")));
+        let mut scalar = Template::text("(");
+        scalar.append(&one).push(")");
+        settings.push((column, scalar));
+    }
+    Ok(())
+}
+
+/// The column that an assignment names.
+pub(super) fn column<'b>(builder: &Builder<'b>, target: &SyntaxNode) -> Result<&'b Column, Report> {
+    let name = child(target, K::COLUMN_NAME_REF).and_then(|name| name_of(&name));
+    if target.children().count() > 1 || has_token(target, K::DOT) {
+        return Err(refuse("an assignment to a part of a column"));
+    }
+    let table = builder.table;
+    name.as_ref().and_then(|name| table.column(name)).ok_or_else(|| {
+        let name = name.unwrap_or_default();
+        let message = format!("column \"{name}\" of relation \"{}\" does not exist", table.name.name);
+        Report::new(crate::sqlstate::SqlState(*b"42703"), message)
+    })
+}
+
+fn expression(builder: &Builder<'_>, column: &Column, value: &SyntaxNode) -> Result<Template, Report> {
+    if has_token(value, K::DEFAULT_KW) {
+        return default(column);
+    }
+    Ok(builder.cut(range(value)))
+}
+
+/// A column's default, where no sequence is behind it.
+pub(super) fn default(column: &Column) -> Result<Template, Report> {
+    match &column.default {
+        Some(default) if column.sequence.is_some() || default.contains("nextval(") => {
+            Err(refuse(&format!("the default of column \"{}\" in this place", column.name)))
+        }
+        Some(default) if !column.generated => Ok(Template::text(default)),
+        Some(_) => Ok(Template::text("NULL")),
+        None if column.identity.is_some() => {
+            Err(refuse(&format!("the default of column \"{}\" in this place", column.name)))
+        }
+        None => Ok(Template::text("NULL")),
+    }
+}

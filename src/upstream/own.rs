@@ -1,0 +1,159 @@
+//! tokio-postgres connections for this program's own queries, and the one reading of their errors.
+//!
+//! A client's statements never travel here: results come binary and the connection sends its own Sync.
+
+use std::time::Duration;
+
+use tokio_postgres::NoTls;
+pub use tokio_postgres::{Client, Config};
+use tracing::debug;
+
+use crate::report::Report;
+use crate::sqlstate::SqlState;
+
+/// How long a connection attempt may take, handshake and login included, when the URL does not say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long sent bytes may stay unacknowledged before the kernel calls the connection dead.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
+
+/// What can go wrong with a query of ours.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The connection could not be made or broke. Whether a statement under way took effect is unknown.
+    #[error("connection lost: {0}")]
+    Connection(String),
+    /// The server answered with an error.
+    #[error("{} ({})", .0.message, .0.code)]
+    Server(Box<Report>),
+    /// The answer was not what this program expects; its own fault, not the link's.
+    #[error("unexpected answer: {0}")]
+    Unexpected(String),
+}
+
+impl Error {
+    /// The SQLSTATE, when the server gave one.
+    pub fn code(&self) -> Option<SqlState> {
+        match self {
+            Error::Server(report) => Some(report.code),
+            Error::Connection(_) | Error::Unexpected(_) => None,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(db) = error.as_db_error() {
+            return Error::Server(Box::new(report(db)));
+        }
+        let text = described(&error);
+        // tokio-postgres keeps its kinds private: what is neither closed nor I/O nor a time-out is about values.
+        let values =
+            ["error serializing", "error deserializing", "invalid column", "error retrieving column", "query returned"];
+        if !error.is_closed() && values.iter().any(|kind| text.starts_with(kind)) {
+            Error::Unexpected(text)
+        } else {
+            Error::Connection(text)
+        }
+    }
+}
+
+/// An error and its causes in one line.
+fn described(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+fn report(db: &tokio_postgres::error::DbError) -> Report {
+    let position = match db.position() {
+        Some(tokio_postgres::error::ErrorPosition::Original(at)) => Some(*at as usize),
+        Some(tokio_postgres::error::ErrorPosition::Internal { .. }) | None => None,
+    };
+    let text = |field: Option<&str>| field.map(str::to_owned);
+    Report {
+        code: SqlState::parse(db.code().code()),
+        message: db.message().to_owned(),
+        detail: text(db.detail()),
+        hint: text(db.hint()),
+        position,
+        schema: text(db.schema()),
+        table: text(db.table()),
+        column: text(db.column()),
+        data_type: text(db.datatype()),
+        constraint: text(db.constraint()),
+    }
+}
+
+/// Reads a `postgres://` URL (or `key=value` text).
+///
+/// # Errors
+/// [`Error::Unexpected`] with what is wrong with it, never with the password.
+pub fn parse_url(url: &str) -> Result<Config, Error> {
+    url.parse().map_err(|error: tokio_postgres::Error| Error::Unexpected(described(&error)))
+}
+
+/// Connects, with a bounded wait and with keepalives, so that a silently dead link is noticed. The connection closes
+/// when the client is dropped.
+///
+/// # Errors
+/// [`Error::Connection`], or [`Error::Server`] when the server refuses the login.
+pub async fn connect(config: &Config) -> Result<Client, Error> {
+    let config = with_keepalives(config);
+    let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+    let attempt = tokio::time::timeout(limit, config.connect(NoTls)).await;
+    let (client, connection) =
+        attempt.map_err(|_| Error::Connection(format!("no connection within {} s", limit.as_secs_f32())))??;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(error = %described(&error), "own connection ended");
+        }
+    });
+    Ok(client)
+}
+
+fn with_keepalives(config: &Config) -> Config {
+    let mut config = config.clone();
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(UNACKNOWLEDGED);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("pgoutpost");
+    }
+    config
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_connection_is_a_connection_error() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let config = parse_url(&format!("postgres://me@127.0.0.1:{port}/x")).unwrap();
+        assert!(matches!(connect(&config).await, Err(Error::Connection(_))));
+    }
+
+    #[test]
+    fn a_bad_url_is_not_echoed() {
+        let error = parse_url("postgres://me:secret@host:notaport/x").unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The parts between daemon and servers (set-up, catalog, check, replay, tracker) against real servers.
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
+
+#[path = "engine/catalog.rs"]
+mod catalog;
+#[path = "engine/cluster.rs"]
+mod cluster;
+#[path = "engine/setup.rs"]
+mod setup;
