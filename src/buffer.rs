@@ -28,6 +28,8 @@ mod published;
 mod rebuild;
 pub mod redis;
 mod retention;
+#[cfg(test)]
+mod testing;
 
 pub use log::{LeaseBlock, LeaseRange, LogError, Quarantined};
 
@@ -167,7 +169,7 @@ impl Buffer {
         }
         let quarantined = log.quarantined().await?.into_iter().map(|quarantined| quarantined.seq).collect();
         let published = Arc::new(Published::new(claim.last, confirmed, quarantined));
-        rebuild::from_log(&*log, &published, &catalog, true).await?;
+        rebuild::from_log(&*log, &published, &catalog, Some(confirmed)).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let limits = Limits { transactions: config.max_transactions, bytes: config.max_bytes };
         let committer = Committer {

@@ -10,9 +10,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use pgoutpost::config::{Config, ConfigErrors, Sources};
+use pgoutpost::check::{self, Grade};
+use pgoutpost::config::{Config, ConfigErrors, SiteKind, Sources};
+use pgoutpost::upstream::own;
 use pgoutpost::{logging, setup};
 
 const USAGE_ERROR: u8 = 2;
@@ -90,13 +92,13 @@ async fn execute(command: &Command, config: Config) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Setup { print: false, .. } => set_up(&config).await,
-        Command::Check(_) => check(&config).await,
+        Command::Check(_) => look(&config).await,
         Command::Status(_) => site_status::show(&config).await,
     }
 }
 
 async fn set_up(config: &Config) -> Result<ExitCode> {
-    let main = pgoutpost::upstream::own::parse_url(&config.main.url)?;
+    let main = own::parse_url(&config.main.url)?;
     let done = setup::run(&main, &config.site.name, None).await?;
     for warning in done.warnings {
         say(&mut io::stderr(), &format!("warning: {warning}"));
@@ -105,8 +107,22 @@ async fn set_up(config: &Config) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn check(config: &Config) -> Result<ExitCode> {
-    anyhow::bail!("check is not built yet (site {})", config.site.name)
+async fn look(config: &Config) -> Result<ExitCode> {
+    if config.site.kind == SiteKind::Main {
+        let main = own::connect(&own::parse_url(&config.main.url)?).await;
+        main.context("main does not answer")?;
+        say(&mut io::stdout(), "ok    main answers; a site beside main needs nothing else");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (main, replica) = (own::parse_url(&config.main.url)?, own::parse_url(&config.replica.url)?);
+    let findings = check::run(&main, &replica, &config.site.name, Vec::new()).await;
+    for finding in &findings {
+        say(&mut io::stdout(), &finding.to_string());
+    }
+    Ok(match check::worst(&findings) {
+        Grade::Ok | Grade::Warn => ExitCode::SUCCESS,
+        Grade::Fail => ExitCode::FAILURE,
+    })
 }
 
 /// A reader that has gone away (`pgoutpost status | head`) is no reason to panic.

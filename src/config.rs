@@ -13,12 +13,13 @@ mod validate;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::buffer::BufferConfig;
 pub use crate::ids::IdsConfig;
+pub use crate::replay::ReplayConfig;
+pub use crate::tracker::TrackerConfig;
 pub use load::{ConfigErrors, Problem, Sources};
 pub use mask::mask;
 pub use place::Place;
@@ -100,40 +101,6 @@ pub struct MainConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicaConfig {
     pub url: String,
-}
-
-/// How the buffer is carried to main.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ReplayConfig {
-    /// The first pause after a failure; doubles with each that follows.
-    #[serde(with = "duration")]
-    pub retry_delay: Duration,
-    #[serde(with = "duration")]
-    pub retry_delay_max: Duration,
-}
-
-impl Default for ReplayConfig {
-    fn default() -> ReplayConfig {
-        ReplayConfig { retry_delay: Duration::from_millis(100), retry_delay_max: Duration::from_secs(10) }
-    }
-}
-
-/// How the replica is watched.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TrackerConfig {
-    #[serde(with = "duration")]
-    pub poll_interval: Duration,
-    /// How long one poll may take before the replica counts as away.
-    #[serde(with = "duration")]
-    pub timeout: Duration,
-}
-
-impl Default for TrackerConfig {
-    fn default() -> TrackerConfig {
-        TrackerConfig { poll_interval: Duration::from_millis(100), timeout: Duration::from_secs(5) }
-    }
 }
 
 /// Where metrics, health and the status page are served.

@@ -18,6 +18,7 @@ use crate::report::Report;
 use crate::sqlstate;
 
 mod ranges;
+pub mod source;
 #[cfg(test)]
 mod tests;
 

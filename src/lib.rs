@@ -2,6 +2,7 @@
 
 pub mod buffer;
 pub mod catalog;
+pub mod check;
 pub mod config;
 pub mod console;
 pub mod entry;
@@ -11,11 +12,14 @@ pub mod logging;
 pub mod lsn;
 pub mod metrics;
 pub mod overlay;
+pub mod replay;
 pub mod report;
 pub mod server;
+pub mod session;
 pub mod setup;
 pub mod sql;
 pub mod sqlstate;
 pub mod status;
+pub mod tracker;
 pub mod upstream;
 pub mod wire;

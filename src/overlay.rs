@@ -289,19 +289,26 @@ impl<'a> View<'a> {
 /// An entry's effects in the numbers of this catalog, and the tables it does not know (dropped since, or not
 /// replicated yet): their effects cannot be shown.
 pub fn bind(entry: &Entry, catalog: &Catalog) -> (Vec<(TableId, Change)>, Vec<TableName>) {
+    type Bound<'a> = (&'a Table, Vec<Option<AttNum>>);
+    let tables: Vec<Option<Bound<'_>>> = entry
+        .tables
+        .iter()
+        .map(|described| {
+            let table = catalog.named(&described.name)?;
+            let attnum = |name: &Arc<str>| table.column(name).map(|column| column.attnum);
+            Some((&**table, described.columns.iter().map(|column| attnum(&column.name)).collect()))
+        })
+        .collect();
     let mut changes = Vec::with_capacity(entry.effects.len());
-    let mut unknown: Vec<TableName> = Vec::new();
     for (number, effect) in entry.effects.iter().enumerate() {
-        let described = &entry.tables[effect.table()];
-        let bound = catalog.named(&described.name).map(|table| {
-            let attnums: Vec<Option<AttNum>> =
-                described.columns.iter().map(|column| table.column(&column.name).map(|c| c.attnum)).collect();
-            bind_effect(entry.seq, number, effect, table, &described.key, &attnums, &mut changes)
-        });
-        if bound.is_none() && !unknown.contains(&described.name) {
-            unknown.push(described.name.clone());
+        if let Some((table, attnums)) = &tables[effect.table()] {
+            let key = &entry.tables[effect.table()].key;
+            bind_effect(entry.seq, number, effect, table, key, attnums, &mut changes);
         }
     }
+    let known = tables.iter().map(Option::is_some);
+    let unknown = entry.tables.iter().zip(known).filter(|(_, known)| !known);
+    let unknown = unknown.map(|(described, _)| described.name.clone()).collect();
     (changes, unknown)
 }
 

@@ -4,7 +4,6 @@
 //! daemon ends too, since half a daemon would make promises that nobody keeps. Nothing acknowledged is lost by that.
 
 mod accept;
-mod leases;
 mod parts;
 mod source;
 mod start;

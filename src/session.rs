@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_postgres::Config;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -29,11 +27,12 @@ use crate::buffer::Buffer;
 use crate::catalog::CatalogHandle;
 use crate::ids::Leases;
 use crate::overlay::Overlay;
+use crate::status::{ClientGuard, Status};
 use crate::upstream::raw::Raw;
 use crate::wire::link::{Link, OUTPUT_HIGH, READ};
 
 use cancel::{Cancels, Registered};
-use failure::{End, Failure};
+use failure::End;
 use locks::{Holder, Locks};
 use relay::{Expect, Retry};
 use settings::Settings;
@@ -43,7 +42,7 @@ use transaction::Transaction;
 
 pub mod cancel;
 mod commit;
-pub mod console;
+mod console;
 mod control;
 mod exchange;
 mod extended;
@@ -107,7 +106,7 @@ pub struct Shared {
     pub locks: Locks,
     pub cancels: Cancels,
     pub statements: Statements,
-    pub console: Box<dyn console::Console>,
+    pub status: Status,
     pub limits: Limits,
     pub slots: Arc<Semaphore>,
     pub shutdown: CancellationToken,
@@ -117,6 +116,7 @@ pub struct Shared {
 #[derive(Debug, Clone)]
 struct Who {
     user: String,
+    database: String,
     /// All startup parameters for an upstream, `user` and `database` among them.
     parameters: Vec<(String, String)>,
 }
@@ -151,6 +151,13 @@ struct Session {
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The catalog's version that descriptions were made with.
     described_at: i64,
+    guard: ClientGuard,
+    /// The client has begun a pipeline and not ended it with Sync.
+    batch: bool,
+    /// How often the current simple query has been tried again.
+    tries: usize,
+    /// What main answered to a question of ours.
+    asked: Option<String>,
 }
 
 /// Whom a session waits for.

@@ -13,8 +13,10 @@ use crate::config::{Config, Place, Setting, SiteKind};
 use crate::entry::{Entry, Seq};
 
 pub use crate::buffer::{BufferStatus, Progress, Quarantined};
+pub use crate::replay::{ReplayState, ReplayStatus};
+pub use crate::tracker::TrackerStatus;
 pub use clients::{ClientGuard, ClientInfo, ClientSnapshot, ClientState, Clients, StatementKind, Totals};
-pub use snapshot::{Health, Lease, ReplayState, ReplayStatus, Snapshot, TrackerStatus};
+pub use snapshot::{Health, Lease, Snapshot};
 
 /// A future of a [`Source`]; boxed, since the source is a trait object.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;

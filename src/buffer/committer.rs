@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::log::{Log, LogError, Record};
 use super::published::{Changes, Published};
 use super::rebuild::{self, Rebuild};
-use super::{CommitError, Draft};
+use super::{CommitError, Draft, Progress};
 use crate::entry::Seq;
 
 #[cfg(test)]
@@ -319,15 +319,22 @@ async fn attempt(
 ) -> Result<(), LogError> {
     sleep(delay).await;
     let Progress { last, applied, .. } = published.progress();
-    let claim = log.claim(false, applied.min(last)).await?;
+    // What main has and we no longer hold need not be in the log; what we hold is appended again below.
+    let forgotten = Seq(published.oldest_recent().unwrap_or(last.next()).0 - 1);
+    let claim = log.claim(false, applied.min(forgotten)).await.map_err(undecided)?;
     if claim.last.0 > last.0 + records.len() as u64 {
         return Err(LogError::Conflict(Seq(last.0 + records.len() as u64 + 1)));
     }
-    mend_tail(&*log, &published, claim.last, last).await?;
-    log.append(&records).await
+    mend_tail(&*log, &published, claim.last, last).await.map_err(undecided)?;
+    let some_are_there = claim.last > last;
+    // A log cut off within the batch: what is there of it cannot be taken back, so the rest has to follow.
+    log.append(&records).await.map_err(|error| if some_are_there { undecided(error) } else { error })
 }
 
-use super::Progress;
+/// A refusal before the batch itself was tried says nothing about the batch.
+fn undecided(error: LogError) -> LogError {
+    if let LogError::Refused(why) = error { LogError::Doubtful(why) } else { error }
+}
 
 /// Appends again what the log lost and we still hold.
 async fn mend_tail(log: &dyn Log, published: &Published, mut end: Seq, last: Seq) -> Result<(), LogError> {

@@ -32,16 +32,22 @@ pub(super) struct Published {
 #[derive(Debug, Default)]
 struct State {
     overlay: Overlay,
+    tally: Tally,
+    quarantined: BTreeSet<Seq>,
+    available: bool,
+    last_error: Option<String>,
+    appended: u64,
+}
+
+/// The pending entries counted, and the newest ones kept.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
     /// Entries that are not confirmed, oldest first.
     pending: VecDeque<Pending>,
     pending_bytes: u64,
     /// The newest entries, without gaps up to the last one.
     recent: VecDeque<Record>,
     recent_bytes: u64,
-    quarantined: BTreeSet<Seq>,
-    available: bool,
-    last_error: Option<String>,
-    appended: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -92,24 +98,21 @@ impl Published {
             name_anonymous(&mut changes, seq);
             state.overlay.apply(seq, &changes);
             state.appended += 1;
-            state.note_pending(&record);
-            state.keep_recent(record);
+            state.tally.add(record);
         }
         self.overlay.store(Arc::new(state.overlay.clone()));
         drop(state);
         self.progress.send_modify(|progress| progress.last = last);
     }
 
-    /// Counts an entry that was read back from the log.
-    pub(super) fn recall(&self, record: Record) {
+    /// Replaces the overlay by one that was rebuilt from the log. `restart`: the replica's place and the pending entries
+    /// from there on, counted anew.
+    pub(super) fn replace_overlay(&self, mut overlay: Overlay, restart: Option<(Seq, Tally)>) {
         let mut state = self.state();
-        state.note_pending(&record);
-        state.keep_recent(record);
-    }
-
-    /// Replaces the overlay by one that was rebuilt from the log.
-    pub(super) fn replace_overlay(&self, mut overlay: Overlay) {
-        let mut state = self.state();
+        if let Some((confirmed, tally)) = restart {
+            state.tally = tally;
+            self.progress.send_modify(|progress| progress.confirmed = confirmed);
+        }
         overlay.trim(self.progress().confirmed);
         state.overlay = overlay;
         self.overlay.store(Arc::new(state.overlay.clone()));
@@ -127,7 +130,7 @@ impl Published {
             at = Seq(at.0 + TRIM_STEP).min(seq);
             let mut state = self.state();
             state.overlay.trim(at);
-            state.forget_pending(at);
+            state.tally.forget_pending(at);
             self.overlay.store(Arc::new(state.overlay.clone()));
         }
         self.progress.send_modify(|progress| {
@@ -135,15 +138,6 @@ impl Published {
             progress.applied = progress.applied.max(seq);
             progress.sent = progress.sent.max(seq);
         });
-    }
-
-    /// The replica went back to an older state: forget what was confirmed after it.
-    pub(super) fn unconfirm(&self, seq: Seq) {
-        let mut state = self.state();
-        state.pending.clear();
-        state.pending_bytes = 0;
-        drop(state);
-        self.progress.send_modify(|progress| progress.confirmed = seq);
     }
 
     pub(super) fn set_sent(&self, seq: Seq) {
@@ -157,20 +151,20 @@ impl Published {
     /// How many entries and bytes are pending.
     pub(super) fn pending(&self) -> (u64, u64) {
         let state = self.state();
-        (state.pending.len() as u64, state.pending_bytes)
+        (state.tally.pending.len() as u64, state.tally.pending_bytes)
     }
 
     /// The entries after `after`, if all of them are in memory.
     pub(super) fn recent_after(&self, after: Seq, limit: usize) -> Option<Vec<Record>> {
         let state = self.state();
-        let first = state.recent.front()?.seq();
+        let first = state.tally.recent.front()?.seq();
         let skip = (after.0 + 1).checked_sub(first.0)?;
-        Some(state.recent.iter().skip(usize::try_from(skip).ok()?).take(limit).cloned().collect())
+        Some(state.tally.recent.iter().skip(usize::try_from(skip).ok()?).take(limit).cloned().collect())
     }
 
     /// The oldest entry that is still in memory.
     pub(super) fn oldest_recent(&self) -> Option<Seq> {
-        self.state().recent.front().map(Record::seq)
+        self.state().tally.recent.front().map(Record::seq)
     }
 
     pub(super) fn is_quarantined(&self, seq: Seq) -> bool {
@@ -206,9 +200,9 @@ impl Published {
     pub(super) fn status(&self) -> BufferStatus {
         let state = self.state();
         BufferStatus {
-            pending: state.pending.len() as u64,
-            pending_bytes: state.pending_bytes,
-            oldest_pending: state.pending.front().map(|pending| now().saturating_sub(pending.since)),
+            pending: state.tally.pending.len() as u64,
+            pending_bytes: state.tally.pending_bytes,
+            oldest_pending: state.tally.pending.front().map(|pending| now().saturating_sub(pending.since)),
             pending_rows: state.overlay.row_count() as u64,
             quarantined: state.quarantined.len() as u64,
             available: state.available,
@@ -218,12 +212,14 @@ impl Published {
     }
 }
 
-impl State {
-    fn note_pending(&mut self, record: &Record) {
+impl Tally {
+    /// Counts the next entry as pending.
+    pub(super) fn add(&mut self, record: Record) {
         let (seconds, nanos) = record.entry.uuid.get_timestamp().map_or((0, 0), |time| time.to_unix());
         let since = if seconds == 0 { now() } else { Duration::new(seconds, nanos) };
         self.pending.push_back(Pending { seq: record.seq(), bytes: record.bytes(), since });
         self.pending_bytes += record.bytes();
+        self.keep_recent(record);
     }
 
     fn forget_pending(&mut self, upto: Seq) {

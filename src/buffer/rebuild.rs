@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::Progress;
 use super::log::{Log, LogError};
-use super::published::Published;
+use super::published::{Published, Tally};
 use crate::catalog::Catalog;
 use crate::entry::{Seq, TableName};
 use crate::overlay::{self, Overlay};
@@ -32,39 +33,34 @@ impl Rebuild {
 
 /// Rebuilds, keeps the old overlay if the log cannot be read, and says so.
 pub(super) async fn run(log: &dyn Log, published: &Published, job: Rebuild) {
-    let recount = job.confirmed.is_some();
-    if let Some(confirmed) = job.confirmed {
-        published.unconfirm(confirmed);
-    }
-    let result = from_log(log, published, &job.catalog, recount).await;
+    let result = from_log(log, published, &job.catalog, job.confirmed).await;
     if let Err(error) = &result {
         tracing::error!(%error, "the overlay could not be rebuilt");
     }
     drop(job.done.send(result));
 }
 
-/// Reads all pending entries into a new overlay. `recount`: they are not counted as pending yet.
+/// Reads all pending entries into a new overlay. `restart`: where the replica is, when what is pending has to be
+/// counted anew as well.
 pub(super) async fn from_log(
     log: &dyn Log,
     published: &Published,
     catalog: &Catalog,
-    recount: bool,
+    restart: Option<Seq>,
 ) -> Result<(), LogError> {
-    let progress = published.progress();
-    let mut overlay = Overlay::starting_at(progress.confirmed);
+    let Progress { last, confirmed, .. } = published.progress();
+    let mut at = restart.unwrap_or(confirmed);
+    let mut overlay = Overlay::starting_at(at);
+    let mut tally = Tally::default();
     let mut unknown: Vec<TableName> = Vec::new();
-    let mut at = progress.confirmed;
-    while at < progress.last {
+    while at < last {
         let window = log.read(at, WINDOW).await?;
         if window.is_empty() {
-            tracing::error!(first = %at.next(), last = %progress.last, "pending entries are missing in the log");
+            tracing::error!(first = %at.next(), %last, "pending entries are missing in the log");
             break;
         }
-        for record in window {
+        for record in window.into_iter().take_while(|record| record.seq() <= last) {
             let seq = record.seq();
-            if seq > progress.last {
-                break;
-            }
             if seq != at.next() {
                 tracing::error!(first = %at.next(), next = %seq, "pending entries are missing in the log");
             }
@@ -72,10 +68,14 @@ pub(super) async fn from_log(
             if !published.is_quarantined(seq) {
                 let (changes, missing) = overlay::bind(&record.entry, catalog);
                 overlay.apply(seq, &changes);
-                unknown.extend(missing.into_iter().filter(|name| !unknown.contains(name)).collect::<Vec<_>>());
+                for name in missing {
+                    if !unknown.contains(&name) {
+                        unknown.push(name);
+                    }
+                }
             }
-            if recount {
-                published.recall(record);
+            if restart.is_some() {
+                tally.add(record);
             }
         }
     }
@@ -83,6 +83,6 @@ pub(super) async fn from_log(
         let tables: Vec<String> = unknown.iter().map(ToString::to_string).collect();
         tracing::warn!(tables = tables.join(", "), "pending effects on tables that the replica does not have");
     }
-    published.replace_overlay(overlay);
+    published.replace_overlay(overlay, restart.map(|confirmed| (confirmed, tally)));
     Ok(())
 }

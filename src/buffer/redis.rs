@@ -188,6 +188,8 @@ impl RedisLog {
 
     async fn claim_now(&self, takeover: bool, floor: Seq) -> Result<Claim, LogError> {
         *lock(&self.writer) = None;
+        // What broke the one has likely broken the other; a broken one is noticed only by the next command.
+        *lock(&self.reader) = None;
         let mut connection = self.connect().await?;
         self.check_durable(&mut connection).await?;
         for script in [&self.scripts.append, &self.scripts.owned] {
@@ -263,8 +265,8 @@ impl Log for RedisLog {
             };
             let mut command = cmd("HMGET");
             command.arg(&self.keys.meta).arg("owner").arg("epoch").arg("last");
-            let answer: Result<(Option<String>, Option<u64>, Option<u64>), RedisError> =
-                command.query_async(&mut connection).await;
+            type Meta = (Option<String>, Option<u64>, Option<u64>);
+            let answer: Result<Meta, RedisError> = command.query_async(&mut connection).await;
             let (owner, epoch, last) = answer.map_err(|error| LogError::Doubtful(error.to_string()))?;
             if owner.as_deref() != Some(&self.owner) || epoch != Some(*lock(&self.epoch)) {
                 return Err(LogError::Doubtful("the log no longer names this process as its writer".into()));
@@ -305,11 +307,11 @@ impl Log for RedisLog {
     fn leases(&self) -> Answer<'_, BTreeMap<String, LeaseBlock>> {
         Box::pin(async move {
             let pairs = self.hash(&self.keys.leases).await?;
-            pairs
-                .into_iter()
-                .map(|(sequence, json)| Ok((from_json(&sequence, &json)?, sequence)))
-                .map(|pair| pair.map(|(block, sequence)| (sequence, block)))
-                .collect()
+            let blocks = pairs.into_iter().map(|(sequence, json)| {
+                let block = from_json(&sequence, &json)?;
+                Ok((sequence, block))
+            });
+            blocks.collect()
         })
     }
 

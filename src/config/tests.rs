@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 const GOOD: &str = r#"
@@ -209,4 +211,18 @@ fn durations_and_sizes_read_what_they_print() {
     for text in ["", "5", "s", "-5s", "5.5s", "1h30min", "99999999999999999999s", "9999999999999999999d"] {
         assert_eq!(duration::parse(text), None, "{text:?}");
     }
+}
+
+#[test]
+fn the_file_in_the_repository_states_the_defaults() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml");
+    let config = Config::load(&Sources { file: Some(file), ..Sources::default() }).unwrap();
+    let sample = |setting: &Setting| setting.key == "site.name" || setting.key.ends_with(".url");
+    let differing = |config: &Config| -> Vec<(String, String)> {
+        let kept = config.settings().into_iter().filter(|setting| !sample(setting));
+        kept.map(|setting| (setting.key, setting.value)).collect()
+    };
+    assert_eq!(differing(&config), differing(&Config::default()));
+    let said = |setting: &Setting| setting.origin != "default";
+    assert!(config.settings().iter().all(said), "it names every key");
 }

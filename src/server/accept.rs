@@ -10,10 +10,18 @@ use tokio_util::task::TaskTracker;
 
 use super::SESSIONS_STOP_MAX;
 use super::straight::Straight;
+use crate::report::Report;
+use crate::session;
+use crate::sqlstate::CANNOT_CONNECT_NOW;
+use crate::wire::error::{self, Severity};
+use crate::wire::link::{Link, Stream};
+use crate::wire::startup::{self, Opening};
 
 /// What clients get, once it is there.
 #[derive(Clone)]
 pub(super) enum Serving {
+    /// `site.type = "secondary"`
+    Buffered(Arc<session::Shared>),
     /// `site.type = "main"`
     Straight(Arc<Straight>),
 }
@@ -46,6 +54,9 @@ pub(super) async fn run(listener: TcpListener, serving: watch::Receiver<Option<S
         }
         let serving = serving.borrow().clone();
         match serving {
+            Some(Serving::Buffered(shared)) => {
+                inside.spawn(session::run(socket, shared));
+            }
             Some(Serving::Straight(straight)) => {
                 let stop = stop.clone();
                 inside.spawn(async move { straight.pass(socket, stop).await });
@@ -68,6 +79,25 @@ pub(super) async fn run(listener: TcpListener, serving: watch::Receiver<Option<S
 }
 
 /// 57P03, as a server says that is starting up.
-async fn turn_away(socket: TcpStream) {
-    drop(socket);
+async fn turn_away(socket: TcpStream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut link = Link::new(Stream::Tcp(socket));
+    loop {
+        let length = startup::length(&link.input)?.unwrap_or(usize::MAX);
+        if link.input.len() < length {
+            if link.fill().await? == 0 {
+                return Ok(());
+            }
+            continue;
+        }
+        match startup::read(&link.input.split_to(length))? {
+            Opening::Tls | Opening::Gss => link.output.extend_from_slice(b"N"),
+            Opening::Cancel(_) => return Ok(()),
+            Opening::Start { .. } | Opening::Unsupported { .. } => break,
+        }
+        link.drain().await?;
+    }
+    let report = Report::new(CANNOT_CONNECT_NOW, "pgoutpost is starting up")
+        .detail("It waits for the replica and the buffer; its log says what for.");
+    error::report(&mut link.output, Severity::Fatal, &report);
+    Ok(link.drain().await?)
 }

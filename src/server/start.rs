@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ServerError;
 use super::accept::Serving;
-use super::leases::FromMain;
 use super::parts::Parts;
 use super::source::Running;
 use crate::buffer::{Buffer, BufferError, LogError};
@@ -17,8 +17,14 @@ use crate::catalog::{Catalog, CatalogHandle};
 use crate::config::Config;
 use crate::entry::Seq;
 use crate::ids::Leases;
-use crate::status::Status;
+use crate::ids::source::MainSequences;
+use crate::session::cancel::Cancels;
+use crate::session::locks::Locks;
+use crate::session::statements::Statements;
+use crate::session::{Limits, Shared};
+use crate::status::{ReplayStatus, Status, TrackerStatus};
 use crate::upstream::own;
+use crate::{replay, tracker};
 
 /// The pause between attempts at a server that does not answer.
 const RETRY: Duration = Duration::from_secs(1);
@@ -37,11 +43,36 @@ pub(super) async fn start(
     let confirmed = insist("the replica's ledger", || ledger(&replica, &config.site.name)).await;
     let buffer = open_buffer(config, catalog.current(), confirmed, parts).await?;
     running.set_buffer(buffer.clone());
-    let leases = Leases::open(config.ids, buffer.clone(), FromMain::new(main.clone())).await?;
+    let leases = Leases::open(config.ids, buffer.clone(), MainSequences::new(main.clone())).await?;
     running.set_leases(leases.clone());
-    parts.add("catalog follower", |stop| follow(catalog.clone(), buffer.clone(), leases.clone(), stop));
-    let _ = (status, sessions);
-    Err(ServerError::PartEnded { part: "session part" })
+    parts.add("catalog follower", |stop| follow(catalog.clone(), leases.clone(), stop));
+    let (tell, watched) = watch::channel(TrackerStatus::default());
+    running.set_tracker(watched);
+    let (site, tracking) = (config.site.name.clone(), config.tracker.clone());
+    parts.add("tracker", |stop| {
+        tracker::run(buffer.clone(), replica.clone(), site, catalog.clone(), tracking, stop, tell)
+    });
+    let (tell, watched) = watch::channel(ReplayStatus::default());
+    running.set_replay(watched);
+    let (site, replaying) = (config.site.name.clone(), config.replay.clone());
+    parts.add("replay", |stop| replay::run(buffer.clone(), main.clone(), site, replaying, stop, tell));
+    let limits = Limits::default();
+    Ok(Serving::Buffered(Arc::new(Shared {
+        site: config.site.name.clone(),
+        database: status.about().database.clone(),
+        catalog,
+        buffer,
+        leases,
+        replica,
+        main,
+        locks: Locks::default(),
+        cancels: Cancels::default(),
+        statements: Statements::default(),
+        status: status.clone(),
+        limits,
+        slots: Arc::new(Semaphore::new(limits.clients)),
+        shutdown: sessions,
+    })))
 }
 
 /// Asks until there is an answer, and says what it waits for: once for each new reason.
@@ -124,15 +155,13 @@ async fn open_buffer(
     }
 }
 
-/// Tells of each new catalog: the buffer rebuilds by it, and its sequences are leased ahead.
-async fn follow(catalog: CatalogHandle, buffer: Buffer, leases: Leases, stop: CancellationToken) {
+/// Leases ahead for the sequences of each new catalog, so that they are there when main is not.
+async fn follow(catalog: CatalogHandle, leases: Leases, stop: CancellationToken) {
     let mut versions = catalog.subscribe();
     loop {
         let current = catalog.current();
-        leases.prepare(
-            current.relations.values().flat_map(|table| &table.columns).filter_map(|column| column.sequence.as_deref()),
-        );
-        buffer.use_catalog(current);
+        let columns = current.relations.values().flat_map(|table| &table.columns);
+        leases.prepare(columns.filter_map(|column| column.sequence.as_deref()));
         tokio::select! {
             () = stop.cancelled() => return,
             changed = versions.changed() => if changed.is_err() { return },

@@ -125,6 +125,10 @@ impl Session {
     /// Takes over the replica's view of the transaction.
     pub(super) fn adopt(&mut self, status: u8) {
         self.unsynced = false;
+        if self.transaction.route == super::transaction::Route::Straight {
+            // Main's word counts.
+            return;
+        }
         let phase = Phase::of_status(status);
         if phase == Phase::Idle {
             self.names.portals.clear();

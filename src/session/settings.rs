@@ -76,6 +76,15 @@ impl Settings {
         self.read_only == "on"
     }
 
+    /// Whether values are printed as the buffer keeps them.
+    pub fn canonical(&self) -> bool {
+        self.date_style.starts_with("ISO")
+            && self.interval_style == "postgres"
+            && matches!(self.time_zone.as_str(), "UTC" | "Etc/UTC" | "GMT")
+            && self.bytea_output == "hex"
+            && self.extra_float_digits.parse::<i32>().is_ok_and(|digits| digits >= 1)
+    }
+
     pub fn lock_timeout(&self) -> Option<Duration> {
         let limit_ms = self.lock_timeout_ms.parse().ok().filter(|&limit_ms| limit_ms > 0)?;
         Some(Duration::from_millis(limit_ms))

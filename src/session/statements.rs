@@ -27,12 +27,19 @@ pub struct Parsed {
     pub script: Result<Script, Unparsed>,
     /// Calls `set_config`, so the session's settings may change without a SET.
     pub sets_config: bool,
+    /// May take values of sequences, which a standby cannot.
+    pub takes_ids: bool,
 }
 
 impl Parsed {
     fn of(text: &str) -> Parsed {
-        let sets_config = text.as_bytes().windows(10).any(|part| part.eq_ignore_ascii_case(b"set_config"));
-        Parsed { script: sql::parse(text), sets_config }
+        let has = |word: &[u8]| text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+        Parsed { script: sql::parse(text), sets_config: has(b"set_config"), takes_ids: has(b"nextval") }
+    }
+
+    /// A text that we cannot read at all.
+    pub fn unreadable(why: Unparsed) -> Parsed {
+        Parsed { script: Err(why), sets_config: false, takes_ids: false }
     }
 
     /// The only statement of the text.

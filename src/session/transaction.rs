@@ -105,6 +105,16 @@ impl Transaction {
         *self = next;
     }
 
+    /// Whether there is anything to end.
+    pub fn is_touched(&self) -> bool {
+        self.phase != Phase::Idle
+            || self.route != Route::Here
+            || self.first.is_some()
+            || !self.work.is_empty()
+            || self.isolation.is_some()
+            || self.read_only.is_some()
+    }
+
     /// The overlay that a repeatable read sees throughout.
     pub fn frozen(&mut self, now: impl FnOnce() -> Arc<Overlay>) -> Arc<Overlay> {
         Arc::clone(self.first.get_or_insert_with(now))

@@ -95,7 +95,7 @@ impl Element {
 
 fn put_hex(digits: &str, out: &mut BytesMut) -> Option<()> {
     let digits = digits.as_bytes();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return None;
     }
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);

@@ -21,7 +21,13 @@ pub(super) type Row<'a> = (Cow<'a, RowId>, Cow<'a, PendingRow>);
 /// The pending rows with these keys, or all.
 pub(super) fn rows<'a>(view: View<'a>, table: &Table, keys: Option<&[RowId]>) -> Vec<Row<'a>> {
     match keys {
-        None => view.rows(table.id).map(|(id, row)| (Cow::Borrowed(id), row)).collect(),
+        None => {
+            let mut rows: Vec<_> = view.rows(table.id).map(|(id, row)| (Cow::Borrowed(id), row)).collect();
+            if table.key.is_empty() {
+                rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            }
+            rows
+        }
         Some(keys) => {
             let found = keys.iter().filter_map(|id| Some((Cow::Owned(id.clone()), view.row(table.id, id)?)));
             found.collect()

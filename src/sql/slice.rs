@@ -126,6 +126,12 @@ impl Slice {
         columns.filter(|columns| !columns.is_empty()).map(|columns| Slice { columns })
     }
 
+    /// Whether equal keys of this table have equal canonical texts, so that a key's text finds its pending row.
+    pub(super) fn key_is_text(table: &Table) -> bool {
+        let columns = super::merge::key_columns(table);
+        !columns.is_empty() && columns.into_iter().all(|column| Family::of(column).is_some())
+    }
+
     /// Rows that any of these see.
     pub(super) fn union(slices: Vec<Slice>) -> Option<Slice> {
         let mut slices = slices.into_iter();

@@ -2,7 +2,7 @@
 
 use squawk_syntax::{SyntaxKind, SyntaxNode, SyntaxToken};
 
-use SyntaxKind::{IDENT, PATH_REF, PATH_SEGMENT_REF};
+use SyntaxKind::PATH_SEGMENT_REF;
 
 /// The name an identifier token means: folded to lower case unless quoted. `None`: Unicode escapes, which we do not read.
 pub(super) fn name_of_text(text: &str) -> Option<String> {
@@ -89,14 +89,4 @@ pub(super) fn literal(text: &str) -> String {
 pub(super) fn plain_string(text: &str) -> Option<String> {
     let inner = text.strip_prefix('\'')?.strip_suffix('\'')?;
     (!inner.contains('\\') && !inner.contains("'\n")).then(|| inner.replace("''", "'"))
-}
-
-/// Whether a name is written without parts and is an ordinary identifier or keyword.
-pub(super) fn is_path(node: &SyntaxNode) -> bool {
-    matches!(node.kind(), PATH_REF | PATH_SEGMENT_REF) || node.kind() == SyntaxKind::RELATION_NAME_REF
-}
-
-/// Whether the token is a name.
-pub(super) fn is_identifier(token: &SyntaxToken) -> bool {
-    token.kind() == IDENT
 }

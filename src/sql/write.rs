@@ -70,6 +70,10 @@ enum Output {
     FailingRow,
     /// The values that another row has already, of the index in this place.
     Unique(usize),
+    /// Not NULL: the replica has a row with this key. What is pending of it is looked up when the answer is read.
+    UniqueKey(usize),
+    /// The ledger value of the evaluation's snapshot.
+    Ledger,
     /// The values without a parent row, of the foreign key in this place of `references`.
     Parent(usize, String),
     /// The values that a row of another table still refers to, by the foreign key in this place of `referenced_by`.
@@ -102,7 +106,7 @@ impl WritePlan {
         };
         writable(&target, kind)?;
         let make = |canonical| {
-            let request = build::Request { text, statement: &statement, source: &source, target: &target, names };
+            let request = build::Request { statement: &statement, source: &source, target: &target, names, gate };
             build(&request, canonical)
         };
         let canonical = make(true)?;
@@ -165,12 +169,12 @@ impl WritePlan {
     }
 
     /// Reads all rows of the evaluation, in order: each row's effect, or the first constraint that fails, just as
-    /// Postgres would have reported it.
+    /// Postgres would have reported it. `view` is the one it was rendered with, or a later one.
     ///
     /// # Errors
     /// 23xxx as Postgres words them; 0A000 for a referential action; 55000 when more ids are needed.
-    pub fn decode(&self, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
-        decode::rows(self, rows)
+    pub fn decode(&self, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
+        decode::rows(self, view, rows)
     }
 }
 

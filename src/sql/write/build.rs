@@ -19,11 +19,12 @@ pub(super) type Make = fn(&Request<'_>, bool) -> Result<Built, Report>;
 /// A statement to be rewritten.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
-    pub(super) text: &'a str,
     pub(super) statement: &'a SyntaxNode,
     pub(super) source: &'a Text<'a>,
     pub(super) target: &'a Arc<Table>,
     pub(super) names: Names<'a>,
+    /// The ledger value within the query's own snapshot, as SQL.
+    pub(super) gate: &'a str,
 }
 
 /// The rewritten statement.
@@ -102,7 +103,7 @@ impl<'a> Builder<'a> {
 
     /// Adds `WHERE`.
     pub(super) fn condition(&mut self, condition: &Template) {
-        self.condition.push(" WHERE ").append(condition);
+        self.condition.push(" WHERE (").append(condition).push(")");
     }
 
     /// Adds a lateral subselect to FROM.
@@ -240,7 +241,10 @@ impl<'a> Builder<'a> {
         }
     }
 
-    pub(super) fn finish(self) -> Built {
+    pub(super) fn finish(mut self) -> Built {
+        // In WHERE, so that a stale catalog is noticed (PO002) even when no row is found.
+        self.condition.push(if self.condition.pieces.is_empty() { " WHERE " } else { " AND " });
+        self.condition.push(self.request.gate).push(" >= 0");
         let mut template = self.with();
         template.push("SELECT ").append(&self.select).push(" FROM ").append(&self.from).append(&self.condition);
         if let Some(order) = self.row_order.filter(|order| !order.is_empty()) {

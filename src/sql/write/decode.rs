@@ -9,7 +9,8 @@ use super::super::Report;
 use super::verdict::action;
 use super::{Output, Setting, TableRef, WriteKind, WritePlan};
 use crate::catalog::{AttNum, ForeignKey, IndexItem, ReferentialAction, Table};
-use crate::entry::Value;
+use crate::entry::{Seq, Value};
+use crate::overlay::{Existence, RowId, View};
 use crate::sqlstate::{
     CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState,
     UNIQUE_VIOLATION,
@@ -53,7 +54,7 @@ struct Hidden<'a> {
     values: Vec<Value>,
 }
 
-pub(super) fn rows(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
+pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
     let mut hidden = Vec::with_capacity(rows.len());
     let mut seen: HashSet<Vec<Value>> = HashSet::new();
     let mut kept = Vec::with_capacity(rows.len());
@@ -69,7 +70,7 @@ pub(super) fn rows(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<
     enough_ids(plan, &hidden)?;
     for row in &hidden {
         row.row_rules()?;
-        row.unique()?;
+        row.unique(view)?;
     }
     for row in &hidden {
         row.foreign_keys(&hidden, &seen)?;
@@ -145,10 +146,17 @@ impl Hidden<'_> {
         Err(about(table, CHECK_VIOLATION, message, Some(name)).detail(detail))
     }
 
-    fn unique(&self) -> Result<(), Report> {
+    fn unique(&self, view: View<'_>) -> Result<(), Report> {
         let table = &*self.plan.target;
         for (output, value) in self.outputs() {
-            let (Output::Unique(place), Some(values)) = (output, value) else { continue };
+            let (place, values) = match (output, value) {
+                (Output::Unique(place), Some(values)) => (place, values.to_string()),
+                (Output::UniqueKey(place), found) if self.key_exists(view, found.is_some()) => {
+                    let values = table.key.iter().map(|key| self.new_value(*key).cloned().flatten());
+                    (place, format!("({})", values.flatten().collect::<Vec<_>>().join(", ")))
+                }
+                _ => continue,
+            };
             let Some(index) = table.unique.get(*place) else { continue };
             let items = index.items.iter().map(|item| match item {
                 IndexItem::Column(attnum) => name_of(table, *attnum),
@@ -160,6 +168,21 @@ impl Hidden<'_> {
                 .detail(format!("Key ({items})={values} already exists.")));
         }
         Ok(())
+    }
+
+    /// Whether a row with the new row's key is there: the replica's, or a pending one which the replica's snapshot
+    /// does not contain yet.
+    fn key_exists(&self, view: View<'_>, on_replica: bool) -> bool {
+        let table = &*self.plan.target;
+        let key: Option<Arc<[Arc<str>]>> =
+            table.key.iter().map(|key| self.new_value(*key).cloned().flatten()).collect();
+        let ledger = self.of(|output| *output == Output::Ledger).into_iter().flatten().next();
+        let ledger = Seq(ledger.and_then(|text| text.parse().ok()).unwrap_or(0));
+        let pending = key.and_then(|key| view.row(table.id, &RowId::Key(key)));
+        match pending.and_then(|row| row.existence) {
+            Some((existence, seq)) if seq > ledger => existence == Existence::Inserted,
+            Some(_) | None => on_replica,
+        }
     }
 
     fn foreign_keys(&self, all: &[Hidden<'_>], gone: &HashSet<Vec<Value>>) -> Result<(), Report> {

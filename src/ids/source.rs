@@ -1,0 +1,52 @@
+//! Leases from main: the site's own connection, made when it is needed.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Config};
+
+use super::LeaseSource;
+use crate::upstream::own;
+
+/// How long main may take over one lease.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Draws blocks with `pgoutpost.lease`.
+#[derive(Debug)]
+pub struct MainSequences {
+    main: Config,
+    connection: Mutex<Option<Client>>,
+}
+
+impl MainSequences {
+    /// Connects at the first lease.
+    pub fn new(main: Config) -> MainSequences {
+        MainSequences { main, connection: Mutex::new(None) }
+    }
+
+    async fn draw(&self, sequence: &str, count: u32) -> Result<Vec<i64>, own::Error> {
+        let mut connection = self.connection.lock().await;
+        // Taken out, so that a lease that was given up half-way leaves no connection with an answer under way.
+        let client = match connection.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => own::connect(&self.main).await?,
+        };
+        let count = i32::try_from(count).unwrap_or(i32::MAX);
+        let query = "SELECT pgoutpost.lease($1::text::regclass, $2)";
+        let rows = client.query_typed(query, &[(&sequence, Type::TEXT), (&count, Type::INT4)]).await?;
+        *connection = Some(client);
+        Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+    }
+}
+
+impl LeaseSource for MainSequences {
+    fn lease<'a>(&'a self, sequence: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<i64>, String>> {
+        Box::pin(async move {
+            let drawn = timeout(LIMIT, self.draw(sequence, count)).await;
+            drawn.map_err(|_| "main does not answer".to_owned())?.map_err(|error| error.to_string())
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! Carries the buffer's entries to main: in order, each exactly once, many under way at a time.
+//!
+//! Each transaction on main first advances the ledger *from* the place where it must be; so a duplicate, a gap, a second
+//! replayer and everything behind a failed transaction abort by themselves, and after any doubt the ledger says where
+//! to go on. Nothing here decides by a timer or by memory that an entry has been applied.
+//!
+//! Never runs what clients wrote: only effects, by key.
+
+mod flight;
+mod ledger;
+mod session;
+mod statements;
+mod status;
+mod steps;
+mod verdict;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_postgres::Config;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::buffer::Buffer;
+
+pub use status::{ReplayState, ReplayStatus};
+
+/// The `[replay]` section.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplayConfig {
+    /// The first pause after a failure; doubles with each that follows, except while main cannot be reached.
+    #[serde(with = "crate::config::duration")]
+    pub retry_delay: Duration,
+    #[serde(with = "crate::config::duration")]
+    pub retry_delay_max: Duration,
+}
+
+impl Default for ReplayConfig {
+    fn default() -> ReplayConfig {
+        ReplayConfig { retry_delay: Duration::from_millis(100), retry_delay_max: Duration::from_secs(10) }
+    }
+}
+
+/// How a connection's life ended.
+#[derive(Debug)]
+enum Ending {
+    Shutdown,
+    /// Main cannot be reached, or the connection broke: try again steadily, so that work goes on when the link does.
+    Away(String),
+    /// Main (or the buffer) answers and says no for now: try again, ever more slowly.
+    Refused(String),
+    /// Going on could do harm or cannot succeed until somebody acts.
+    Halted(String),
+}
+
+/// Replays until shutdown. Does not end on any error: it waits, tells, and tries again.
+pub async fn run(
+    buffer: Buffer,
+    main: Config,
+    site: String,
+    config: ReplayConfig,
+    shutdown: CancellationToken,
+    status: watch::Sender<ReplayStatus>,
+) {
+    let mut failures = 0;
+    let mut patience = session::STALL;
+    loop {
+        let before = status.borrow().applied_total;
+        status.send_modify(|status| status.state = ReplayState::Connecting);
+        let mut session = session::Session::new(&buffer, &main, &site, &status, &shutdown, &mut patience);
+        let ending = session.run().await;
+        if status.borrow().applied_total > before {
+            failures = 0;
+        }
+        let delay = match &ending {
+            Ending::Shutdown => break,
+            Ending::Away(why) => {
+                note(&status, why, ReplayState::Waiting);
+                config.retry_delay
+            }
+            Ending::Refused(why) => {
+                failures += 1;
+                warn!(error = %why, failures, "replay will try again");
+                tell(&status, why, ReplayState::Waiting);
+                backoff(&config, failures)
+            }
+            Ending::Halted(why) => {
+                error!(reason = %why, "replay is halted; it looks again from time to time");
+                tell(&status, why, ReplayState::Halted);
+                config.retry_delay_max
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = tokio::time::sleep(with_jitter(delay)) => {}
+        }
+    }
+    status.send_modify(|status| status.state = ReplayState::Stopped);
+    info!("replay stopped");
+}
+
+/// Logs a lost link once, not with every attempt.
+fn note(status: &watch::Sender<ReplayStatus>, why: &str, state: ReplayState) {
+    if status.borrow().last_error.as_deref() != Some(why) {
+        warn!(error = %why, "main cannot be reached; entries stay in the buffer");
+    }
+    status.send_modify(|status| status.link_up = false);
+    tell(status, why, state);
+}
+
+fn tell(status: &watch::Sender<ReplayStatus>, why: &str, state: ReplayState) {
+    status.send_modify(|status| {
+        status.state = state;
+        status.retries_total += 1;
+        status.last_error = Some(why.to_owned());
+    });
+}
+
+fn backoff(config: &ReplayConfig, failures: u32) -> Duration {
+    let factor = 1u32 << failures.saturating_sub(1).min(16);
+    config.retry_delay.saturating_mul(factor).min(config.retry_delay_max)
+}
+
+/// Between half and one and a half times the delay, so that sites do not knock in step.
+fn with_jitter(delay: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_u128() as u16;
+    delay.mul_f64(0.5 + f64::from(random) / f64::from(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_limit() {
+        let config = ReplayConfig { retry_delay: Duration::from_millis(100), retry_delay_max: Duration::from_secs(1) };
+        let pauses = [1, 2, 3, 4, 5, 40].map(|failures| backoff(&config, failures).as_millis());
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
+        for _ in 0..100 {
+            let delay = with_jitter(Duration::from_millis(100)).as_millis();
+            assert!((50..=150).contains(&delay), "{delay}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! One transaction on its way to main: its statements are sent at once, its answers come later.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tokio_postgres::types::{IsNull, ToSql, Type};
+use tokio_postgres::{Client, Statement};
+use uuid::Uuid;
+
+use super::steps::{Parameters, Step};
+use super::verdict::StepKind;
+use crate::entry::{Entry, Seq, Value};
+use crate::lsn::Lsn;
+use crate::setup::identifier;
+use crate::upstream::own;
+
+/// The statements every transaction has.
+pub(super) struct Frame {
+    advance: Statement,
+    place: Statement,
+}
+
+impl Frame {
+    pub(super) async fn prepare(client: &Client) -> Result<Frame, own::Error> {
+        let advance = client.prepare_typed(
+            "SELECT pgoutpost.advance($1, $2, $3, $4)",
+            &[Type::TEXT, Type::INT8, Type::INT8, Type::UUID],
+        );
+        let place = client.prepare("SELECT pg_catalog.pg_current_wal_insert_lsn()::text");
+        let (advance, place) = futures_util::future::try_join(advance, place).await?;
+        Ok(Frame { advance, place })
+    }
+}
+
+/// The answer to one statement.
+enum Answer {
+    Done,
+    Rows(u64),
+    Place(Lsn),
+}
+
+type Waiting = BoxFuture<'static, Result<Answer, own::Error>>;
+
+/// A transaction that has been sent.
+pub(super) struct Flight {
+    pub(super) entries: Vec<Arc<Entry>>,
+    pub(super) last: Seq,
+    pub(super) bytes: usize,
+    pub(super) begun: Instant,
+    waiting: Vec<(StepKind, Waiting)>,
+    /// How many answers have come.
+    answered: usize,
+    landed: Landed,
+}
+
+/// What a committed transaction did.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Landed {
+    /// Main's place in its log after the commit.
+    pub(super) place: Option<Lsn>,
+    /// Effects (by place of entry and effect) that touched another number of rows than they should have.
+    pub(super) surprises: Vec<Surprise>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Surprise {
+    pub(super) entry: usize,
+    pub(super) effect: usize,
+    pub(super) expected: u64,
+    pub(super) touched: u64,
+}
+
+/// The first step that failed. The transaction has no effect, unless the connection broke at COMMIT.
+#[derive(Debug)]
+pub(super) struct Crashed {
+    pub(super) step: StepKind,
+    pub(super) error: own::Error,
+}
+
+/// What is to be sent.
+pub(super) struct Cargo<'a> {
+    pub(super) entries: Vec<Arc<Entry>>,
+    pub(super) steps: Vec<Step>,
+    pub(super) bytes: usize,
+    pub(super) from: Seq,
+    pub(super) site: &'a str,
+    /// The role that the connection has by itself.
+    pub(super) own_role: &'a str,
+}
+
+impl Flight {
+    /// Sends a whole transaction, without waiting for anything. `find` gives the prepared statement of a text.
+    pub(super) fn start<'a>(
+        client: &Arc<Client>,
+        frame: &Frame,
+        cargo: Cargo<'_>,
+        find: impl Fn(&str) -> Option<&'a Statement>,
+    ) -> Flight {
+        let Cargo { entries, steps, bytes, from, site, own_role } = cargo;
+        let last = entries.last().map_or(from, |entry| entry.seq);
+        let uuid = entries.last().map(|entry| entry.uuid);
+        let mut flight = Flight {
+            last,
+            bytes,
+            begun: Instant::now(),
+            waiting: Vec::with_capacity(steps.len() + 4),
+            answered: 0,
+            landed: Landed::default(),
+            entries,
+        };
+        flight.send(StepKind::Begin, command(client, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned()));
+        flight.send(StepKind::Advance, advance(client, frame, site, from, last, uuid));
+        let mut role = own_role.to_owned();
+        for step in steps {
+            let wanted = &flight.entries[step.entry].role;
+            if *wanted != role {
+                role.clone_from(wanted);
+                flight.send(StepKind::Role, command(client, format!("SET LOCAL ROLE {}", identifier(&role))));
+            }
+            let kind = StepKind::Effect { entry: step.entry, effect: step.effect, rows: step.rows };
+            match find(&step.sql) {
+                Some(statement) => flight.send(kind, execute(client, statement, step.parameters)),
+                None => {
+                    let error = own::Error::Unexpected(format!("not prepared: {}", step.sql));
+                    flight.waiting.push((kind, std::future::ready(Err(error)).boxed()));
+                }
+            }
+        }
+        flight.send(StepKind::Commit, command(client, "COMMIT".to_owned()));
+        flight.send(StepKind::Place, place(client, frame));
+        flight
+    }
+
+    /// tokio-postgres puts a request on the wire when its future is polled first: so the order of these polls is the
+    /// order of the statements.
+    fn send(&mut self, kind: StepKind, mut request: Waiting) {
+        let waiting = match (&mut request).now_or_never() {
+            Some(answer) => std::future::ready(answer).boxed(),
+            None => request,
+        };
+        self.waiting.push((kind, waiting));
+    }
+
+    /// Waits for the transaction's end. May be dropped and called again. `progress` is called for each answer.
+    pub(super) async fn landing(&mut self) -> Result<Landed, Crashed> {
+        while let Some((step, request)) = self.waiting.get_mut(self.answered) {
+            let step = *step;
+            let answer = request.await;
+            self.answered += 1;
+            match (answer, step) {
+                (Err(_), StepKind::Place) | (Ok(Answer::Done), _) => {}
+                (Err(error), _) => return Err(Crashed { step, error }),
+                (Ok(Answer::Rows(touched)), StepKind::Effect { entry, effect, rows }) if touched != rows => {
+                    self.landed.surprises.push(Surprise { entry, effect, expected: rows, touched });
+                }
+                (Ok(Answer::Rows(_)), _) => {}
+                (Ok(Answer::Place(lsn)), _) => self.landed.place = Some(lsn),
+            }
+        }
+        Ok(std::mem::take(&mut self.landed))
+    }
+
+    /// How many answers have come: grows while main works on it.
+    pub(super) fn answered(&self) -> usize {
+        self.answered
+    }
+}
+
+fn command(client: &Arc<Client>, sql: String) -> Waiting {
+    let client = Arc::clone(client);
+    async move {
+        client.batch_execute(&sql).await?;
+        Ok(Answer::Done)
+    }
+    .boxed()
+}
+
+fn advance(client: &Arc<Client>, frame: &Frame, site: &str, from: Seq, to: Seq, entry: Option<Uuid>) -> Waiting {
+    let (client, statement, site) = (Arc::clone(client), frame.advance.clone(), site.to_owned());
+    async move {
+        client.execute(&statement, &[&site, &from.as_i64(), &to.as_i64(), &entry]).await?;
+        Ok(Answer::Done)
+    }
+    .boxed()
+}
+
+fn place(client: &Arc<Client>, frame: &Frame) -> Waiting {
+    let (client, statement) = (Arc::clone(client), frame.place.clone());
+    async move {
+        let row = client.query_one(&statement, &[]).await?;
+        let text: &str = row.try_get(0)?;
+        text.parse().map(Answer::Place).map_err(|_| own::Error::Unexpected(text.to_owned()))
+    }
+    .boxed()
+}
+
+fn execute(client: &Arc<Client>, statement: &Statement, parameters: Parameters) -> Waiting {
+    let (client, statement) = (Arc::clone(client), statement.clone());
+    async move {
+        let touched = match parameters {
+            Parameters::Row(values) => {
+                let values: Vec<Text> = values.into_iter().map(Text).collect();
+                client.execute_raw(&statement, values.iter()).await?
+            }
+            Parameters::Columns(columns) => {
+                let columns: Vec<Vec<Text>> =
+                    columns.into_iter().map(|column| column.into_iter().map(Text).collect()).collect();
+                client.execute_raw(&statement, columns.iter()).await?
+            }
+        };
+        Ok(Answer::Rows(touched))
+    }
+    .boxed()
+}
+
+/// A value as a `text` parameter.
+#[derive(Debug)]
+struct Text(Value);
+
+impl ToSql for Text {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+        match &self.0 {
+            Some(text) => {
+                out.put_slice(text.as_bytes());
+                Ok(IsNull::No)
+            }
+            None => Ok(IsNull::Yes),
+        }
+    }
+
+    fn accepts(wanted: &Type) -> bool {
+        *wanted == Type::TEXT
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}

@@ -1,0 +1,426 @@
+//! One connection's life: find the place, keep transactions under way, judge what comes back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::{Client, Config};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::flight::{Cargo, Crashed, Flight, Frame, Landed};
+use super::ledger::{self, Known, Ledger, NoLedger};
+use super::statements::Statements;
+use super::status::{ReplayState, ReplayStatus};
+use super::verdict::{self, StepKind, Verdict};
+use super::{Ending, steps};
+use crate::buffer::{Buffer, Quarantined};
+use crate::entry::{Effect, Entry, Seq};
+use crate::upstream::own;
+
+/// Entries of one transaction on main, at most.
+const GROUP_ENTRIES: usize = 256;
+const GROUP_BYTES: usize = 1 << 20;
+/// Transactions under way, at most: entries that come meanwhile gather into larger ones.
+const FLIGHTS: usize = 32;
+const FLIGHT_BYTES: usize = 32 << 20;
+/// The patience to begin with, and for short questions.
+pub(super) const STALL: Duration = Duration::from_secs(20);
+const STALL_MAX: Duration = Duration::from_secs(600);
+/// How often an idle connection is tried.
+const IDLE_PROBE: Duration = Duration::from_secs(5);
+/// How long shutdown waits for what is under way.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
+/// notice a dead link too, and set our locks free.
+const SETTINGS: &str = "SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC';
+SET lock_timeout = '10s'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '60s';
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+SET tcp_user_timeout = '20s'; SET client_min_messages = error";
+
+pub(super) struct Session<'a> {
+    buffer: &'a Buffer,
+    main: &'a Config,
+    site: &'a str,
+    status: &'a watch::Sender<ReplayStatus>,
+    shutdown: &'a CancellationToken,
+    /// How long main may be silent with something under way: then the link is dead although nobody said so. Doubles when
+    /// it was for nothing, since a statement may take long.
+    patience: &'a mut Duration,
+    statements: Statements,
+    flights: VecDeque<Flight>,
+    /// The last entry that has been sent on this connection, or that main has.
+    sent: Seq,
+    /// Entries up to here go one by one: a group that held them failed.
+    alone_until: Seq,
+}
+
+/// A connection ready for work.
+struct Link {
+    client: Arc<Client>,
+    frame: Frame,
+    role: String,
+}
+
+// `&mut self` also where nothing changes: the answers under way are `Send` and not `Sync`, so a task can hold a session
+// only by itself or by `&mut`.
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        buffer: &'a Buffer,
+        main: &'a Config,
+        site: &'a str,
+        status: &'a watch::Sender<ReplayStatus>,
+        shutdown: &'a CancellationToken,
+        patience: &'a mut Duration,
+    ) -> Session<'a> {
+        Session {
+            buffer,
+            main,
+            site,
+            status,
+            shutdown,
+            patience,
+            statements: Statements::default(),
+            flights: VecDeque::new(),
+            sent: Seq::ZERO,
+            alone_until: Seq::ZERO,
+        }
+    }
+
+    /// Connects and replays until something ends it.
+    pub(super) async fn run(&mut self) -> Ending {
+        let shutdown = self.shutdown;
+        let work = async {
+            match self.connect().await {
+                Ok(link) => self.pump(&link).await,
+                Err(ending) => Err(ending),
+            }
+        };
+        let overdue = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(FAREWELL + Duration::from_millis(500)).await;
+        };
+        tokio::select! {
+            ended = work => ended.err().unwrap_or(Ending::Shutdown),
+            () = overdue => Ending::Shutdown,
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Link, Ending> {
+        let client = own::connect(self.main).await.map_err(|error| ended(StepKind::Begin, error))?;
+        let limit = timeout(STALL, self.greet(&client)).await;
+        let (frame, role) = limit.map_err(|_| Ending::Away("main does not answer".to_owned()))??;
+        Ok(Link { client: Arc::new(client), frame, role })
+    }
+
+    /// Settings, identity, and the place to go on from.
+    async fn greet(&mut self, client: &Client) -> Result<(Frame, String), Ending> {
+        let failed = |error: tokio_postgres::Error| ended(StepKind::Begin, error.into());
+        client.batch_execute(SETTINGS).await.map_err(failed)?;
+        let who =
+            client.query_one("SELECT pg_catalog.pg_is_in_recovery(), session_user::text", &[]).await.map_err(failed)?;
+        let read = || Ok((who.try_get::<_, bool>(0)?, who.try_get::<_, String>(1)?));
+        let (in_recovery, role) = read().map_err(failed)?;
+        if in_recovery {
+            return Err(Ending::Refused("the server of [main] url is a standby".to_owned()));
+        }
+        self.identify(client).await;
+        self.find_place(client).await?;
+        let frame = Frame::prepare(client).await.map_err(|error| ended(StepKind::Advance, error))?;
+        self.status.send_modify(|status| status.link_up = true);
+        info!(from = %self.sent.next(), "connected to main");
+        Ok((frame, role))
+    }
+
+    /// Remembers which server main is, and reports a change.
+    async fn identify(&mut self, client: &Client) {
+        let query = "SELECT system_identifier::text,
+            pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) FROM pg_catalog.pg_control_system()";
+        // A user without the right to ask is no reason not to replay.
+        let Ok(row) = client.query_one(query, &[]).await else { return };
+        let (Ok(identifier), Ok(timeline)) = (row.try_get::<_, String>(0), row.try_get::<_, String>(1)) else { return };
+        let (identifier, timeline) = (identifier.parse().ok(), u32::from_str_radix(&timeline, 16).ok());
+        self.status.send_modify(|status| {
+            let before = (status.system_identifier, status.timeline);
+            if before.0.is_some() && before != (identifier, timeline) {
+                warn!(?before, now = ?(identifier, timeline), "main is another server or was promoted; its ledger decides");
+            }
+            (status.system_identifier, status.timeline) = (identifier, timeline);
+        });
+    }
+
+    /// Asks main's ledger where to go on.
+    async fn find_place(&mut self, client: &Client) -> Result<(), Ending> {
+        let found = ledger::read(client, self.site).await.map_err(|error| match error {
+            NoLedger::Missing(advice) => Ending::Halted(advice.to_owned()),
+            NoLedger::Failed(error) => ended(StepKind::Advance, error),
+        })?;
+        let progress = *self.buffer.progress().borrow();
+        let known = self.known(found, progress.last).await?;
+        if let Some(obstacle) = ledger::obstacle(found, known) {
+            return Err(Ending::Halted(obstacle));
+        }
+        if found.seq < progress.applied {
+            warn!(ledger = %found.seq, applied = %progress.applied, "main lost commits (failover or restore); applying them again");
+        }
+        self.flights.clear();
+        self.sent = found.seq;
+        self.buffer.set_applied(found.seq);
+        self.status.send_modify(|status| status.ledger = Some(found.seq));
+        Ok(())
+    }
+
+    async fn known(&mut self, found: Ledger, last: Seq) -> Result<Known, Ending> {
+        let before = Seq(found.seq.0.saturating_sub(1));
+        let around = self.buffer.read(before, 2).await.map_err(|error| Ending::Refused(error.to_string()))?;
+        let at = |seq: Seq| around.iter().find(|entry| entry.seq == seq);
+        let at_ledger = if found.seq == Seq::ZERO { None } else { at(found.seq).map(|entry| entry.uuid) };
+        Ok(Known { last, at_ledger, next_is_there: at(found.seq.next()).is_some() })
+    }
+
+    /// Sends and receives until shutdown (`Ok`) or until the connection is of no more use.
+    async fn pump(&mut self, link: &Link) -> Result<(), Ending> {
+        let mut progress = self.buffer.progress();
+        let mut answered = (self.sent, 0);
+        let mut last_answer = Instant::now();
+        loop {
+            progress.borrow_and_update();
+            self.fill(link).await?;
+            let shutdown = self.shutdown;
+            let Some(flight) = self.flights.front_mut() else {
+                self.status.send_modify(|status| status.state = ReplayState::Idle);
+                tokio::select! {
+                    _ = progress.changed() => {}
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(IDLE_PROBE) => self.probe(link).await?,
+                }
+                last_answer = Instant::now();
+                continue;
+            };
+            let now = (flight.last, flight.answered());
+            if now != answered {
+                (answered, last_answer) = (now, Instant::now());
+            }
+            let landing = tokio::select! {
+                landing = flight.landing() => landing,
+                _ = progress.changed() => continue,
+                () = shutdown.cancelled() => return self.farewell().await,
+                () = tokio::time::sleep_until(last_answer + *self.patience) => {
+                    if flight.answered() != answered.1 {
+                        continue;
+                    }
+                    let silent = *self.patience;
+                    *self.patience = (silent * 2).min(STALL_MAX);
+                    return Err(Ending::Away(format!("main has not answered for {} s", silent.as_secs())));
+                }
+            };
+            last_answer = Instant::now();
+            match landing {
+                Ok(landed) => self.landed(&landed),
+                Err(crashed) => self.crashed(link, crashed).await?,
+            }
+        }
+    }
+
+    /// Sends what there is, as long as there is room.
+    async fn fill(&mut self, link: &Link) -> Result<(), Ending> {
+        loop {
+            let bytes: usize = self.flights.iter().map(|flight| flight.bytes).sum();
+            if self.flights.len() >= FLIGHTS || bytes >= FLIGHT_BYTES {
+                return Ok(());
+            }
+            let limit = if self.sent < self.alone_until { 1 } else { GROUP_ENTRIES };
+            let read = self.buffer.read(self.sent, limit).await;
+            let mut entries = read.map_err(|error| Ending::Refused(error.to_string()))?;
+            let Some(first) = entries.first() else { return Ok(()) };
+            if first.seq != self.sent.next() {
+                return Err(Ending::Halted(format!("entry {} is not in the buffer any more", self.sent.next())));
+            }
+            let (mut kept, mut bytes) = (0, 0);
+            while kept < entries.len() && (kept == 0 || bytes < GROUP_BYTES) {
+                bytes += weight(&entries[kept]);
+                kept += 1;
+            }
+            entries.truncate(kept);
+            if !self.launch(link, entries, bytes).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends one transaction. `false`: it could not be prepared, and what follows from it has been done.
+    async fn launch(&mut self, link: &Link, entries: Vec<Arc<Entry>>, bytes: usize) -> Result<bool, Ending> {
+        let dead = |_| Ending::Away("main does not answer".to_owned());
+        let tables = timeout(STALL, self.statements.tables(&link.client, &entries)).await.map_err(dead)?;
+        let tables = tables.map_err(|error| ended(StepKind::Begin, error))?;
+        let mut made = Vec::new();
+        let mut role = None;
+        for (place, entry) in entries.iter().enumerate() {
+            // In quarantine: the ledger goes past it, nothing else happens.
+            if !self.buffer.is_quarantined(entry.seq) {
+                steps::add(&mut made, place, entry, tables, role == Some(&entry.role));
+                role = Some(&entry.role);
+            }
+        }
+        let (from, last) = (self.sent, entries.last().map_or(self.sent, |entry| entry.seq));
+        let prepared = timeout(STALL, self.statements.prepare(&link.client, &made)).await.map_err(dead)?;
+        if let Err(unprepared) = prepared {
+            // Those before it go first: their failure may be the reason.
+            if !self.flights.is_empty() {
+                return Ok(false);
+            }
+            let step = StepKind::Effect { entry: unprepared.entry, effect: unprepared.effect, rows: 0 };
+            self.failed(link, Crashed { step, error: unprepared.error }, &entries).await?;
+            return Ok(false);
+        }
+        self.buffer.set_sent(last);
+        let cargo = Cargo { entries, steps: made, bytes, from, site: self.site, own_role: &link.role };
+        let statements = &self.statements;
+        self.flights.push_back(Flight::start(&link.client, &link.frame, cargo, |sql| statements.get(sql)));
+        self.sent = last;
+        self.status.send_modify(|status| status.state = ReplayState::Replaying);
+        Ok(true)
+    }
+
+    fn landed(&mut self, landed: &Landed) {
+        let Some(flight) = self.flights.pop_front() else { return };
+        for surprise in &landed.surprises {
+            conflict(&flight.entries[surprise.entry], surprise.effect, surprise.expected, surprise.touched);
+        }
+        self.buffer.set_applied(flight.last);
+        *self.patience = STALL;
+        debug!(last = %flight.last, entries = flight.entries.len(), "applied");
+        self.status.send_modify(|status| {
+            status.applied(flight.entries.len() as u64, flight.begun.elapsed());
+            let missed = |surprise: &super::flight::Surprise| surprise.expected.abs_diff(surprise.touched);
+            status.conflicts_total += landed.surprises.iter().map(missed).sum::<u64>();
+            status.ledger = Some(flight.last);
+            status.main_lsn = landed.place.or(status.main_lsn);
+        });
+    }
+
+    async fn crashed(&mut self, link: &Link, crashed: Crashed) -> Result<(), Ending> {
+        let Some(flight) = self.flights.pop_front() else { return Ok(()) };
+        self.failed(link, crashed, &flight.entries).await
+    }
+
+    /// Decides what a failed transaction means. Whatever was sent after it fails by its ledger step.
+    async fn failed(&mut self, link: &Link, crashed: Crashed, entries: &[Arc<Entry>]) -> Result<(), Ending> {
+        let Crashed { step, error } = crashed;
+        let last = entries.last().map_or(self.sent, |entry| entry.seq);
+        match verdict::verdict(step, &error, entries.len() > 1) {
+            Verdict::Retry => return Err(ended(step, error)),
+            Verdict::Halt(advice) => return Err(Ending::Halted(format!("{advice} ({error})"))),
+            Verdict::ReadLedger => info!(%error, "reading main's ledger again"),
+            Verdict::RetryWithoutGroup => {
+                debug!(%error, ?step, upto = %last, "a group failed; its entries go one by one");
+                self.alone_until = self.alone_until.max(last);
+                // What we know of main's tables may be out of date.
+                self.statements.clear();
+            }
+            Verdict::Reject if self.alone_until < last => {
+                // It was alone by chance: once more, with fresh knowledge of main's tables, before it is put aside.
+                self.alone_until = last;
+                self.statements.clear();
+            }
+            Verdict::Reject => self.reject(&entries[0], step, &error).await?,
+        }
+        timeout(STALL, self.find_place(&link.client))
+            .await
+            .map_err(|_| Ending::Away("main does not answer".to_owned()))?
+    }
+
+    /// Puts an entry aside. Only then may the ledger go past it: a crash in between rejects it again.
+    async fn reject(&mut self, entry: &Arc<Entry>, step: StepKind, error: &own::Error) -> Result<(), Ending> {
+        error!(seq = %entry.seq, uuid = %entry.uuid, %error, "main rejected an entry; it is put into quarantine");
+        let quarantined =
+            Quarantined { seq: entry.seq, entry: Arc::clone(entry), error: described(step, error), waits_for: None };
+        self.buffer.quarantine(quarantined).await.map_err(|error| Ending::Refused(error.to_string()))?;
+        self.status.send_modify(|status| status.rejected_total += 1);
+        Ok(())
+    }
+
+    /// Tries an idle connection, and learns main's place.
+    async fn probe(&mut self, link: &Link) -> Result<(), Ending> {
+        let query = link.client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]);
+        let answer = timeout(STALL, query).await;
+        let row = answer.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
+        let row = row.map_err(|error| ended(StepKind::Begin, error.into()))?;
+        let place = row.try_get::<_, &str>(0).ok().and_then(|text| text.parse().ok());
+        self.status.send_modify(|status| {
+            status.main_lsn = place.or(status.main_lsn);
+            status.rate(0);
+        });
+        Ok(())
+    }
+
+    /// Waits, within bounds, for what is under way; what is not heard of, the ledger will tell next time.
+    async fn farewell(&mut self) -> Result<(), Ending> {
+        let all = async {
+            while let Some(flight) = self.flights.front_mut() {
+                match flight.landing().await {
+                    Ok(landed) => self.landed(&landed),
+                    Err(_) => return,
+                }
+            }
+        };
+        let _ = timeout(FAREWELL, all).await;
+        Ok(())
+    }
+}
+
+/// How a failure that is no entry's fault ends the session.
+fn ended(step: StepKind, error: own::Error) -> Ending {
+    match (verdict::verdict(step, &error, false), error) {
+        (Verdict::Halt(advice), error) => Ending::Halted(format!("{advice} ({error})")),
+        (_, own::Error::Connection(why)) => Ending::Away(why),
+        (_, error @ (own::Error::Server(_) | own::Error::Unexpected(_))) => Ending::Refused(error.to_string()),
+    }
+}
+
+/// About how many bytes an entry's values take.
+fn weight(entry: &Entry) -> usize {
+    let text = |value: &crate::entry::Value| value.as_ref().map_or(1, |text| text.len()) + 8;
+    let effect = |effect: &Effect| match effect {
+        Effect::Insert { row, .. } => row.iter().map(text).sum::<usize>(),
+        Effect::Update { key, set, .. } => {
+            key.iter().map(text).sum::<usize>() + set.iter().map(|(_, value)| text(value)).sum::<usize>()
+        }
+        Effect::Delete { key, .. } => key.iter().map(text).sum(),
+    };
+    200 + entry.effects.iter().map(|one| effect(one) + 50).sum::<usize>()
+}
+
+/// Main did not have the row as the client saw it, or a trigger there kept it from changing. Last write wins: told, and
+/// passed over.
+fn conflict(entry: &Entry, effect: usize, expected: u64, touched: u64) {
+    let Some(ours) = entry.effects.get(effect) else { return };
+    let table = entry.tables.get(ours.table()).map(|table| table.name.to_string());
+    let ours = serde_json::to_string(ours).unwrap_or_default();
+    warn!(
+        seq = %entry.seq, table, expected, touched, ours,
+        main = if touched == 0 { "has no such row" } else { "changed another number of rows" },
+        "conflict: an effect did not find its row on main"
+    );
+}
+
+/// A server's error, field by field, for people and for a later retry.
+fn described(step: StepKind, error: &own::Error) -> serde_json::Value {
+    let effect = match step {
+        StepKind::Effect { effect, .. } => Some(effect),
+        StepKind::Begin | StepKind::Advance | StepKind::Role | StepKind::Commit | StepKind::Place => None,
+    };
+    match error {
+        own::Error::Server(report) => serde_json::json!({
+            "code": report.code.as_str(), "message": report.message, "detail": report.detail, "hint": report.hint,
+            "schema": report.schema, "table": report.table, "column": report.column,
+            "data_type": report.data_type, "constraint": report.constraint, "effect": effect,
+        }),
+        own::Error::Connection(why) | own::Error::Unexpected(why) => {
+            serde_json::json!({ "code": "XX000", "message": why, "effect": effect })
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Turns entries into the steps of one transaction on main. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::entry::{Effect, Entry, EntryTable, TableName, Value};
+use crate::setup::identifier;
+
+/// What must be known of a table on main, beyond what entries say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MainTable {
+    /// Generated columns: main computes them.
+    pub(super) generated: Vec<String>,
+    /// Row by row then: a trigger may look at the rows before its own.
+    pub(super) has_triggers: bool,
+}
+
+/// One statement of a transaction: prepared by its text, with text parameters.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// The entry and the effect (its first, of several) it comes from, by place.
+    pub(super) entry: usize,
+    pub(super) effect: usize,
+    pub(super) rows: u64,
+    pub(super) sql: String,
+    pub(super) parameters: Parameters,
+}
+
+#[derive(Debug)]
+pub(super) enum Parameters {
+    /// One row: a text each.
+    Row(Vec<Value>),
+    /// Several rows: an array of texts for each column.
+    Columns(Vec<Vec<Value>>),
+}
+
+/// Rows of one INSERT, at most.
+const ROWS_MAX: usize = 1_000;
+
+/// The steps of one entry's effects, in their order. Inserts that follow each other in one table become one statement.
+/// `before`: the last step so far, which may take more rows.
+pub(super) fn add(
+    steps: &mut Vec<Step>,
+    place: usize,
+    entry: &Entry,
+    main: &HashMap<TableName, Arc<MainTable>>,
+    join: bool,
+) {
+    for (effect_place, effect) in entry.effects.iter().enumerate() {
+        let Some(table) = entry.tables.get(effect.table()) else { continue };
+        let main_table = main.get(&table.name).map(Arc::as_ref);
+        let first_of_entry = effect_place == 0;
+        match effect {
+            Effect::Insert { row, .. } => {
+                let kept = kept(table, main_table);
+                let may_join = (join || !first_of_entry) && main_table.is_some_and(|table| !table.has_triggers);
+                insert(steps, (place, effect_place), table, &kept, row, may_join);
+            }
+            Effect::Update { key, set, .. } => {
+                let (sql, parameters) = update(table, key, set, main_table);
+                steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
+            }
+            Effect::Delete { key, .. } => {
+                let sql = format!("DELETE FROM {} WHERE {}", relation(table), matches_key(table, 0));
+                let parameters = Parameters::Row(key.clone());
+                steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
+            }
+        }
+    }
+}
+
+/// Places of the columns that main does not compute.
+fn kept(table: &EntryTable, main: Option<&MainTable>) -> Vec<usize> {
+    let generated = |name: &str| main.is_some_and(|main| main.generated.iter().any(|generated| generated == name));
+    (0..table.columns.len()).filter(|&place| !generated(&table.columns[place].name)).collect()
+}
+
+fn insert(steps: &mut Vec<Step>, at: (usize, usize), table: &EntryTable, kept: &[usize], row: &[Value], join: bool) {
+    let value = |&place: &usize| row.get(place).cloned().flatten();
+    let several = insert_several(table, kept);
+    if join
+        && !kept.is_empty()
+        && let Some(last) = steps.last_mut()
+        && last.rows < ROWS_MAX as u64
+    {
+        // The statement before inserts into the same columns: as one row, or as several already.
+        let one = insert_one(table, kept);
+        if let Parameters::Row(values) = &mut last.parameters
+            && last.sql == one
+        {
+            last.parameters = Parameters::Columns(values.drain(..).map(|value| vec![value]).collect());
+            last.sql.clone_from(&several);
+        }
+        if let Parameters::Columns(columns) = &mut last.parameters
+            && last.sql == several
+        {
+            columns.iter_mut().zip(kept).for_each(|(column, place)| column.push(value(place)));
+            last.rows += 1;
+            return;
+        }
+    }
+    let parameters = Parameters::Row(kept.iter().map(value).collect());
+    steps.push(Step { entry: at.0, effect: at.1, rows: 1, sql: insert_one(table, kept), parameters });
+}
+
+fn insert_one(table: &EntryTable, kept: &[usize]) -> String {
+    if kept.is_empty() {
+        return format!("INSERT INTO {} DEFAULT VALUES", relation(table));
+    }
+    let values: Vec<String> = kept.iter().enumerate().map(|(n, &place)| parameter(table, place, n)).collect();
+    format!("{} VALUES ({})", insert_into(table, kept), values.join(", "))
+}
+
+fn insert_several(table: &EntryTable, kept: &[usize]) -> String {
+    let values =
+        kept.iter().enumerate().map(|(n, &place)| format!("r.c{n}::{}", bare_type(&table.columns[place].type_name)));
+    let arrays = (1..=kept.len()).map(|n| format!("${n}::text[]"));
+    let names = (0..kept.len()).map(|n| format!("c{n}"));
+    let listed = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join(", ");
+    format!(
+        "{} SELECT {} FROM unnest({}) AS r({})",
+        insert_into(table, kept),
+        listed(&mut { values }),
+        listed(&mut { arrays }),
+        listed(&mut { names }),
+    )
+}
+
+fn insert_into(table: &EntryTable, kept: &[usize]) -> String {
+    let names: Vec<String> = kept.iter().map(|&place| identifier(&table.columns[place].name)).collect();
+    format!("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE", relation(table), names.join(", "))
+}
+
+fn update(table: &EntryTable, key: &[Value], set: &[(usize, Value)], main: Option<&MainTable>) -> (String, Parameters) {
+    let kept = kept(table, main);
+    let set: Vec<&(usize, Value)> = set.iter().filter(|(place, _)| kept.contains(place)).collect();
+    let mut values: Vec<Value> = set.iter().map(|(_, value)| value.clone()).collect();
+    let where_key = matches_key(table, values.len());
+    values.extend(key.iter().cloned());
+    let assign = |(n, (place, _)): (usize, &&(usize, Value))| {
+        format!("{} = {}", identifier(&table.columns[*place].name), parameter(table, *place, n))
+    };
+    let assignments: Vec<String> = set.iter().enumerate().map(assign).collect();
+    let sql = if assignments.is_empty() {
+        // Only generated columns changed: the row must still be there.
+        format!("SELECT FROM {} WHERE {where_key}", relation(table))
+    } else {
+        format!("UPDATE {} SET {} WHERE {where_key}", relation(table), assignments.join(", "))
+    };
+    (sql, Parameters::Row(values))
+}
+
+/// The row with the key in the parameters after the first `offset`.
+fn matches_key(table: &EntryTable, offset: usize) -> String {
+    let equal = |(n, &place): (usize, &usize)| {
+        format!("{} = {}", identifier(&table.columns[place].name), parameter(table, place, offset + n))
+    };
+    table.key.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
+}
+
+fn relation(table: &EntryTable) -> String {
+    format!("{}.{}", identifier(&table.name.schema), identifier(&table.name.name))
+}
+
+/// A text parameter in the column's type, without the type's modifier: an explicit cast to `varchar(5)` would cut a
+/// longer value, the assignment to such a column refuses it.
+fn parameter(table: &EntryTable, place: usize, n: usize) -> String {
+    format!("${}::text::{}", n + 1, bare_type(&table.columns[place].type_name))
+}
+
+/// A type as `format_type` prints it, without its modifier.
+pub(super) fn bare_type(name: &str) -> String {
+    let mut bare = String::with_capacity(name.len());
+    let (mut quoted, mut depth) = (false, 0);
+    for character in name.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            '(' if !quoted => depth += 1,
+            _ => {}
+        }
+        if depth == 0 {
+            bare.push(character);
+        }
+        if character == ')' && !quoted {
+            depth -= 1;
+        }
+    }
+    let (base, array) = bare.find("[]").map_or((&*bare, ""), |at| bare.split_at(at));
+    let base = base.trim_end();
+    // Without a modifier these words mean (1).
+    let base = match base {
+        "character" => "bpchar",
+        "bit" => "\"bit\"",
+        base if base.starts_with("interval ") => "interval",
+        base => base,
+    };
+    format!("{base}{array}")
+}
+
+#[cfg(test)]
+mod tests;

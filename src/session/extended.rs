@@ -1,0 +1,324 @@
+//! The extended protocol: Parse, Bind, Describe, Execute, Close, Flush, Sync, in any pipelining.
+//!
+//! Every message is forwarded as it came unless it must not be: the replica analyses all statements, writes too, so
+//! types, descriptions and their errors are Postgres' own. What differs is *Execute* of a write, of transaction control
+//! and of what goes straight, and *Bind* of a read that must see pending rows. Messages are taken in order, and what
+//! needs answers of its own (`exchange`) waits until everything before has been answered.
+//!
+//! Effects of an implicit transaction (a pipeline outside BEGIN) are committed at its Sync, and the client's answers are
+//! kept back until then: nobody sees a command tag of what is not durable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::Session;
+use super::failure::{End, Failure};
+use super::relay::Expect;
+use super::settings::check_own;
+use super::statements::{Parsed, Portal, PortalState, Prepared};
+use super::transaction::{Phase, Route};
+use crate::report::Report;
+use crate::sql::{Class, Statement, Unparsed};
+use crate::sqlstate;
+use crate::status::StatementKind;
+use crate::wire::link::OUTPUT_HIGH;
+use crate::wire::read::{Bind, Execute, Named, Parse};
+use crate::wire::{HEADER, build};
+
+impl Session {
+    /// One message of the extended protocol.
+    pub(super) async fn extended(&mut self, kind: u8, message: BytesMut) -> Result<(), Failure> {
+        match kind {
+            b'P' => self.parse(&message),
+            b'B' => self.bind(message).await,
+            b'D' => self.describe_message(&message).await,
+            b'E' => self.execute(message).await,
+            b'C' => self.close(&message),
+            _ => {
+                self.held = false;
+                self.forward(&message);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn forward(&mut self, message: &[u8]) {
+        self.replica.link.output.extend_from_slice(message);
+    }
+
+    /// Ends a pipeline whose message has failed: the client is told, and the rest up to Sync is skipped.
+    pub(super) async fn trip(&mut self, failure: Failure) -> Result<(), End> {
+        match failure {
+            Failure::Told => return Ok(()),
+            Failure::Own(report) => {
+                match self.settle().await {
+                    Ok(()) => {}
+                    // Something before it has failed: then this one was skipped.
+                    Err(Failure::End(end)) => return Err(end),
+                    Err(_) => return Ok(()),
+                }
+                self.say(*report);
+                if self.transaction.phase == Phase::Open {
+                    self.fail_replica().await?;
+                }
+            }
+            other => self.tell(other, 0)?,
+        }
+        self.skipping = true;
+        self.failed();
+        Ok(())
+    }
+
+    /// Sync: the end of a pipeline, and of an implicit transaction.
+    pub(super) async fn client_sync(&mut self, message: &[u8]) -> Result<(), End> {
+        if !self.skipping && self.transaction.phase == Phase::Idle && !self.transaction.work.is_empty() {
+            let committed = match self.settle().await {
+                Ok(()) => self.commit().await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = committed {
+                self.tell(failure, 0)?;
+                self.failed();
+            }
+        }
+        self.skipping = false;
+        self.held = false;
+        self.batch = false;
+        self.forward(message);
+        self.expected.push_back(Expect::Sync);
+        Ok(())
+    }
+
+    fn parse(&mut self, message: &[u8]) -> Result<(), Failure> {
+        let parse = Parse::read(&message[HEADER..])?;
+        let parsed = match std::str::from_utf8(parse.sql) {
+            Ok(text) => self.shared.statements.parse(text),
+            Err(_) => Arc::new(Parsed::unreadable(Unparsed { reason: "not UTF-8".into() })),
+        };
+        let replacement = parsed.single().and_then(|statement| self.for_standby(statement));
+        let prepared = Prepared { sql: parse.sql.to_vec().into(), types: parse.types.clone(), parsed };
+        match replacement {
+            Some(sql) => build::parse(&mut self.replica.link.output, parse.name, sql.as_bytes(), &parse.types),
+            None => self.forward(message),
+        }
+        let name = parse.name.to_vec();
+        self.expected.push_back(Expect::Parse { name, prepared: Some(Arc::new(prepared)) });
+        Ok(())
+    }
+
+    /// The statement that the client has prepared under a name, the answer perhaps being on its way.
+    fn prepared(&self, name: &[u8]) -> Option<Arc<Prepared>> {
+        let underway = self.expected.iter().rev().find_map(|expect| match expect {
+            Expect::Parse { name: given, prepared } if given == name => prepared.clone(),
+            _ => None,
+        });
+        underway.or_else(|| self.names.statements.get(name).cloned())
+    }
+
+    async fn bind(&mut self, message: BytesMut) -> Result<(), Failure> {
+        let bind = Bind::read(&message[HEADER..])?;
+        let portal = bind.portal.to_vec();
+        self.names.portals.remove(&portal);
+        let Some(prepared) = self.prepared(bind.statement) else {
+            self.forward(&message);
+            self.expected.push_back(Expect::Bare);
+            return Ok(());
+        };
+        let ours = match prepared.class() {
+            _ if self.transaction.phase == Phase::Failed => matches!(prepared.class(), Some(Class::Transaction(_))),
+            Some(Class::Refused(report)) => return Err(report.clone().into()),
+            Some(Class::OwnSetting { name, value, show }) => {
+                check_own(name, value.as_deref(), *show)?;
+                true
+            }
+            Some(Class::Query { locking }) if self.transaction.route == Route::Here => {
+                self.changes_settings(prepared.parsed.sets_config);
+                if *locking || prepared.parsed.takes_ids || !self.nothing_pending() {
+                    return self.bind_read(&prepared, &message, true).await;
+                }
+                self.guard.statement(StatementKind::Untouched);
+                false
+            }
+            Some(Class::Write | Class::Straight { .. } | Class::Transaction(_) | Class::Settings { .. }) => true,
+            Some(Class::Query { .. } | Class::Replica | Class::Prepare { .. }) => {
+                self.transaction.route == Route::Straight
+            }
+            Some(Class::Execute { .. }) => {
+                self.refuse_blind("EXECUTE")?;
+                false
+            }
+            None if prepared.parsed.is_empty() => false,
+            None => {
+                self.refuse_blind("a statement that pgoutpost cannot read")?;
+                false
+            }
+        };
+        self.forward(&message);
+        self.expected.push_back(Expect::Bare);
+        if ours {
+            self.names.portals.insert(portal, Portal { statement: prepared, bind: message, state: PortalState::Ours });
+        }
+        Ok(())
+    }
+
+    /// Refuses what could look at pending rows behind our back.
+    ///
+    /// # Errors
+    /// 0A000 while anything is pending.
+    pub(super) fn refuse_blind(&mut self, what: &str) -> Result<(), Report> {
+        if self.nothing_pending() && self.transaction.route == Route::Here {
+            return Ok(());
+        }
+        let message = format!("{what} cannot be used while rows are pending");
+        Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+            .hint("Write the statement itself, or wait until the pending rows have been replicated."))
+    }
+
+    async fn describe_message(&mut self, message: &[u8]) -> Result<(), Failure> {
+        let named = Named::read(&message[HEADER..])?;
+        if !named.statement
+            && let Some(Portal { state: PortalState::Merged { description }, bind, .. }) =
+                self.names.portals.get(named.name)
+        {
+            let results = Bind::read(&bind[HEADER..])?.results;
+            let described = super::read::described(description, &results)?;
+            self.settle().await?;
+            self.client.output.extend_from_slice(&described);
+            return Ok(());
+        }
+        self.forward(message);
+        self.expected.push_back(if named.statement { Expect::Statement } else { Expect::Portal });
+        Ok(())
+    }
+
+    fn close(&mut self, message: &[u8]) -> Result<(), Failure> {
+        let named = Named::read(&message[HEADER..])?;
+        match named.statement {
+            true => drop(self.names.statements.remove(named.name)),
+            false => drop(self.names.portals.remove(named.name)),
+        }
+        self.forward(message);
+        self.expected.push_back(Expect::Bare);
+        Ok(())
+    }
+
+    async fn execute(&mut self, message: BytesMut) -> Result<(), Failure> {
+        let execute = Execute::read(&message[HEADER..])?;
+        let limit = execute.row_limit;
+        let Some(portal) = self.names.portals.remove(execute.portal) else {
+            self.forward(&message);
+            self.expected.push_back(Expect::Execute);
+            return Ok(());
+        };
+        let name = execute.portal.to_vec();
+        let Portal { statement, bind, state } = portal;
+        let state = match state {
+            PortalState::Rows { rows, tag } => {
+                self.settle().await?;
+                self.hand_out(rows, tag, limit)
+            }
+            PortalState::Merged { description } => {
+                self.execute_read(&statement, &bind, &message).await?;
+                Some(PortalState::Merged { description })
+            }
+            PortalState::Ours => self.execute_ours(&statement, &bind, &message, limit).await?,
+        };
+        if let Some(state) = state {
+            self.names.portals.insert(name, Portal { statement, bind, state });
+        }
+        Ok(())
+    }
+
+    async fn execute_ours(
+        &mut self,
+        prepared: &Prepared,
+        bind: &BytesMut,
+        message: &BytesMut,
+        limit: i32,
+    ) -> Result<Option<PortalState>, Failure> {
+        let Some(statement) = prepared.parsed.single() else { return Ok(None) };
+        if self.transaction.route == Route::Straight && !matches!(statement.class, Class::Transaction(_)) {
+            self.settle().await?;
+            self.execute_on_main(prepared, bind, limit).await?;
+            return Ok(None);
+        }
+        match &statement.class {
+            Class::Write => {
+                let (rows, tag) = self.execute_write(prepared, statement, bind).await?;
+                // Nothing may reach the client before it is durable, unless it insists.
+                self.held = self.transaction.phase == Phase::Idle;
+                Ok(self.hand_out(rows, tag, limit))
+            }
+            Class::Transaction(command) => {
+                self.settle().await?;
+                self.control(command, Some(message)).await?;
+                Ok(None)
+            }
+            Class::Straight { ddl, outside_transaction } => {
+                self.settle().await?;
+                self.straight_portal(prepared, bind, limit, *ddl, *outside_transaction).await?;
+                Ok(None)
+            }
+            Class::Settings { .. } | Class::OwnSetting { .. } => {
+                self.guard.statement(StatementKind::Settings);
+                self.changes_settings(true);
+                self.forward(message);
+                self.expected.push_back(Expect::Execute);
+                if deallocates(statement) {
+                    self.names.forget_all();
+                }
+                Ok(None)
+            }
+            Class::Query { .. } | Class::Replica | Class::Prepare { .. } | Class::Execute { .. } | Class::Refused(_) => {
+                self.forward(message);
+                self.expected.push_back(Expect::Execute);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Gives the client rows that are ready, up to a limit, and the tag when there are no more.
+    fn hand_out(&mut self, mut rows: VecDeque<BytesMut>, tag: String, limit: i32) -> Option<PortalState> {
+        let most = usize::try_from(limit).ok().filter(|&limit| limit > 0).unwrap_or(usize::MAX);
+        let mut given = 0;
+        while given < most
+            && let Some(row) = rows.pop_front()
+        {
+            self.client.output.extend_from_slice(&row);
+            given += 1;
+        }
+        if self.client.output.len() >= OUTPUT_HIGH {
+            self.held = false;
+        }
+        if rows.is_empty() && given < most {
+            build::command_complete(&mut self.client.output, &tag);
+            None
+        } else {
+            build::bare(&mut self.client.output, b's');
+            Some(PortalState::Rows { rows, tag })
+        }
+    }
+
+    /// What a standby is told instead: it refuses READ WRITE and SERIALIZABLE.
+    pub(super) fn for_standby(&self, statement: &Statement) -> Option<String> {
+        match &statement.class {
+            Class::Transaction(command) => super::control::for_standby(command),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the statement takes prepared statements away from the session (DISCARD ALL, DEALLOCATE ALL).
+pub(super) fn deallocates(statement: &Statement) -> bool {
+    match statement.class {
+        Class::Settings { discard_all } => discard_all,
+        Class::Replica => {
+            let mut words = statement.text.split_whitespace();
+            words.next().is_some_and(|word| word.eq_ignore_ascii_case("deallocate"))
+                && words.next_back().is_some_and(|word| word.eq_ignore_ascii_case("all"))
+        }
+        _ => false,
+    }
+}

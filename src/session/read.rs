@@ -1,0 +1,418 @@
+//! Reads: which overlay a statement sees, and the rewritten text that shows it.
+//!
+//! The overlay is taken *before* the statement is sent: whatever the replica's snapshot has on top of it is told apart
+//! by the ledger gate in the statement itself. A repeatable read keeps the overlay of its first statement, as the
+//! replica keeps the snapshot.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Session;
+use super::failure::{End, Failure};
+use super::relay::Expect;
+use super::serve::TRIES;
+use super::settings::{PROBE, ReadLevel, Settings};
+use super::statements::{Description, Place, Portal, PortalState, Prepared};
+use super::transaction::Phase;
+use crate::overlay::{Overlay, View};
+use crate::report::Report;
+use crate::sql::{Isolation, Parameters, Plan, Rendered, Statement};
+use crate::sqlstate::{self, SqlState};
+use crate::status::StatementKind;
+use crate::wire::build::Argument;
+use crate::wire::read::{Bind, data_row, expand, format_places, parameter_types};
+use crate::wire::{HEADER, build, error};
+
+/// The gate's own: the catalog is newer than the plan.
+const CATALOG_CHANGED: SqlState = SqlState(*b"PO002");
+
+/// The client's values in a Bind, as `sql` looks at them.
+#[derive(Debug, Default)]
+pub(super) struct Given<'a> {
+    pub types: &'a [u32],
+    pub binary: Vec<bool>,
+    pub values: Vec<Option<&'a [u8]>>,
+}
+
+impl<'a> Given<'a> {
+    pub(super) fn of(bind: &Bind<'a>, types: &'a [u32]) -> Given<'a> {
+        Given { types, binary: bind.binary(), values: bind.values.clone() }
+    }
+
+    pub(super) fn parameters(&self) -> Parameters<'_> {
+        Parameters { types: self.types, binary: &self.binary, values: &self.values }
+    }
+
+    /// The values of the rewritten statement: the client's, then ours.
+    pub(super) fn with<'b>(&'b self, rendered: &'b Rendered) -> Vec<Argument<'b>> {
+        let given = self.values.iter().zip(&self.binary);
+        let given = given.map(|(&value, &binary)| Argument { binary, value });
+        let extra = rendered.extra.iter().map(|extra| Argument { binary: true, value: Some(&extra.value[..]) });
+        given.chain(extra).collect()
+    }
+
+    pub(super) fn types_with(&self, rendered: &Rendered) -> Vec<u32> {
+        self.types.iter().copied().chain(rendered.extra.iter().map(|extra| extra.type_oid)).collect()
+    }
+}
+
+/// What the error of a rewritten statement means for trying it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// With a newer catalog.
+    Reload,
+    /// As it is.
+    Repeat,
+    No,
+}
+
+pub(super) fn again(message: &[u8]) -> Again {
+    match error::code(&message[HEADER..]) {
+        CATALOG_CHANGED => Again::Reload,
+        sqlstate::SERIALIZATION_FAILURE => Again::Repeat,
+        _ => Again::No,
+    }
+}
+
+/// A RowDescription with the formats of a Bind; NoData when there are no columns.
+pub(super) fn described(description: &Description, results: &[i16]) -> Result<BytesMut, Failure> {
+    let mut message = BytesMut::new();
+    let Some(columns) = &description.columns else {
+        build::bare(&mut message, b'n');
+        return Ok(message);
+    };
+    message.extend_from_slice(columns);
+    let places = format_places(&columns[HEADER..])?;
+    for (place, format) in places.iter().zip(expand(results, places.len())) {
+        message[HEADER + place..HEADER + place + 2].copy_from_slice(&format.to_be_bytes());
+    }
+    Ok(message)
+}
+
+impl Session {
+    /// Whether the statement, and its transaction, can see nothing of ours.
+    pub(super) fn nothing_pending(&mut self) -> bool {
+        let now = self.overlay();
+        let empty = now.is_empty() && self.transaction.work.is_empty();
+        if self.transaction.phase == Phase::Open {
+            // Kept in case the transaction is a repeatable read.
+            return self.transaction.frozen(|| now).is_empty() && empty;
+        }
+        empty
+    }
+
+    /// The overlay that the next statement sees.
+    pub(super) fn base(&mut self, settings: &Settings) -> Arc<Overlay> {
+        let now = self.overlay();
+        match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
+            Isolation::ReadCommitted => now,
+            Isolation::RepeatableRead | Isolation::Serializable => self.transaction.frozen(|| now),
+        }
+    }
+
+    /// A statement that may change settings is about to run.
+    pub(super) fn changes_settings(&mut self, changes: bool) {
+        if changes {
+            self.settings = None;
+            self.settings_changed |= self.transaction.phase != Phase::Idle || self.batch;
+            self.names.forget_descriptions();
+        }
+    }
+
+    /// The session's settings, as the replica has them.
+    pub(super) async fn settings(&mut self) -> Result<Arc<Settings>, Failure> {
+        if let Some(settings) = &self.settings {
+            return Ok(Arc::clone(settings));
+        }
+        if self.transaction.phase == Phase::Open {
+            let now = self.overlay();
+            // The question takes the snapshot of a repeatable read.
+            self.transaction.frozen(|| now);
+        }
+        let rows = self.question(PROBE).await?;
+        let text = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
+        let settings: Settings = serde_json::from_slice(&text)
+            .map_err(|error| Report::new(sqlstate::INTERNAL_ERROR, format!("unexpected settings: {error}")))?;
+        let settings = Arc::new(settings);
+        self.settings = Some(Arc::clone(&settings));
+        Ok(settings)
+    }
+
+    /// Asks the replica a question of our own; results in text.
+    pub(super) async fn question(&mut self, sql: &str) -> Result<Vec<Vec<Option<Bytes>>>, Failure> {
+        let name: &[u8] = b"pgoutpost_question";
+        let out = self.ask();
+        build::parse(out, name, sql.as_bytes(), &[]);
+        build::bind(out, name, name, &[], &[]);
+        build::execute(out, name, 0);
+        build::close_portal(out, name);
+        build::close_statement(out, name);
+        build::flush(out);
+        let (mut rows, mut closed) = (Vec::new(), 0);
+        while closed < 2 {
+            match self.reply().await? {
+                (b'D', message) => rows.push(values(message)?),
+                (b'3', _) => closed += 1,
+                _ => {}
+            }
+        }
+        Ok(rows)
+    }
+
+    /// What Postgres says of the client's statement with this name on the replica.
+    pub(super) async fn describe(&mut self, prepared: &Prepared, name: &[u8]) -> Result<Arc<Description>, Failure> {
+        let version = self.shared.catalog.current().version;
+        if std::mem::replace(&mut self.described_at, version) != version {
+            self.names.forget_descriptions();
+        }
+        if let Some(description) = self.names.description(prepared) {
+            return Ok(description);
+        }
+        let out = self.ask();
+        build::describe_statement(out, name);
+        build::flush(out);
+        let description = Arc::new(self.description().await?);
+        self.names.describe(prepared, Arc::clone(&description));
+        Ok(description)
+    }
+
+    /// Reads the answer to Describe of a statement.
+    pub(super) async fn description(&mut self) -> Result<Description, Failure> {
+        let types = self.reply_of(b't').await.map_err(as_clients)?;
+        let types = parameter_types(&types[HEADER..])?;
+        match self.reply().await? {
+            (b'T', message) => Ok(Description { types, columns: Some(message.freeze()) }),
+            _ => Ok(Description { types, columns: None }),
+        }
+    }
+
+    /// The rewritten text of a read for one execution; `None`: the client's own will do.
+    pub(super) async fn render_read(
+        &mut self,
+        statement: &Statement,
+        given: &Given<'_>,
+    ) -> Result<Option<Rendered>, Failure> {
+        let settings = self.settings().await?;
+        if settings.read() == ReadLevel::Replica {
+            return Ok(None);
+        }
+        let base = self.base(&settings);
+        let shared = Arc::clone(&self.shared);
+        let catalog = shared.catalog.current();
+        let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
+        let view = View { base: &base, own: &self.transaction.work.own };
+        let plan = match &*plan {
+            Ok(Plan::Read(plan)) => plan,
+            Ok(Plan::Write(_)) => return Ok(None),
+            Err(_) if view.is_empty() => return Ok(None),
+            Err(report) => return Err(report.clone().into()),
+        };
+        if !view.is_empty() {
+            settings.readable()?;
+        }
+        let mut ids = Vec::new();
+        for (sequence, count) in plan.sequences() {
+            let taken = shared.leases.take(sequence, count.unwrap_or(1)).await;
+            ids.push(taken.map_err(|error| error.report())?);
+        }
+        let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
+        let kind = if rendered.is_some() { StatementKind::Merged } else { StatementKind::Untouched };
+        self.guard.statement(kind);
+        Ok(rendered)
+    }
+
+    /// Makes sure that a rewritten statement is prepared on the replica; returns its name. Asks only when it is new.
+    pub(super) async fn place(&mut self, rendered: &Rendered, types: &[u32]) -> Result<String, Failure> {
+        match self.names.place(&rendered.sql, types) {
+            Place::Known(name) => Ok(name),
+            Place::New { name, evicted } => {
+                let out = self.ask();
+                if let Some(evicted) = &evicted {
+                    build::close_statement(out, evicted.as_bytes());
+                }
+                build::parse(out, name.as_bytes(), rendered.sql.as_bytes(), types);
+                build::flush(out);
+                let prepared = self.reply_of(b'1').await;
+                if prepared.is_err() {
+                    self.names.forget(&rendered.sql, types);
+                }
+                prepared.map(|_| name)
+            }
+        }
+    }
+
+    /// Bind of a read while rows are pending. `show`: the client gets the BindComplete.
+    pub(super) async fn bind_read(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        message: &BytesMut,
+        show: bool,
+    ) -> Result<(), Failure> {
+        let bind = Bind::read(&message[HEADER..])?;
+        let Some(statement) = prepared.parsed.single() else { return Ok(()) };
+        let description = self.describe(prepared, bind.statement).await?;
+        let given = Given::of(&bind, &description.types);
+        // A wrong count of values is Postgres' to complain of.
+        let rendered = match given.values.len() == description.types.len() {
+            true => self.render_read(statement, &given).await?,
+            false => None,
+        };
+        let merged = rendered.is_some();
+        match &rendered {
+            None => self.forward(message),
+            Some(rendered) => {
+                let types = given.types_with(rendered);
+                let name = self.place(rendered, &types).await?;
+                let out = &mut self.replica.link.output;
+                build::bind(out, bind.portal, name.as_bytes(), &given.with(rendered), &bind.results);
+            }
+        }
+        if show {
+            self.expected.push_back(Expect::Bare);
+        } else {
+            build::flush(self.ask());
+            self.reply_of(b'2').await?;
+        }
+        if merged {
+            let portal = Portal {
+                statement: Arc::clone(prepared),
+                bind: message.clone(),
+                state: PortalState::Merged { description },
+            };
+            self.names.portals.insert(bind.portal.to_vec(), portal);
+        }
+        Ok(())
+    }
+
+    /// Execute of a rewritten portal. Tried again when the catalog was too old and the client has seen nothing yet.
+    pub(super) async fn execute_read(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        bind: &BytesMut,
+        message: &BytesMut,
+    ) -> Result<(), Failure> {
+        for _ in 0..TRIES {
+            self.ask().extend_from_slice(message);
+            build::flush(self.ask());
+            match self.pass_rows(None).await {
+                Ok(_) => return Ok(()),
+                Err((Failure::Inner(error), false)) => {
+                    self.prepare_again(&error).await?;
+                    self.bind_read(prepared, bind, false).await?;
+                }
+                Err((failure, _)) => return Err(failure),
+            }
+        }
+        Err(changed().into())
+    }
+
+    /// Passes rows on up to the end of an Execute; `first` goes before them. An error says whether anything was passed.
+    pub(super) async fn pass_rows(&mut self, first: Option<&[u8]>) -> Result<BytesMut, (Failure, bool)> {
+        let mut first = first;
+        let mut passed = false;
+        loop {
+            let (kind, message) = self.reply().await.map_err(|failure| (failure, passed))?;
+            match kind {
+                b'1' | b'2' | b'3' | b'n' | b't' => continue,
+                _ => {}
+            }
+            if let Some(first) = first.take() {
+                self.client.output.extend_from_slice(first);
+            }
+            passed = true;
+            self.client.output.extend_from_slice(&message);
+            if matches!(kind, b'C' | b's' | b'I') {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// After a rewritten statement's error: makes the replica ready for another try, or says why there is none.
+    pub(super) async fn prepare_again(&mut self, message: &BytesMut) -> Result<(), Failure> {
+        let what = again(message);
+        match (what, self.transaction.phase) {
+            (Again::No, _) | (Again::Repeat, Phase::Open | Phase::Failed) => {
+                return Err(Failure::Inner(message.clone()));
+            }
+            (Again::Reload, Phase::Open | Phase::Failed) => {
+                self.reload().await?;
+                // The replica's transaction has failed with it, so there is nothing more to do there.
+                let mut told = BytesMut::new();
+                error::report(&mut told, error::Severity::Error, &changed());
+                return Err(Failure::Server(told));
+            }
+            (Again::Reload | Again::Repeat, Phase::Idle) => {}
+        }
+        self.sync().await?;
+        if what == Again::Reload {
+            self.reload().await?;
+        }
+        Ok(())
+    }
+
+    async fn reload(&mut self) -> Result<(), Failure> {
+        let reloaded = self.shared.catalog.reload(None).await;
+        reloaded.map(drop).map_err(|error| {
+            let message = format!("the definitions of the tables cannot be read from the replica: {error}");
+            Report::new(sqlstate::CANNOT_CONNECT_NOW, message).into()
+        })
+    }
+
+    /// A read in the simple protocol, by the unnamed statement and portal.
+    pub(super) async fn simple_read(&mut self, statement: &Statement) -> Result<(), Failure> {
+        for _ in 0..TRIES {
+            let out = self.ask();
+            build::parse(out, b"", statement.text.as_bytes(), &[]);
+            build::describe_statement(out, b"");
+            build::flush(out);
+            let description = self.description().await?;
+            let given = Given { types: &description.types, ..Given::default() };
+            let rendered = match description.types.is_empty() {
+                true => self.render_read(statement, &given).await?,
+                false => None,
+            };
+            let out = self.ask();
+            match &rendered {
+                None => build::bind(out, b"", b"", &[], &[]),
+                Some(rendered) => {
+                    build::parse(out, b"", rendered.sql.as_bytes(), &given.types_with(rendered));
+                    build::bind(out, b"", b"", &given.with(rendered), &[]);
+                }
+            }
+            build::execute(out, b"", 0);
+            build::flush(out);
+            match self.pass_rows(description.columns.as_deref()).await {
+                Ok(_) => return Ok(()),
+                Err((Failure::Inner(error), true)) => return Err(Failure::Inner(error)),
+                Err((Failure::Inner(error), false)) if rendered.is_none() && again(&error) == Again::No => {
+                    return Err(Failure::Server(error));
+                }
+                Err((Failure::Inner(error), false)) => self.prepare_again(&error).await?,
+                Err((failure, _)) => return Err(failure),
+            }
+        }
+        Err(changed().into())
+    }
+}
+
+/// An error about the client's own text.
+pub(super) fn as_clients(failure: Failure) -> Failure {
+    match failure {
+        Failure::Inner(message) => Failure::Server(message),
+        other => other,
+    }
+}
+
+/// The values of a DataRow message.
+pub(super) fn values(message: BytesMut) -> Result<Vec<Option<Bytes>>, End> {
+    let message = message.freeze();
+    let body = message.slice(HEADER..);
+    let values = data_row(&body).map_err(super::relay::broken)?;
+    Ok(values.into_iter().map(|value| value.map(|value| body.slice_ref(value))).collect())
+}
+
+pub(super) fn changed() -> Report {
+    Report::new(sqlstate::SERIALIZATION_FAILURE, "the definitions of the tables changed during the statement")
+        .hint("Run the transaction again.")
+}

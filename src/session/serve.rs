@@ -1,0 +1,183 @@
+//! A session's loop: relay answers, take the client's next message, wait.
+
+use bytes::{Buf, BytesMut};
+
+use super::failure::{End, Failure};
+use super::relay::{Expect, Retry};
+use super::{Session, Wants};
+use crate::report::Report;
+use crate::sqlstate;
+use crate::status::ClientState;
+use crate::wire::error::{self, Position, Severity};
+use crate::wire::link::OUTPUT_HIGH;
+use crate::wire::{self, MESSAGE_MAX, build};
+
+/// How many forwarded messages may be unanswered.
+const PIPELINE_MAX: usize = 4096;
+/// How often a statement is tried again after the catalog changed under it or replay cancelled it.
+pub(super) const TRIES: usize = 10;
+
+impl Session {
+    /// Serves until the session ends.
+    pub(super) async fn serve(&mut self) -> End {
+        loop {
+            if let Err(end) = self.step().await {
+                return end;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), End> {
+        self.relay()?;
+        if self.expected.is_empty()
+            && let Some(retry) = self.retry.take()
+        {
+            self.try_otherwise(retry).await?;
+        }
+        while self.may_take() {
+            let Some((kind, message)) = self.take()? else { break };
+            if self.expected.is_empty() {
+                self.registered.running.settled().await;
+                self.guard.state(ClientState::Active);
+            }
+            self.handle(kind, message).await?;
+            self.relay()?;
+        }
+        if !self.may_take() || self.in_batch() {
+            return self.pump(Wants::Both).await;
+        }
+        self.guard.state(match self.transaction.phase {
+            super::transaction::Phase::Idle => ClientState::Idle,
+            super::transaction::Phase::Open => ClientState::IdleInTransaction,
+            super::transaction::Phase::Failed => ClientState::FailedTransaction,
+        });
+        self.pump(Wants::All).await
+    }
+
+    /// Whether a statement is under way, or a pipeline not yet ended with Sync.
+    fn in_batch(&self) -> bool {
+        !self.expected.is_empty() || self.skipping || self.held || self.batch || !self.client.output.is_empty()
+    }
+
+    /// Whether there is room for another message's answer. A simple query may have to be tried again, so nothing
+    /// follows it before its end.
+    fn may_take(&self) -> bool {
+        self.expected.len() < PIPELINE_MAX
+            && self.client.output.len() < OUTPUT_HIGH
+            && self.replica.link.output.len() < OUTPUT_HIGH
+            && self.retry.is_none()
+            && !matches!(self.expected.back(), Some(Expect::Query { .. }))
+    }
+
+    /// The client's next message. One that is too long is answered with an error and skipped, not kept.
+    fn take(&mut self) -> Result<Option<(u8, BytesMut)>, End> {
+        loop {
+            if self.discarding > 0 {
+                let count = self.discarding.min(self.client.input.len());
+                self.client.input.advance(count);
+                self.discarding -= count;
+                if self.discarding > 0 {
+                    return Ok(None);
+                }
+            }
+            let Some(header) = self.client.header()? else { return Ok(None) };
+            if header.length <= MESSAGE_MAX {
+                return Ok(self.client.take()?);
+            }
+            if !matches!(header.kind, b'Q' | b'P' | b'B' | b'd' | b'F') {
+                return Err(End::Protocol(wire::Malformed::Length { kind: header.kind, length: -1 }));
+            }
+            if !self.expected.is_empty() {
+                // Answers in order: what was forwarded comes first.
+                return Ok(None);
+            }
+            self.discarding = header.length;
+            let message = format!("a message of {} bytes is too long", header.length);
+            let hint = format!("Messages of up to {} MiB are taken.", MESSAGE_MAX >> 20);
+            return Ok(Some((header.kind | 0x80, too_long(&Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).hint(hint)))));
+        }
+    }
+
+    async fn handle(&mut self, kind: u8, message: BytesMut) -> Result<(), End> {
+        match kind {
+            b'X' => Err(End::Client),
+            b'S' => self.client_sync(&message).await,
+            _ if self.skipping => Ok(()),
+            b'Q' => self.query(message).await,
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' => {
+                self.batch = true;
+                match self.extended(kind, message).await {
+                    Ok(()) => Ok(()),
+                    Err(failure) => self.trip(failure).await,
+                }
+            }
+            // COPY data for a COPY that has failed or ended.
+            b'd' | b'c' | b'f' => Ok(()),
+            b'F' => {
+                let message = "the fast-path function call is not available through pgoutpost";
+                self.say(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Use SELECT."));
+                build::ready(&mut self.client.output, self.transaction.phase.status());
+                Ok(())
+            }
+            _ if kind & 0x80 != 0 => {
+                self.client.output.extend_from_slice(&message);
+                self.failed();
+                if self.transaction.phase != super::transaction::Phase::Idle {
+                    self.fail_replica().await?;
+                }
+                match kind & 0x7f {
+                    b'P' | b'B' => self.skipping = true,
+                    _ => {
+                        self.sync().await?;
+                        build::ready(&mut self.client.output, self.transaction.phase.status());
+                    }
+                }
+                Ok(())
+            }
+            _ => {
+                let message = format!("invalid frontend message type {kind}");
+                Err(End::Fatal(Box::new(Report::new(sqlstate::PROTOCOL_VIOLATION, message))))
+            }
+        }
+    }
+
+    /// Tells the client of an error of our own.
+    pub(super) fn say(&mut self, report: Report) {
+        self.guard.error();
+        error::report(&mut self.client.output, Severity::Error, &report);
+    }
+
+    /// Tells the client why a statement failed. `before`: characters of its query string before the statement.
+    pub(super) fn tell(&mut self, failure: Failure, before: usize) -> Result<(), End> {
+        let out = &mut self.client.output;
+        match failure {
+            Failure::End(end) => return Err(end),
+            Failure::Told => {}
+            Failure::Server(message) if before == 0 => out.extend_from_slice(&message),
+            Failure::Server(message) => error::repositioned(out, &message[wire::HEADER..], Position::Shift(before)),
+            Failure::Inner(message) => error::repositioned(out, &message[wire::HEADER..], Position::Drop),
+            Failure::Own(mut report) => {
+                report.position = report.position.map(|position| position + before);
+                self.say(*report);
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_otherwise(&mut self, retry: Retry) -> Result<(), End> {
+        match retry {
+            Retry::Again(message) => {
+                // `query` plans and forwards it as if it had just come.
+                self.tries += 1;
+                self.query(message).await
+            }
+            Retry::Straight { message, error } => self.query_refused_by_replica(message, error).await,
+        }
+    }
+}
+
+fn too_long(report: &Report) -> BytesMut {
+    let mut message = BytesMut::new();
+    error::report(&mut message, Severity::Error, report);
+    message
+}

@@ -1,0 +1,243 @@
+//! The simple protocol: one statement, or several as one transaction.
+//!
+//! A single read that can see nothing pending is forwarded as it came. Everything else is run statement by statement with
+//! messages of the extended protocol, without a Sync before the end of the string: so the string is one implicit
+//! transaction on the replica too, and its effects are one entry.
+
+use bytes::BytesMut;
+
+use super::Session;
+use super::failure::{End, Failure};
+use super::relay::Expect;
+use super::extended::deallocates;
+use super::serve::TRIES;
+use super::settings::check_own;
+use super::statements::Parsed;
+use super::transaction::{Phase, Route};
+use crate::report::Report;
+use crate::sql::{Class, Statement};
+use crate::sqlstate;
+use crate::status::StatementKind;
+use crate::wire::read::query;
+use crate::wire::{HEADER, build, error};
+
+/// Queries up to this long are kept until the first byte of their answer, to be tried again. Bytes.
+const KEEP_MAX: usize = 64 << 10;
+
+impl Session {
+    /// A Query message.
+    pub(super) async fn query(&mut self, message: BytesMut) -> Result<(), End> {
+        match self.settle().await {
+            Ok(()) => {}
+            Err(Failure::End(end)) => return Err(end),
+            // A pipeline before it has failed, and the client sends no Sync: as in Postgres, it is skipped.
+            Err(_) => return Ok(()),
+        }
+        let sql = match query(&message[HEADER..]) {
+            Ok(sql) => sql,
+            Err(malformed) => return self.finish(Err(malformed.into()), 0).await,
+        };
+        let text = std::str::from_utf8(sql);
+        let parsed = text.ok().map(|text| self.shared.statements.parse(text));
+        let Some((text, parsed)) = text.ok().zip(parsed) else {
+            return self.unreadable(&message).await;
+        };
+        if parsed.script.is_err() {
+            return self.unreadable(&message).await;
+        }
+        if self.may_forward(&parsed) {
+            let idle = self.transaction.phase == Phase::Idle;
+            let again = (idle && message.len() <= KEEP_MAX && self.tries < TRIES).then(|| message.clone());
+            return self.forward_query(&message, again);
+        }
+        self.tries = 0;
+        let text = text.to_owned();
+        let (outcome, before) = self.script(&text, &parsed).await;
+        self.finish(outcome, before).await
+    }
+
+    fn forward_query(&mut self, message: &BytesMut, again: Option<BytesMut>) -> Result<(), End> {
+        if again.is_some() && self.tries == 0 {
+            self.guard.statement(StatementKind::Untouched);
+        }
+        if again.is_none() {
+            self.tries = 0;
+        }
+        self.forward(message);
+        self.expected.push_back(Expect::Query { again });
+        Ok(())
+    }
+
+    /// Whether the text can go to the replica as it is.
+    fn may_forward(&mut self, parsed: &Parsed) -> bool {
+        if parsed.is_empty() || self.transaction.phase == Phase::Failed {
+            return parsed.single().is_none_or(|statement| !matches!(statement.class, Class::Transaction(_)))
+                && (parsed.is_empty() || parsed.single().is_some());
+        }
+        let Some(statement) = parsed.single() else { return false };
+        let here = self.transaction.route == Route::Here;
+        match &statement.class {
+            Class::Query { locking } => {
+                self.changes_settings(parsed.sets_config);
+                here && !locking && !parsed.takes_ids && self.nothing_pending()
+            }
+            Class::Replica => {
+                if deallocates(statement) {
+                    self.names.forget_all();
+                }
+                here
+            }
+            Class::Prepare { .. } => here,
+            Class::Settings { .. } => {
+                self.guard.statement(StatementKind::Settings);
+                self.changes_settings(true);
+                if deallocates(statement) {
+                    self.names.forget_all();
+                }
+                here
+            }
+            Class::Transaction(_)
+            | Class::Write
+            | Class::OwnSetting { .. }
+            | Class::Execute { .. }
+            | Class::Straight { .. }
+            | Class::Refused(_) => false,
+        }
+    }
+
+    /// A text that our parser cannot read: Postgres judges it.
+    async fn unreadable(&mut self, message: &BytesMut) -> Result<(), End> {
+        if self.nothing_pending() && self.transaction.route == Route::Here {
+            self.settings = None;
+            return self.forward_query(message, None);
+        }
+        let sql = query(&message[HEADER..]).unwrap_or_default().to_vec();
+        let outcome = match self.judge(&sql).await {
+            Ok(()) => self.refuse_blind("a statement that pgoutpost cannot read").map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
+        self.finish(outcome, 0).await
+    }
+
+    /// Runs the statements of a string. The failed one's place in it is given in characters.
+    async fn script(&mut self, text: &str, parsed: &Parsed) -> (Result<(), Failure>, usize) {
+        let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        let straight = |statement: &Statement| matches!(statement.class, Class::Straight { .. });
+        let refused = statements.iter().find_map(|statement| match &statement.class {
+            Class::Refused(report) => Some(report.clone()),
+            _ => None,
+        });
+        let on_main = self.transaction.route == Route::Straight
+            && !matches!(statements, [Statement { class: Class::Transaction(_), .. }]);
+        if self.transaction.phase != Phase::Failed && (on_main || statements.iter().any(straight)) {
+            if let Some(report) = refused.filter(|_| !on_main) {
+                return (Err(report.into()), 0);
+            }
+            return (self.straight_script(text, statements).await, 0);
+        }
+        let mut from = 0;
+        for statement in statements {
+            let place = text[from..].find(&*statement.text).map_or(from, |place| from + place);
+            from = place + statement.text.len();
+            if let Err(failure) = self.statement(statement, parsed).await {
+                return (Err(failure), text[..place].chars().count());
+            }
+        }
+        (Ok(()), 0)
+    }
+
+    async fn statement(&mut self, statement: &Statement, parsed: &Parsed) -> Result<(), Failure> {
+        if self.transaction.phase == Phase::Failed && !matches!(statement.class, Class::Transaction(_)) {
+            return self.pass(&statement.text).await;
+        }
+        match &statement.class {
+            Class::Query { .. } => {
+                self.changes_settings(parsed.sets_config);
+                self.simple_read(statement).await
+            }
+            Class::Write => self.simple_write(statement).await,
+            Class::Transaction(command) => self.control(command, None).await,
+            Class::OwnSetting { name, value, show } => {
+                check_own(name, value.as_deref(), *show)?;
+                self.changes_settings(!show);
+                self.pass(&statement.text).await
+            }
+            Class::Settings { .. } | Class::Replica | Class::Prepare { .. } => {
+                self.changes_settings(matches!(statement.class, Class::Settings { .. }));
+                if deallocates(statement) {
+                    self.names.forget_all();
+                }
+                self.pass(&statement.text).await
+            }
+            Class::Execute { .. } => {
+                self.refuse_blind("EXECUTE")?;
+                self.pass(&statement.text).await
+            }
+            Class::Refused(report) => {
+                self.judge(statement.text.as_bytes()).await?;
+                Err(report.clone().into())
+            }
+            Class::Straight { .. } => {
+                Err(Report::new(sqlstate::INTERNAL_ERROR, "a straight statement came the wrong way").into())
+            }
+        }
+    }
+
+    /// Runs a statement on the replica as it is, its answer shown.
+    pub(super) async fn pass(&mut self, text: &str) -> Result<(), Failure> {
+        let out = self.ask();
+        build::parse(out, b"", text.as_bytes(), &[]);
+        build::bind(out, b"", b"", &[], &[]);
+        build::describe_portal(out, b"");
+        build::execute(out, b"", 0);
+        build::flush(out);
+        match self.pass_rows(None).await {
+            Ok(_) => Ok(()),
+            Err((failure, _)) => Err(super::read::as_clients(failure)),
+        }
+    }
+
+    /// Ends a query string: commits its implicit transaction or tells why not, then ReadyForQuery.
+    pub(super) async fn finish(&mut self, outcome: Result<(), Failure>, before: usize) -> Result<(), End> {
+        let implicit = self.transaction.phase == Phase::Idle && !self.transaction.work.is_empty();
+        let outcome = match outcome {
+            Ok(()) if implicit => self.commit().await,
+            outcome => outcome,
+        };
+        if let Err(failure) = outcome {
+            let own = matches!(failure, Failure::Own(_));
+            self.tell(failure, before)?;
+            if own && self.transaction.phase == Phase::Open && self.transaction.route == Route::Here {
+                self.fail_replica().await?;
+            }
+            self.failed();
+        }
+        self.sync().await?;
+        if self.transaction.phase == Phase::Idle {
+            self.end_transaction(false);
+        }
+        build::ready(&mut self.client.output, self.transaction.phase.status());
+        Ok(())
+    }
+
+    /// The replica said that a query writes: it may be a function that does, so main may run it.
+    pub(super) async fn query_refused_by_replica(&mut self, message: BytesMut, refusal: BytesMut) -> Result<(), End> {
+        let sql = query(&message[HEADER..]).ok().and_then(|sql| std::str::from_utf8(sql).ok()).map(str::to_owned);
+        let outcome = match sql {
+            Some(sql) => self.straight_text(&sql, true).await,
+            None => Err(Failure::Server(refusal.clone())),
+        };
+        let outcome = outcome.map_err(|failure| match failure {
+            Failure::Own(mut report) => {
+                let said = error::text(&refusal[HEADER..]);
+                report.detail = Some(match report.detail.take() {
+                    Some(detail) => format!("The replica: {said}. {detail}"),
+                    None => format!("The replica: {said}."),
+                });
+                Failure::Own(report)
+            }
+            other => other,
+        });
+        self.finish(outcome, 0).await
+    }
+}

@@ -1,0 +1,386 @@
+//! What cannot be buffered: straight to main, as the client's role and with its settings.
+//!
+//! Main must be reachable and have everything of the buffer, or it is an error that says so. A transaction is straight
+//! from its first straight statement on, provided it has written nothing here: BEGIN and its savepoints are repeated on
+//! main, and all later statements, reads too, go there. When it has committed, the session waits (bounded) until the
+//! replica has it, and reads the catalog again, before the client hears of the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::cancel::Target;
+use super::control::plain;
+use super::failure::Failure;
+use super::settings::Settings;
+use super::statements::Prepared;
+use super::transaction::{Phase, Route};
+use super::{Session, Waited, Wants};
+use crate::report::Report;
+use crate::sql::{Class, Statement, TransactionCommand};
+use crate::sqlstate;
+use crate::status::StatementKind;
+use crate::upstream::raw::{self, ConnectError, Raw};
+use crate::wire::build::Argument;
+use crate::wire::link::OUTPUT_HIGH;
+use crate::wire::read::Bind;
+use crate::wire::{HEADER, build, error};
+
+/// How often the replica is asked whether it has replayed a straight commit.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The session's connection to main.
+pub(super) struct Main {
+    pub(super) raw: Raw,
+    /// The settings it has been given.
+    settings: Option<Arc<Settings>>,
+}
+
+/// How an exchange with main is shown to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Show {
+    /// Everything but ReadyForQuery.
+    Answers,
+    /// Errors too are kept away.
+    Nothing,
+}
+
+impl Session {
+    /// A query string with straight statements, or within a straight transaction.
+    pub(super) async fn straight_script(&mut self, text: &str, statements: &[Statement]) -> Result<(), Failure> {
+        let ddl = |statement: &Statement| !matches!(statement.class, Class::Straight { ddl: false, .. } | Class::Query { .. });
+        self.straight_text(text, statements.iter().any(ddl)).await
+    }
+
+    /// Runs a whole query string on main.
+    pub(super) async fn straight_text(&mut self, text: &str, ddl: bool) -> Result<(), Failure> {
+        let before = self.transaction.phase;
+        self.enter_main().await?;
+        let Some(main) = &mut self.main else { return Err(lost().into()) };
+        build::query(&mut main.raw.link.output, text.as_bytes());
+        let outcome = self.converse(Show::Answers).await;
+        let phase = match &outcome {
+            Ok((status, _)) => Phase::of_status(*status),
+            Err(_) => before,
+        };
+        self.follow(before, phase).await?;
+        let (_, failed) = outcome?;
+        if phase == Phase::Idle && !failed {
+            self.settle_on_replica(ddl).await?;
+        }
+        if failed { Err(Failure::Told) } else { Ok(()) }
+    }
+
+    /// Takes over where main's transaction stands, and lets the replica's follow.
+    async fn follow(&mut self, before: Phase, now: Phase) -> Result<(), Failure> {
+        match (before, now) {
+            (Phase::Idle, Phase::Open | Phase::Failed) => {
+                self.hidden("BEGIN").await?;
+                self.transaction.begin(None, None);
+                self.transaction.route = Route::Straight;
+                self.transaction.phase = now;
+            }
+            (Phase::Open | Phase::Failed, Phase::Idle) => {
+                self.transaction.route = Route::Here;
+                self.hidden("ROLLBACK").await?;
+                self.transaction.phase = Phase::Idle;
+                self.end_transaction(false);
+            }
+            (_, now) => self.transaction.phase = now,
+        }
+        Ok(())
+    }
+
+    /// Transaction control within a straight transaction.
+    pub(super) async fn control_straight(&mut self, command: &TransactionCommand) -> Result<(), Failure> {
+        self.straight_text(&plain(command), true).await.inspect_err(|_| self.skipping = self.batch)
+    }
+
+    /// Execute of a straight statement's portal.
+    pub(super) async fn straight_portal(
+        &mut self,
+        prepared: &Prepared,
+        bind: &BytesMut,
+        limit: i32,
+        ddl: bool,
+        outside_transaction: bool,
+    ) -> Result<(), Failure> {
+        if outside_transaction && self.transaction.phase == Phase::Open {
+            let message = "this statement cannot run inside a transaction block";
+            return Err(Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, message).into());
+        }
+        self.execute_on_main(prepared, bind, limit).await?;
+        if self.transaction.phase == Phase::Idle {
+            self.settle_on_replica(ddl).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a client's statement with its values on main, by the unnamed statement and portal there.
+    pub(super) async fn execute_on_main(
+        &mut self,
+        prepared: &Prepared,
+        bind: &BytesMut,
+        limit: i32,
+    ) -> Result<(), Failure> {
+        self.enter_main().await?;
+        let bind = Bind::read(&bind[HEADER..])?;
+        let Some(main) = &mut self.main else { return Err(lost().into()) };
+        let out = &mut main.raw.link.output;
+        let arguments = bind.values.iter().zip(bind.binary());
+        let arguments: Vec<_> = arguments.map(|(&value, binary)| Argument { binary, value }).collect();
+        build::parse(out, b"", &prepared.sql, &prepared.types);
+        build::bind(out, b"", b"", &arguments, &bind.results);
+        build::execute(out, b"", limit.max(0));
+        build::sync(out);
+        let (status, failed) = self.converse(Show::Answers).await?;
+        if self.transaction.phase != Phase::Idle {
+            self.transaction.phase = Phase::of_status(status);
+        }
+        if failed {
+            self.skipping = true;
+            return Err(Failure::Told);
+        }
+        Ok(())
+    }
+
+    /// Makes main ready for a statement: connected, with the session's settings, in the session's transaction.
+    async fn enter_main(&mut self) -> Result<(), Failure> {
+        self.guard.statement(StatementKind::Straight);
+        if self.transaction.route == Route::Straight {
+            return if self.main.is_some() { Ok(()) } else { Err(lost().into()) };
+        }
+        if !self.transaction.work.is_empty() {
+            let message = "this statement cannot be buffered, and its transaction has buffered writes already";
+            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                .hint("Commit first, and run it in a transaction of its own.")
+                .into());
+        }
+        let settings = self.settings().await?;
+        self.connect_main().await?;
+        self.drained().await?;
+        let same = |main: &Main| main.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &settings));
+        if !self.main.as_ref().is_some_and(same) {
+            self.ask_main(&carry_over(&settings, &self.who.user)).await?;
+            if let Some(main) = &mut self.main {
+                main.settings = Some(settings);
+            }
+        }
+        if self.transaction.phase == Phase::Open {
+            let begin = TransactionCommand::Begin {
+                isolation: self.transaction.isolation,
+                read_only: self.transaction.read_only,
+            };
+            let mut sql = plain(&begin);
+            for savepoint in &self.transaction.savepoints {
+                sql.push_str("; ");
+                sql.push_str(&plain(&TransactionCommand::Savepoint(savepoint.name.clone())));
+            }
+            self.ask_main(&sql).await?;
+            self.transaction.route = Route::Straight;
+        }
+        Ok(())
+    }
+
+    async fn connect_main(&mut self) -> Result<(), Failure> {
+        if self.main.as_ref().is_some_and(|main| !main.raw.link.ended) {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let parameters = self.who.parameters.clone();
+        let limit = shared.limits.connect_main;
+        match self.wait(raw::connect(&shared.main, &parameters, limit)).await? {
+            Waited::Done(Ok(raw)) => {
+                self.main = Some(Main { raw, settings: None });
+                Ok(())
+            }
+            Waited::Done(Err(error)) => Err(unreachable(&error).into()),
+            Waited::Cancelled => Err(canceled().into()),
+        }
+    }
+
+    /// Waits until main has everything of the buffer.
+    async fn drained(&mut self) -> Result<(), Failure> {
+        let mut progress = self.shared.buffer.progress();
+        let last = progress.borrow_and_update().last;
+        let limit = self.shared.limits.straight;
+        let drained = async move { progress.wait_for(|progress| progress.applied >= last).await.is_ok() };
+        match self.wait(timeout(limit, drained)).await? {
+            Waited::Done(Ok(true)) => Ok(()),
+            Waited::Done(Ok(false) | Err(_)) => {
+                let message = "this statement cannot be buffered, and main does not have all buffered transactions yet";
+                Err(Report::new(sqlstate::CANNOT_CONNECT_NOW, message)
+                    .hint("Try again when the buffer has drained (SHOW LAG in the console).")
+                    .into())
+            }
+            Waited::Cancelled => Err(canceled().into()),
+        }
+    }
+
+    /// A question of our own to main; its answer is not shown. Returns the first value.
+    async fn ask_main(&mut self, sql: &str) -> Result<Option<String>, Failure> {
+        let Some(main) = &mut self.main else { return Err(lost().into()) };
+        build::query(&mut main.raw.link.output, sql.as_bytes());
+        self.asked = None;
+        match self.converse(Show::Nothing).await? {
+            (_, false) => Ok(self.asked.take()),
+            (_, true) => {
+                let why = self.asked.take().unwrap_or_default();
+                let message = format!("main refused what has to go before the statement: {why}");
+                Err(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into())
+            }
+        }
+    }
+
+    /// Relays an exchange with main up to ReadyForQuery; returns its status and whether there was an error. COPY data of
+    /// the client goes to main meanwhile.
+    async fn converse(&mut self, show: Show) -> Result<(u8, bool), Failure> {
+        if let Some(main) = &self.main {
+            let target = main.raw.key.map(|key| Target { address: main.raw.address.clone(), key });
+            self.registered.running.set(target);
+        }
+        let outcome = self.converse_inner(show).await;
+        self.registered.running.settled().await;
+        self.aim_at_replica();
+        outcome
+    }
+
+    async fn converse_inner(&mut self, show: Show) -> Result<(u8, bool), Failure> {
+        let (mut failed, mut copying) = (false, false);
+        loop {
+            let Some(main) = &mut self.main else { return Err(lost().into()) };
+            let taken = main.raw.link.take().ok().flatten();
+            let Some((kind, message)) = taken else {
+                if main.raw.link.ended {
+                    self.main = None;
+                    return Err(lost().into());
+                }
+                if copying {
+                    copying = self.copy_to_main()?;
+                }
+                self.pump(Wants::Main).await?;
+                continue;
+            };
+            match kind {
+                b'Z' => return Ok((message.last().copied().unwrap_or(b'I'), failed)),
+                b'S' | b'1' | b'2' | b'3' => continue,
+                b'E' => {
+                    failed = true;
+                    copying = false;
+                    if error::is_fatal(&message[HEADER..]) {
+                        self.main = None;
+                        return Err(lost().detail(error::text(&message[HEADER..])).into());
+                    }
+                    if show == Show::Nothing {
+                        self.asked = Some(error::text(&message[HEADER..]));
+                    }
+                }
+                b'D' if show == Show::Nothing => {
+                    let row = super::read::values(message.clone())?;
+                    let value = row.first().cloned().flatten();
+                    self.asked = value.map(|value| String::from_utf8_lossy(&value).into_owned());
+                }
+                b'G' => copying = true,
+                _ => {}
+            }
+            if show == Show::Answers {
+                self.client.output.extend_from_slice(&message);
+                if self.client.output.len() >= OUTPUT_HIGH {
+                    self.pump(Wants::Main).await?;
+                }
+            }
+        }
+    }
+
+    /// Hands the client's COPY data on; false: it has ended.
+    fn copy_to_main(&mut self) -> Result<bool, Failure> {
+        while let Some(main) = &mut self.main
+            && main.raw.link.output.len() < OUTPUT_HIGH
+            && let Some((kind, message)) = self.client.take().map_err(super::failure::End::Protocol)?
+        {
+            match kind {
+                b'd' => main.raw.link.output.extend_from_slice(&message),
+                b'c' | b'f' => {
+                    main.raw.link.output.extend_from_slice(&message);
+                    return Ok(false);
+                }
+                b'X' => return Err(super::failure::End::Client.into()),
+                // Flush and Sync during COPY are ignored, as in Postgres.
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until the replica has what main has committed, then reads the catalog again. Past the bound the client is
+    /// not kept waiting: its statement is done.
+    async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
+        let Some(lsn) = self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await? else { return Ok(()) };
+        if lsn.parse::<crate::lsn::Lsn>().is_err() {
+            return Ok(());
+        }
+        let sql = format!("SELECT pg_catalog.pg_last_wal_replay_lsn() >= '{lsn}'::pg_catalog.pg_lsn");
+        let until = Instant::now() + self.shared.limits.straight;
+        loop {
+            let rows = self.question(&sql).await?;
+            let value = rows.first().and_then(|row| row.first().cloned().flatten());
+            if value.as_deref() == Some(b"t") {
+                break;
+            }
+            if Instant::now() >= until {
+                let message = "the statement is done on main, but the replica does not have it yet";
+                let report = Report::new(sqlstate::SqlState(*b"01000"), message);
+                error::report(&mut self.client.output, error::Severity::Warning, &report);
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        if ddl {
+            self.names.forget_descriptions();
+            if let Err(error) = self.shared.catalog.reload(None).await {
+                warn!(%error, "the catalog could not be read after DDL");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn carry_over(settings: &Settings, user: &str) -> String {
+    let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let mut sql = String::from("SELECT ");
+    for (place, (name, value)) in settings.to_carry_over().iter().enumerate() {
+        let comma = if place > 0 { ", " } else { "" };
+        sql.push_str(&format!("{comma}pg_catalog.set_config('{name}', {}, false)", literal(value)));
+    }
+    if settings.role == user {
+        sql.push_str("; RESET ROLE");
+    } else {
+        sql.push_str(&format!("; SET ROLE \"{}\"", settings.role.replace('"', "\"\"")));
+    }
+    sql
+}
+
+fn canceled() -> Report {
+    Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
+}
+
+fn lost() -> Report {
+    Report::new(sqlstate::TRANSACTION_RESOLUTION_UNKNOWN, "the connection to main was lost during the statement")
+        .hint("Look on main whether it was done before doing it again.")
+}
+
+fn unreachable(error: &ConnectError) -> Report {
+    let message = "this statement cannot be buffered, and main cannot be reached";
+    let report = Report::new(sqlstate::CANNOT_CONNECT_NOW, message).detail(error.to_string());
+    match error {
+        ConnectError::Unreachable(_) | ConnectError::Timeout(_) | ConnectError::Protocol(_) => {
+            report.hint("Try again when the link is up. INSERT, UPDATE and DELETE are buffered meanwhile.")
+        }
+        ConnectError::Refused(_) | ConnectError::NoPassword { .. } | ConnectError::Method(_) => {
+            report.hint("Let main's pg_hba.conf accept this role from the daemon's address.")
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Writes: evaluated by the replica, locked, and collected as effects.
+//!
+//! Evaluation sees an overlay taken before it. When its rows are locked, somebody may have changed them since that overlay
+//! (a [`Taken::Stale`] lock): READ COMMITTED evaluates again, keeping the locks, so that it comes to an end;
+//! REPEATABLE READ fails with 40001, as in Postgres.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::failure::Failure;
+use super::locks::Taken;
+use super::read::{Given, as_clients, values};
+use super::serve::TRIES;
+use super::statements::{Description, Prepared};
+use super::{Session, Waited};
+use crate::entry::Seq;
+use crate::overlay::View;
+use crate::report::Report;
+use crate::sql::{Decoded, Isolation, Plan, Rendered, Statement, WriteKind, WritePlan};
+use crate::sqlstate;
+use crate::status::StatementKind;
+use crate::wire::read::{Bind, expand, format_places};
+use crate::wire::{HEADER, build};
+
+/// What a write gives the client: RETURNING rows as messages, and the tag.
+pub(super) type Written = (VecDeque<BytesMut>, String);
+
+/// How the evaluation is put to the replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// A statement prepared once and used again.
+    Name,
+    /// The unnamed one, for texts that never come again.
+    Unnamed,
+}
+
+impl Session {
+    /// Execute of a write's portal.
+    pub(super) async fn execute_write(
+        &mut self,
+        prepared: &Prepared,
+        statement: &Statement,
+        bind: &BytesMut,
+    ) -> Result<Written, Failure> {
+        let bind = Bind::read(&bind[HEADER..])?;
+        let description = self.describe(prepared, bind.statement).await?;
+        let given = Given::of(&bind, &description.types);
+        self.write(statement, &given, returning(&description, &bind.results)?, By::Name).await
+    }
+
+    /// A write in the simple protocol. The client's own text is parsed first, so its errors are Postgres' own.
+    pub(super) async fn simple_write(&mut self, statement: &Statement) -> Result<(), Failure> {
+        let out = self.ask();
+        build::parse(out, b"", statement.text.as_bytes(), &[]);
+        build::describe_statement(out, b"");
+        build::flush(out);
+        let description = self.description().await?;
+        let given = Given { types: &description.types, ..Given::default() };
+        if !given.types.is_empty() {
+            let message = "there is no parameter $1";
+            return Err(Report::new(sqlstate::SqlState(*b"42P02"), message).into());
+        }
+        let (rows, tag) = self.write(statement, &given, returning(&description, &[])?, By::Unnamed).await?;
+        let out = &mut self.client.output;
+        if let Some(columns) = &description.columns {
+            out.extend_from_slice(columns);
+        }
+        rows.iter().for_each(|row| out.extend_from_slice(row));
+        build::command_complete(out, &tag);
+        Ok(())
+    }
+
+    async fn write(
+        &mut self,
+        statement: &Statement,
+        given: &Given<'_>,
+        formats: Vec<i16>,
+        by: By,
+    ) -> Result<Written, Failure> {
+        self.guard.statement(StatementKind::Write);
+        let settings = self.settings().await?;
+        settings.readable()?;
+        let shared = Arc::clone(&self.shared);
+        let mut tries = 0;
+        loop {
+            let base = self.base(&settings);
+            let catalog = shared.catalog.current();
+            let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
+            let plan = match &*plan {
+                Ok(Plan::Write(plan)) => plan,
+                Ok(Plan::Read(_)) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a write").into()),
+                Err(report) => return Err(report.clone().into()),
+            };
+            if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+                let message = format!("cannot execute {} in a read-only transaction", verb(plan.kind));
+                return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
+            }
+            let canonical = settings.canonical();
+            let rows = match self.evaluate(plan, (&base, canonical), given, &formats, by).await {
+                Ok(rows) => rows,
+                Err(Failure::Inner(error)) if tries < TRIES => {
+                    tries += 1;
+                    self.prepare_again(&error).await?;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let decoded = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
+            if self.lock(&decoded, base.last(), &settings).await? == Taken::Stale {
+                match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
+                    Isolation::ReadCommitted => continue,
+                    Isolation::RepeatableRead | Isolation::Serializable => {
+                        let message = "could not serialize access due to concurrent update";
+                        return Err(Report::new(sqlstate::SERIALIZATION_FAILURE, message).into());
+                    }
+                }
+            }
+            return self.collect(plan, statement, decoded);
+        }
+    }
+
+    /// Runs the evaluation. Where the count of values from a sequence is not known before, it is run twice.
+    async fn evaluate(
+        &mut self,
+        plan: &WritePlan,
+        (base, canonical): (&crate::overlay::Overlay, bool),
+        given: &Given<'_>,
+        formats: &[i16],
+        by: By,
+    ) -> Result<Vec<Vec<Option<Bytes>>>, Failure> {
+        let mut ids = Vec::new();
+        for (sequence, count) in plan.sequences() {
+            ids.push(self.take_ids(sequence, count.unwrap_or(0)).await?);
+        }
+        let wanted = plan.formats(formats);
+        loop {
+            let view = View { base, own: &self.transaction.work.own };
+            let rendered = plan.render(view, given.parameters(), &ids, canonical)?;
+            let rows = self.run_evaluation(&rendered, given, &wanted, by).await?;
+            let mut short = false;
+            for (place, (sequence, count)) in plan.sequences().iter().enumerate() {
+                let missing = rows.len().saturating_sub(ids[place].len());
+                if count.is_none() && missing > 0 {
+                    ids[place].extend(self.take_ids(sequence, missing).await?);
+                    short = true;
+                }
+            }
+            if !short {
+                return Ok(rows);
+            }
+        }
+    }
+
+    async fn take_ids(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.shared.leases.take(sequence, count).await.map_err(|error| error.report().into())
+    }
+
+    async fn run_evaluation(
+        &mut self,
+        rendered: &Rendered,
+        given: &Given<'_>,
+        formats: &[i16],
+        by: By,
+    ) -> Result<Vec<Vec<Option<Bytes>>>, Failure> {
+        let types = given.types_with(rendered);
+        let arguments = given.with(rendered);
+        match by {
+            By::Name => {
+                let name = self.place(rendered, &types).await?;
+                let out = self.ask();
+                build::bind(out, b"pgoutpost", name.as_bytes(), &arguments, formats);
+                build::execute(out, b"pgoutpost", 0);
+                build::close_portal(out, b"pgoutpost");
+            }
+            By::Unnamed => {
+                let out = self.ask();
+                build::parse(out, b"", rendered.sql.as_bytes(), &types);
+                build::bind(out, b"", b"", &arguments, formats);
+                build::execute(out, b"", 0);
+                build::close_portal(out, b"");
+            }
+        }
+        build::flush(self.ask());
+        let limit = self.shared.limits.evaluation;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        loop {
+            match self.reply().await? {
+                (b'D', message) => {
+                    bytes += message.len();
+                    // What is too much is still read to its end, so that the connection stays usable.
+                    if bytes <= limit {
+                        rows.push(values(message)?);
+                    }
+                }
+                (b'3', _) if bytes > limit => {
+                    let message = format!("a statement may not write more than {} MiB of rows", limit >> 20);
+                    let report = Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message);
+                    return Err(report.hint("Write fewer rows at a time.").into());
+                }
+                (b'3', _) => return Ok(rows),
+                _ => {}
+            }
+        }
+    }
+
+    /// Locks what the rows take or free; the client may leave or cancel while it waits.
+    async fn lock(
+        &mut self,
+        decoded: &[Decoded],
+        seen: Seq,
+        settings: &super::settings::Settings,
+    ) -> Result<Taken, Failure> {
+        let hashes: Vec<u64> = decoded.iter().flat_map(|row| row.locks.iter().copied()).collect();
+        if hashes.is_empty() {
+            return Ok(Taken::Fresh);
+        }
+        let fresh = self.shared.locks.holder();
+        let mut holder = std::mem::replace(&mut self.locks, fresh);
+        let waited = self.wait(holder.take(&hashes, seen, settings.lock_timeout())).await;
+        self.locks = holder;
+        match waited? {
+            Waited::Done(taken) => taken.map_err(|error| error.report().into()),
+            Waited::Cancelled => {
+                let message = "canceling statement due to user request";
+                Err(Report::new(sqlstate::QUERY_CANCELED, message).into())
+            }
+        }
+    }
+
+    fn collect(&mut self, plan: &WritePlan, statement: &Statement, decoded: Vec<Decoded>) -> Result<Written, Failure> {
+        let count = decoded.len();
+        let tag = match plan.kind {
+            WriteKind::Insert => format!("INSERT 0 {count}"),
+            WriteKind::Update | WriteKind::Delete => format!("{} {count}", verb(plan.kind)),
+        };
+        let mut rows = VecDeque::new();
+        if count > 0 {
+            self.transaction.work.statements.push(statement.text.to_string());
+        }
+        for row in decoded {
+            if plan.returning {
+                let mut message = BytesMut::new();
+                build::data_row(&mut message, row.returning.iter().map(Option::as_deref));
+                rows.push_back(message);
+            }
+            self.transaction.work.add(&plan.target, row.outcome)?;
+        }
+        Ok((rows, tag))
+    }
+
+    /// Asks Postgres whether a text is right, without running it.
+    pub(super) async fn judge(&mut self, sql: &[u8]) -> Result<(), Failure> {
+        let out = self.ask();
+        build::parse(out, b"", sql, &[]);
+        build::flush(out);
+        self.reply_of(b'1').await.map(drop).map_err(as_clients)
+    }
+}
+
+fn verb(kind: WriteKind) -> &'static str {
+    match kind {
+        WriteKind::Insert => "INSERT",
+        WriteKind::Update => "UPDATE",
+        WriteKind::Delete => "DELETE",
+    }
+}
+
+/// One format for each RETURNING column.
+fn returning(description: &Description, results: &[i16]) -> Result<Vec<i16>, Failure> {
+    let columns = match &description.columns {
+        Some(columns) => format_places(&columns[HEADER..])?.len(),
+        None => 0,
+    };
+    Ok(expand(results, columns))
+}

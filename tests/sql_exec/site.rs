@@ -1,0 +1,190 @@
+//! A site without daemon: a database whose tables are in the state of some ledger value, and an overlay.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pgoutpost::catalog::{self, Catalog, TableId};
+use pgoutpost::entry::Seq;
+use pgoutpost::overlay::{Change, Overlay, RowId, View};
+use pgoutpost::report::Report;
+use pgoutpost::sql::{self, Class, Decoded, Outcome, Parameters, Plan};
+
+use crate::cluster;
+use crate::wire::{Parameter, Row, Wire};
+
+pub struct Site {
+    pub wire: Wire,
+    pub catalog: Arc<Catalog>,
+    pub overlay: Overlay,
+    pub own: Overlay,
+    pub search_path: Vec<Arc<str>>,
+    /// The text that was sent last.
+    pub sent: String,
+    ids: i64,
+}
+
+/// What a client sees: rows in text, or SQLSTATE, message and detail.
+pub type Answer = Result<Vec<Vec<String>>, (String, String, String)>;
+
+impl Site {
+    pub fn new(label: &str, schema: &str) -> Site {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (port, name, catalog) = runtime.block_on(async {
+            let database = cluster::Database::set_up(label).await;
+            database.main().await.batch_execute(schema).await.unwrap();
+            let catalog = catalog::load::load(&database.main().await).await.unwrap();
+            (cluster::cluster().main, database.name, catalog)
+        });
+        let search_path = vec!["pg_catalog".into(), "public".into()];
+        Site {
+            wire: Wire::connect(port, &name),
+            catalog: Arc::new(catalog),
+            overlay: Overlay::default(),
+            own: Overlay::default(),
+            search_path,
+            sent: String::new(),
+            ids: 1000,
+        }
+    }
+
+    pub fn table(&self, name: &str) -> TableId {
+        let table = self.catalog.resolve(None, name, &self.search_path);
+        table.unwrap_or_else(|| panic!("no table {name}")).id
+    }
+
+    /// Folds one entry into the overlay.
+    pub fn entry(&mut self, changes: &[(TableId, Change)]) {
+        self.overlay.apply(self.overlay.last().next(), changes);
+    }
+
+    /// What a client of the daemon would be answered: writes land in the overlay.
+    pub fn client(&mut self, sql: &str, parameters: &[&str]) -> Answer {
+        match self.try_client(sql, parameters) {
+            Ok(rows) => Ok(rows.into_iter().map(text_row).collect()),
+            Err(report) => Err((report.code.to_string(), report.message, report.detail.unwrap_or_default())),
+        }
+    }
+
+    /// The same statement on the bare server.
+    pub fn bare(&mut self, sql: &str, parameters: &[&str]) -> Answer {
+        let parameters = text_parameters(&[], parameters);
+        match self.wire.run(sql, &parameters) {
+            Ok(rows) => Ok(rows.into_iter().map(text_row).collect()),
+            Err(failure) => Err(answer(&failure)),
+        }
+    }
+
+    fn try_client(&mut self, sql: &str, parameters: &[&str]) -> Result<Vec<Row>, Report> {
+        let script = sql::parse(sql).unwrap_or_else(|error| panic!("{error:?} in {sql}"));
+        let [statement] = script.statements.as_slice() else { panic!("one statement: {sql}") };
+        if let Class::Refused(report) = &statement.class {
+            return Err(report.clone());
+        }
+        let (types, columns) = self.wire.describe(sql, &[]).map_err(|failure| to_report(&failure))?;
+        let plan = sql::plan(statement, &self.catalog, &self.search_path, "s")?;
+        let values: Vec<Option<&[u8]>> = parameters.iter().map(|text| Some(text.as_bytes())).collect();
+        let binary = vec![false; values.len()];
+        let bound = Parameters { types: &types, binary: &binary, values: &values };
+        let view = View { base: &self.overlay, own: &self.own };
+        match plan {
+            Plan::Read(read) => {
+                let rendered = read.render(view, bound)?;
+                let (text, extra) = rendered.map_or_else(|| (sql.to_owned(), Vec::new()), |r| (r.sql, r.extra));
+                self.send(&text, &types, parameters, &extra)
+            }
+            Plan::Write(write) => {
+                let wanted: Vec<usize> = write.sequences().iter().map(|(_, count)| count.unwrap_or(50)).collect();
+                let ids: Vec<Vec<i64>> = wanted.into_iter().map(|count| self.take(count)).collect();
+                let view = View { base: &self.overlay, own: &self.own };
+                let rendered = write.render(view, bound, &ids, true)?;
+                let rows = self.send(&rendered.sql, &types, parameters, &rendered.extra)?;
+                let rows: Vec<Vec<Option<Bytes>>> =
+                    rows.into_iter().map(|row| row.into_iter().map(|value| value.map(Bytes::from)).collect()).collect();
+                let view = View { base: &self.overlay, own: &self.own };
+                let decoded = write.decode(view, &rows)?;
+                let table = &write.target;
+                let seq = self.overlay.last().next();
+                let changes: Vec<_> = decoded.iter().enumerate().flat_map(|(n, d)| changes(table, seq, n, d)).collect();
+                self.overlay.apply(seq, &changes);
+                let returning = decoded.into_iter().map(|row| {
+                    row.returning.into_iter().map(|value| value.map(|value| value.to_vec())).collect::<Row>()
+                });
+                let returning: Vec<Row> = returning.collect();
+                for row in &returning {
+                    assert_eq!(row.len(), if write.returning { columns } else { 0 }, "columns of RETURNING");
+                }
+                Ok(if write.returning { returning } else { Vec::new() })
+            }
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Vec<i64> {
+        let first = self.ids;
+        self.ids += count as i64;
+        (first..self.ids).collect()
+    }
+
+    fn send(
+        &mut self,
+        text: &str,
+        types: &[u32],
+        parameters: &[&str],
+        extra: &[sql::ExtraParameter],
+    ) -> Result<Vec<Row>, Report> {
+        self.sent = text.to_owned();
+        let mut all = text_parameters(types, parameters);
+        all.extend(extra.iter().map(|p| Parameter { oid: p.type_oid, binary: true, value: Some(p.value.to_vec()) }));
+        self.wire.script("BEGIN READ ONLY");
+        let result = self.wire.run(text, &all);
+        self.wire.script("ROLLBACK");
+        result.map_err(|failure| {
+            if failure[&'C'].starts_with("42") {
+                eprintln!("{failure:?} in {text}");
+            }
+            to_report(&failure)
+        })
+    }
+}
+
+fn changes(table: &catalog::Table, seq: Seq, number: usize, decoded: &Decoded) -> Vec<(TableId, Change)> {
+    let key = |values: &[Option<Arc<str>>]| RowId::Key(values.iter().map(|value| value.clone().unwrap()).collect());
+    let whole = |row: &[Option<Arc<str>>]| {
+        let id = match table.key.as_slice() {
+            [] => RowId::Anonymous(seq, number as u32),
+            columns => key(&columns.iter().map(|c| row[table.position(*c).unwrap()].clone()).collect::<Vec<_>>()),
+        };
+        let values = table.columns.iter().map(|column| column.attnum).zip(row.iter().cloned()).collect();
+        Change::Insert { row: id, values }
+    };
+    let changes = match &decoded.outcome {
+        Outcome::Insert { row } => vec![whole(row)],
+        Outcome::Update { key: old, row: Some(row), .. } => vec![Change::Delete { row: key(old) }, whole(row)],
+        Outcome::Update { key: old, set, .. } => vec![Change::Update { row: key(old), set: set.clone() }],
+        Outcome::Delete { key: old, .. } => vec![Change::Delete { row: key(old) }],
+    };
+    changes.into_iter().map(|change| (table.id, change)).collect()
+}
+
+fn text_parameters(types: &[u32], parameters: &[&str]) -> Vec<Parameter> {
+    let of = |(place, text): (usize, &&str)| Parameter {
+        oid: types.get(place).copied().unwrap_or(0),
+        binary: false,
+        value: Some(text.as_bytes().to_vec()),
+    };
+    parameters.iter().enumerate().map(of).collect()
+}
+
+fn text_row(row: Row) -> Vec<String> {
+    row.into_iter().map(|value| value.map_or("NULL".into(), |bytes| String::from_utf8(bytes).unwrap())).collect()
+}
+
+fn answer(failure: &crate::wire::Failure) -> (String, String, String) {
+    (failure[&'C'].clone(), failure[&'M'].clone(), failure.get(&'D').cloned().unwrap_or_default())
+}
+
+fn to_report(failure: &crate::wire::Failure) -> Report {
+    let (code, message, detail) = answer(failure);
+    let mut report = Report::new(pgoutpost::sqlstate::SqlState::parse(&code), message);
+    report.detail = (!detail.is_empty()).then_some(detail);
+    report
+}

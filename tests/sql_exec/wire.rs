@@ -1,0 +1,165 @@
+//! A minimal blocking client: extended protocol, any parameter formats, results in text, errors field by field.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+pub type Row = Vec<Option<Vec<u8>>>;
+pub type Failure = HashMap<char, String>;
+
+pub struct Wire {
+    stream: TcpStream,
+}
+
+pub struct Parameter {
+    pub oid: u32,
+    pub binary: bool,
+    pub value: Option<Vec<u8>>,
+}
+
+impl Wire {
+    pub fn connect(port: u16, database: &str) -> Wire {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut wire = Wire { stream };
+        let mut body = 196_608u32.to_be_bytes().to_vec();
+        for text in ["user", "postgres", "database", database, "TimeZone", "UTC", "DateStyle", "ISO"] {
+            body.extend(text.as_bytes());
+            body.push(0);
+        }
+        body.push(0);
+        let mut message = ((body.len() + 4) as u32).to_be_bytes().to_vec();
+        message.extend(body);
+        wire.stream.write_all(&message).unwrap();
+        assert_eq!(wire.until_ready().1, None);
+        wire
+    }
+
+    fn read(&mut self) -> (char, Vec<u8>) {
+        let mut head = [0; 5];
+        self.stream.read_exact(&mut head).unwrap();
+        let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4;
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).unwrap();
+        (head[0] as char, body)
+    }
+
+    /// Messages up to ReadyForQuery, and the first error among them.
+    fn until_ready(&mut self) -> (Vec<(char, Vec<u8>)>, Option<Failure>) {
+        let (mut messages, mut failure) = (Vec::new(), None);
+        loop {
+            let (kind, body) = self.read();
+            match kind {
+                'Z' => return (messages, failure),
+                'E' => failure = failure.or_else(|| Some(fields(&body))),
+                _ => messages.push((kind, body)),
+            }
+        }
+    }
+
+    /// The types of a statement's parameters, and how many columns it returns.
+    pub fn describe(&mut self, sql: &str, types: &[u32]) -> Result<(Vec<u32>, usize), Failure> {
+        let mut out = parse(sql, types);
+        out.extend(message(b'D', b"S\0"));
+        out.extend(message(b'S', b""));
+        self.stream.write_all(&out).unwrap();
+        let (messages, failure) = self.until_ready();
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let (mut parameters, mut columns) = (Vec::new(), 0);
+        for (kind, body) in messages {
+            match kind {
+                't' => {
+                    let oids = body[2..].chunks_exact(4);
+                    parameters = oids.map(|oid| u32::from_be_bytes(oid.try_into().unwrap())).collect();
+                }
+                'T' => columns = u16::from_be_bytes(body[..2].try_into().unwrap()) as usize,
+                _ => {}
+            }
+        }
+        Ok((parameters, columns))
+    }
+
+    /// Runs one statement; rows in text, or as a COPY's data in one column.
+    pub fn run(&mut self, sql: &str, parameters: &[Parameter]) -> Result<Vec<Row>, Failure> {
+        let types: Vec<u32> = parameters.iter().map(|parameter| parameter.oid).collect();
+        let mut out = parse(sql, &types);
+        let mut bind = b"\0\0".to_vec();
+        bind.extend((parameters.len() as u16).to_be_bytes());
+        parameters.iter().for_each(|parameter| bind.extend(u16::from(parameter.binary).to_be_bytes()));
+        bind.extend((parameters.len() as u16).to_be_bytes());
+        for parameter in parameters {
+            match &parameter.value {
+                None => bind.extend((-1i32).to_be_bytes()),
+                Some(value) => {
+                    bind.extend((value.len() as i32).to_be_bytes());
+                    bind.extend(value);
+                }
+            }
+        }
+        bind.extend(0u16.to_be_bytes());
+        out.extend(message(b'B', &bind));
+        out.extend(message(b'E', b"\0\0\0\0\0"));
+        out.extend(message(b'S', b""));
+        self.stream.write_all(&out).unwrap();
+        let (messages, failure) = self.until_ready();
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(messages
+                .into_iter()
+                .filter_map(|(kind, body)| match kind {
+                    'D' => Some(data_row(&body)),
+                    'd' => Some(vec![Some(body)]),
+                    _ => None,
+                })
+                .collect()),
+        }
+    }
+
+    /// Several statements, for set-up.
+    pub fn script(&mut self, sql: &str) {
+        let mut body = sql.as_bytes().to_vec();
+        body.push(0);
+        self.stream.write_all(&message(b'Q', &body)).unwrap();
+        if let (_, Some(failure)) = self.until_ready() {
+            panic!("{failure:?} in {sql}");
+        }
+    }
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![kind];
+    out.extend(((body.len() + 4) as u32).to_be_bytes());
+    out.extend(body);
+    out
+}
+
+fn parse(sql: &str, types: &[u32]) -> Vec<u8> {
+    let mut body = vec![0];
+    body.extend(sql.as_bytes());
+    body.push(0);
+    body.extend((types.len() as u16).to_be_bytes());
+    types.iter().for_each(|oid| body.extend(oid.to_be_bytes()));
+    message(b'P', &body)
+}
+
+fn data_row(body: &[u8]) -> Row {
+    let mut place = 2;
+    let count = u16::from_be_bytes(body[..2].try_into().unwrap());
+    (0..count)
+        .map(|_| {
+            let length = i32::from_be_bytes(body[place..place + 4].try_into().unwrap());
+            place += 4;
+            (length >= 0).then(|| {
+                place += length as usize;
+                body[place - length as usize..place].to_vec()
+            })
+        })
+        .collect()
+}
+
+fn fields(body: &[u8]) -> Failure {
+    let parts = body.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+    parts.map(|part| (part[0] as char, String::from_utf8_lossy(&part[1..]).into_owned())).collect()
+}
