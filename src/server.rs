@@ -105,6 +105,3 @@ async fn serve(
     let part = parts.first_to_end().await;
     Err(ServerError::PartEnded { part })
 }
-
-#[cfg(test)]
-mod tests;

@@ -183,6 +183,7 @@ impl Session {
         poll_fn(|cx| {
             let full = self.client.output.len() >= OUTPUT_HIGH || self.replica.link.output.len() >= OUTPUT_HIGH;
             let mut moved = false;
+            let unsent = !self.client.output.is_empty();
             if (!self.held || self.client.output.len() >= OUTPUT_HIGH)
                 && let Poll::Ready(Err(error)) = self.client.poll_drain(cx)
             {
@@ -198,6 +199,8 @@ impl Session {
             }
             let room = self.client.output.len() < OUTPUT_HIGH && self.replica.link.output.len() < OUTPUT_HIGH;
             moved |= full && room;
+            // With its last answer gone the client is idle, and hears of the daemon's end from now on.
+            moved |= wants == Wants::Both && unsent && self.client.output.is_empty();
             if !self.client.ended
                 && self.client.input.len() < self.input_bound()
                 && let Poll::Ready(filled) = self.client.poll_fill(cx)

@@ -65,7 +65,7 @@ pub struct ReplayStatus {
     pub system_identifier: Option<u64>,
     pub timeline: Option<u32>,
     /// When `rate` was last brought up to date.
-    pub(super) rated_at: Option<Instant>,
+    pub(crate) rated_at: Option<Instant>,
 }
 
 /// Over how many seconds the rate is averaged.

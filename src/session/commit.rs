@@ -37,6 +37,7 @@ impl Session {
             tables: work.tables,
             effects: work.effects,
         };
+        let began = std::time::Instant::now();
         let committed = self.shared.buffer.commit(Draft { entry, changes: work.changes }).await;
         let seq = match committed {
             Ok(seq) => seq,
@@ -46,7 +47,7 @@ impl Session {
             }
         };
         self.locks.release(Some(seq));
-        self.guard.commit();
+        self.guard.commit(began.elapsed());
         match settings.commit() {
             CommitLevel::Buffered => {}
             CommitLevel::Applied => self.wait_for(seq, "main has", |progress| progress.applied).await?,

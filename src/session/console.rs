@@ -104,7 +104,7 @@ impl Console<'_> {
     }
 
     fn fail(&mut self, report: &Report) {
-        self.guard.error();
+        self.guard.error(report.code);
         error::report(&mut self.link.output, Severity::Error, report);
     }
 

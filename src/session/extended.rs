@@ -271,7 +271,11 @@ impl Session {
                 }
                 Ok(None)
             }
-            Class::Query { .. } | Class::Replica | Class::Prepare { .. } | Class::Execute { .. } | Class::Refused(_) => {
+            Class::Query { .. }
+            | Class::Replica
+            | Class::Prepare { .. }
+            | Class::Execute { .. }
+            | Class::Refused(_) => {
                 self.forward(message);
                 self.expected.push_back(Expect::Execute);
                 Ok(None)

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
+use super::Session;
 use super::failure::End;
 use super::statements::Prepared;
 use super::transaction::Phase;
-use super::Session;
 use crate::sqlstate;
 use crate::wire::{self, MESSAGE_MAX, build, error, read};
 

@@ -94,7 +94,10 @@ impl Session {
             self.discarding = header.length;
             let message = format!("a message of {} bytes is too long", header.length);
             let hint = format!("Messages of up to {} MiB are taken.", MESSAGE_MAX >> 20);
-            return Ok(Some((header.kind | 0x80, too_long(&Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).hint(hint)))));
+            return Ok(Some((
+                header.kind | 0x80,
+                too_long(&Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).hint(hint)),
+            )));
         }
     }
 
@@ -143,7 +146,7 @@ impl Session {
 
     /// Tells the client of an error of our own.
     pub(super) fn say(&mut self, report: Report) {
-        self.guard.error();
+        self.guard.error(report.code);
         error::report(&mut self.client.output, Severity::Error, &report);
     }
 

@@ -113,7 +113,8 @@ impl Settings {
         if matches!(self.encoding.as_str(), "UTF8" | "SQL_ASCII") {
             return Ok(());
         }
-        let message = format!("client_encoding {} is not available for rows that are still in the buffer", self.encoding);
+        let message =
+            format!("client_encoding {} is not available for rows that are still in the buffer", self.encoding);
         Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("SET client_encoding = 'UTF8'."))
     }
 
@@ -141,16 +142,16 @@ pub fn check_own(name: &str, value: Option<&str>, show: bool) -> Result<(), Repo
         "read" => &["merged", "replica", "main"],
         _ => {
             let message = format!("unrecognized configuration parameter \"pgoutpost.{name}\"");
-            return Err(Report::new(sqlstate::SqlState(*b"42704"), message).hint("There are pgoutpost.commit and pgoutpost.read."));
+            return Err(Report::new(sqlstate::SqlState(*b"42704"), message)
+                .hint("There are pgoutpost.commit and pgoutpost.read."));
         }
     };
     match value {
         _ if show => Ok(()),
-        Some("main") if name == "read" => Err(Report::new(
-            sqlstate::FEATURE_NOT_SUPPORTED,
-            "pgoutpost.read = 'main' is not available yet",
-        )
-        .hint("Use 'merged' or 'replica'.")),
+        Some("main") if name == "read" => {
+            Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "pgoutpost.read = 'main' is not available yet")
+                .hint("Use 'merged' or 'replica'."))
+        }
         None => Ok(()),
         Some(value) if allowed.contains(&value) => Ok(()),
         Some(value) => {

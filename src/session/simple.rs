@@ -7,9 +7,9 @@
 use bytes::BytesMut;
 
 use super::Session;
+use super::extended::deallocates;
 use super::failure::{End, Failure};
 use super::relay::Expect;
-use super::extended::deallocates;
 use super::serve::TRIES;
 use super::settings::check_own;
 use super::statements::Parsed;

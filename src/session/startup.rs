@@ -141,8 +141,10 @@ fn unreachable(error: &ConnectError) -> Report {
     match error {
         ConnectError::Unreachable(_) | ConnectError::Timeout(_) => report(sqlstate::CANNOT_CONNECT_NOW)
             .hint("Start the replica, or correct [replica] url; then connect again."),
-        ConnectError::NoPassword { .. } | ConnectError::Method(_) => report(sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
-            .hint("Let the replica's pg_hba.conf trust the daemon's address for this role."),
+        ConnectError::NoPassword { .. } | ConnectError::Method(_) => {
+            report(sqlstate::INVALID_AUTHORIZATION_SPECIFICATION)
+                .hint("Let the replica's pg_hba.conf trust the daemon's address for this role.")
+        }
         ConnectError::Refused(_) | ConnectError::Protocol(_) => report(sqlstate::CONNECTION_FAILURE),
     }
 }

@@ -191,7 +191,10 @@ impl Default for Names {
 pub enum Place {
     Known(String),
     /// To be prepared under this name. `evicted`: this one is to be closed first.
-    New { name: String, evicted: Option<String> },
+    New {
+        name: String,
+        evicted: Option<String>,
+    },
 }
 
 impl Names {

@@ -51,7 +51,9 @@ enum Show {
 impl Session {
     /// A query string with straight statements, or within a straight transaction.
     pub(super) async fn straight_script(&mut self, text: &str, statements: &[Statement]) -> Result<(), Failure> {
-        let ddl = |statement: &Statement| !matches!(statement.class, Class::Straight { ddl: false, .. } | Class::Query { .. });
+        let ddl = |statement: &Statement| {
+            !matches!(statement.class, Class::Straight { ddl: false, .. } | Class::Query { .. })
+        };
         self.straight_text(text, statements.iter().any(ddl)).await
     }
 

@@ -191,7 +191,8 @@ impl Work {
             Some(_) | None => RowId::Anonymous(Seq::UNCOMMITTED, number),
         };
         let of_row = |row: &[Value]| {
-            let key: Vec<Value> = table.key.iter().filter_map(|&part| row.get(table.position(part)?).cloned()).collect();
+            let key: Vec<Value> =
+                table.key.iter().filter_map(|&part| row.get(table.position(part)?).cloned()).collect();
             identity(&key)
         };
         let whole = |row: &[Value]| table.columns.iter().zip(row).map(|(c, v)| (c.attnum, v.clone())).collect();
@@ -229,19 +230,21 @@ impl Work {
 
     fn effect(&mut self, effect: Effect) -> Result<(), Report> {
         let length = |values: &[Value]| values.iter().flatten().map(|text| text.len() + 16).sum::<usize>();
-        let numbered = |values: &[(usize, Value)]| values.iter().filter_map(|(_, v)| v.as_ref()).map(|v| v.len() + 16).sum::<usize>();
-        self.bytes += 64 + match &effect {
-            Effect::Insert { row, .. } => length(row),
-            Effect::Delete { key, old, .. } => length(key) + length(old),
-            Effect::Update { key, set, old, row, .. } => {
-                length(key) + numbered(set) + numbered(old) + row.as_deref().map_or(0, length)
-            }
+        let numbered = |values: &[(usize, Value)]| {
+            values.iter().filter_map(|(_, v)| v.as_ref()).map(|v| v.len() + 16).sum::<usize>()
         };
+        self.bytes += 64
+            + match &effect {
+                Effect::Insert { row, .. } => length(row),
+                Effect::Delete { key, old, .. } => length(key) + length(old),
+                Effect::Update { key, set, old, row, .. } => {
+                    length(key) + numbered(set) + numbered(old) + row.as_deref().map_or(0, length)
+                }
+            };
         self.effects.push(effect);
         if self.bytes > WORK_MAX {
             let message = format!("a transaction may not change more than {} MiB of rows", WORK_MAX >> 20);
-            return Err(Report::new(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, message)
-                .hint("Commit in smaller parts."));
+            return Err(Report::new(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, message).hint("Commit in smaller parts."));
         }
         Ok(())
     }

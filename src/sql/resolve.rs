@@ -102,7 +102,11 @@ impl<'a> Text<'a> {
         depth: usize,
         unaliased: &mut Vec<Vec<String>>,
     ) -> Result<(), Report> {
-        let (Some(path), Some(parent)) = (path_of(node), node.parent()) else { return Ok(()) };
+        let path = path_of(node).ok_or_else(|| {
+            Report::new(FEATURE_NOT_SUPPORTED, format!("the name {} is not understood", node.text()))
+                .hint("Write it without Unicode escapes.")
+        })?;
+        let Some(parent) = node.parent() else { return Ok(()) };
         let statement = if parent.kind() == K::RELATION_NAME { parent.parent() } else { Some(parent.clone()) };
         if let Some(write) = statement.filter(|node| matches!(node.kind(), K::INSERT | K::UPDATE | K::DELETE))
             && path.len() > 1
@@ -199,7 +203,12 @@ impl<'a> Text<'a> {
 
     /// `nextval('s')` where it is evaluated once: in VALUES of an INSERT, or in a SELECT without FROM.
     fn nextval(&mut self, node: &SyntaxNode, names: Names<'_>) -> Result<(), Report> {
-        let literal = node.descendants().find(|inner| inner.kind() == K::LITERAL);
+        let argument =
+            child(node, K::ARG_LIST).and_then(|list| child(&list, K::ARG)).and_then(|arg| arg.children().next());
+        let literal = match argument {
+            Some(cast) if cast.kind() == K::CAST_EXPR => child(&cast, K::LITERAL),
+            other => other.filter(|argument| argument.kind() == K::LITERAL),
+        };
         let text = literal.and_then(|literal| token(&literal, K::STRING)).and_then(|t| syntax::plain_string(t.text()));
         let sequence = text.and_then(|text| {
             let path: Option<Vec<String>> = text.split('.').map(syntax::name_of_text).collect();
@@ -254,6 +263,10 @@ impl<'a> Text<'a> {
             place = changed.end;
         }
         template.push(&self.text[place..range.end]);
+        // What is put after this text must not become part of a comment.
+        if self.text[range].contains("--") {
+            template.push("\n");
+        }
         template
     }
 }
@@ -335,7 +348,7 @@ fn evaluated_once(node: &SyntaxNode) -> bool {
                 let once = |kind| child(&above, kind).is_none();
                 return top && once(K::FROM_CLAUSE) && once(K::WHERE_CLAUSE);
             }
-            K::CASE_EXPR | K::BIN_EXPR | K::PAREN_SELECT | K::SET_CLAUSE | K::RETURNING_CLAUSE => return false,
+            K::PAREN_SELECT | K::SET_CLAUSE | K::RETURNING_CLAUSE => return false,
             _ => {}
         }
     }

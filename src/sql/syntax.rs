@@ -6,6 +6,19 @@ use SyntaxKind::PATH_SEGMENT_REF;
 
 /// The name an identifier token means: folded to lower case unless quoted. `None`: Unicode escapes, which we do not read.
 pub(super) fn name_of_text(text: &str) -> Option<String> {
+    let mut name = unfolded(text)?;
+    let mut end = name.len().min(NAME_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.truncate(end);
+    Some(name)
+}
+
+/// Postgres cuts longer names (`NAMEDATALEN` - 1).
+const NAME_BYTES_MAX: usize = 63;
+
+fn unfolded(text: &str) -> Option<String> {
     match text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(quoted) => Some(quoted.replace("\"\"", "\"")),
         None if text.starts_with("U&") || text.starts_with("u&") => None,

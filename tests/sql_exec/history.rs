@@ -23,7 +23,7 @@ const QUERIES: [&str; 7] = [
     "SELECT * FROM one ORDER BY id",
     "SELECT * FROM two ORDER BY l, k",
     "SELECT * FROM none ORDER BY a, b",
-    "SELECT * FROM one WHERE id = 3",
+    "SELECT * FROM one WHERE id = 1",
     "SELECT * FROM two WHERE k = 2 AND l = 'y'",
     "SELECT id FROM one WHERE a = 5 ORDER BY id",
     "SELECT o.id, t.l FROM one o JOIN two t ON o.a = t.k ORDER BY o.b, o.id, t.l LIMIT 5",
@@ -72,7 +72,8 @@ fn random_value(random: &mut StdRng, type_name: &str, key: bool) -> Value {
     if !key && random.random_bool(0.2) {
         return None;
     }
-    let number = random.random_range(0..6);
+    // Few keys, so that rows are deleted and inserted again.
+    let number = random.random_range(0..if key { 3 } else { 6 });
     Some(Arc::from(match type_name {
         "integer" | "small" | "public.small" => number.to_string(),
         "numeric" => format!("{number}.50"),
@@ -90,7 +91,7 @@ fn random_value(random: &mut StdRng, type_name: &str, key: bool) -> Value {
 type Keys = Vec<Vec<Vec<Value>>>;
 
 fn effect(random: &mut StdRng, tables: &[Table], keys: &mut Keys, seq: Seq, number: u32) -> Effect {
-    let place = random.random_range(0..tables.len());
+    let place = [0, 0, 0, 1, 1, 2][random.random_range(0..6)];
     let table = &tables[place];
     let existing = keys[place].choose(random).cloned();
     let one = |change| vec![(table.id, change)];
@@ -150,9 +151,9 @@ fn round(site: &mut Site, seed: u64) {
         let effect = effect(&mut random, &tables, &mut keys, Seq(0), number);
         site.wire.script(&effect.sql);
     }
-    let entries: Vec<Vec<Effect>> = (1..=8)
+    let entries: Vec<Vec<Effect>> = (1..=9)
         .map(|seq| {
-            let count = random.random_range(1..4);
+            let count = random.random_range(1..6);
             (0..count).map(|number| effect(&mut random, &tables, &mut keys, Seq(seq), number)).collect()
         })
         .collect();
@@ -169,7 +170,7 @@ fn round(site: &mut Site, seed: u64) {
         // Another site's write to a column comes with the replica, whatever we know of our own.
         if random.random_bool(0.3) {
             let (column, value) = *[("a", "5"), ("b", "'theirs'")].choose(&mut random).unwrap();
-            site.wire.script(&format!("UPDATE one SET {column} = {value} WHERE id = {}", random.random_range(0..6)));
+            site.wire.script(&format!("UPDATE one SET {column} = {value} WHERE id = {}", random.random_range(0..3)));
         }
         let rest: String = entries[ledger..].iter().flatten().map(|effect| effect.sql.as_str()).collect();
         site.wire.script(&format!("BEGIN; {rest}"));
@@ -194,7 +195,7 @@ fn round(site: &mut Site, seed: u64) {
 #[test]
 fn folding_is_exact_for_every_ledger_value() {
     let mut site = Site::new("history", SCHEMA);
-    let rounds: u64 = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
+    let rounds: u64 = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(15);
     for seed in 0..rounds {
         round(&mut site, seed);
     }

@@ -172,3 +172,41 @@ fn a_point_read_of_an_untouched_row_stays_as_it_came() {
         assert_eq!(site.sent != query, merged, "{query}");
     }
 }
+
+#[test]
+fn cursors_and_explain_take_the_rows_as_parameters() {
+    let mut site = Site::new("cursors", SCHEMA);
+    site.client("UPDATE unit SET name = 'x' WHERE id = 1", &[]).unwrap();
+    site.client("DECLARE c CURSOR FOR SELECT * FROM unit", &[]).unwrap();
+    assert!(site.sent.contains("UNION ALL"), "{}", site.sent);
+    assert!(!site.client("EXPLAIN SELECT * FROM unit", &[]).unwrap().is_empty());
+    assert!(site.sent.contains("UNION ALL"), "{}", site.sent);
+}
+
+#[test]
+fn statements_of_the_same_shape_have_the_same_text() {
+    let mut site = Site::new("shapes", SCHEMA);
+    let mut texts = std::collections::HashSet::new();
+    for n in 1..=4 {
+        site.client(&format!("UPDATE unit SET name = 'x{n}' WHERE id = {n}"), &[]).unwrap();
+        site.client("SELECT * FROM unit WHERE id = $1", &[&n.to_string()]).unwrap();
+        texts.insert(site.sent.clone());
+    }
+    assert_eq!(texts.len(), 1);
+}
+
+#[test]
+fn sequences_are_drawn_from_the_ids_given() {
+    let mut site = Site::new("sequences", "CREATE SEQUENCE s; CREATE SCHEMA other; CREATE SEQUENCE other.\"S\"");
+    let text = |answer: crate::site::Answer| answer.unwrap()[0].clone();
+    assert_eq!(text(site.client("SELECT nextval('s')", &[])), ["1000"]);
+    assert_eq!(
+        text(site.client("SELECT nextval('s') AS a, 'x' || nextval('public.s'::regclass)", &[])),
+        ["1001", "x1002"]
+    );
+    assert_eq!(text(site.client("SELECT nextval('other.\"S\"')", &[])), ["1003"]);
+    for query in ["SELECT nextval('s') FROM generate_series(1, 2)", "SELECT currval('s')", "SELECT nextval('s' || '')"]
+    {
+        assert_eq!(site.client(query, &[]).unwrap_err().0, "0A000", "{query}");
+    }
+}

@@ -20,6 +20,8 @@ pub struct Site {
     pub search_path: Vec<Arc<str>>,
     /// The text that was sent last.
     pub sent: String,
+    /// Whether the connection prints values canonically.
+    pub canonical: bool,
     ids: i64,
 }
 
@@ -43,6 +45,7 @@ impl Site {
             own: Overlay::default(),
             search_path,
             sent: String::new(),
+            canonical: true,
             ids: 1000,
         }
     }
@@ -88,7 +91,10 @@ impl Site {
         let view = View { base: &self.overlay, own: &self.own };
         match plan {
             Plan::Read(read) => {
-                let rendered = read.render(view, bound)?;
+                let wanted: Vec<usize> = read.sequences().iter().map(|(_, count)| count.unwrap_or(1)).collect();
+                let ids: Vec<Vec<i64>> = wanted.into_iter().map(|count| self.take(count)).collect();
+                let view = View { base: &self.overlay, own: &self.own };
+                let rendered = read.render_with_ids(view, bound, &ids)?;
                 let (text, extra) = rendered.map_or_else(|| (sql.to_owned(), Vec::new()), |r| (r.sql, r.extra));
                 self.send(&text, &types, parameters, &extra)
             }
@@ -96,7 +102,7 @@ impl Site {
                 let wanted: Vec<usize> = write.sequences().iter().map(|(_, count)| count.unwrap_or(50)).collect();
                 let ids: Vec<Vec<i64>> = wanted.into_iter().map(|count| self.take(count)).collect();
                 let view = View { base: &self.overlay, own: &self.own };
-                let rendered = write.render(view, bound, &ids, true)?;
+                let rendered = write.render(view, bound, &ids, self.canonical)?;
                 let rows = self.send(&rendered.sql, &types, parameters, &rendered.extra)?;
                 let rows: Vec<Vec<Option<Bytes>>> =
                     rows.into_iter().map(|row| row.into_iter().map(|value| value.map(Bytes::from)).collect()).collect();

@@ -14,6 +14,7 @@ const SCHEMA: &str = "
     CREATE TABLE mail(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, address text, active bool DEFAULT true, c code DEFAULT 'c');
     CREATE UNIQUE INDEX mail_lower ON mail (lower(address)) WHERE active;
     CREATE TABLE nulls(a int, b int, UNIQUE NULLS NOT DISTINCT (a, b));
+    CREATE TABLE seat(n int PRIMARY KEY, name text UNIQUE);
     CREATE TABLE log(line text DEFAULT 'x', n int);
     INSERT INTO unit SELECT i, 'unit ' || i, CASE WHEN i > 1 THEN 1 END FROM generate_series(1, 5) i;
     INSERT INTO pair SELECT i, 'b' || i, i FROM generate_series(1, 5) i;
@@ -119,6 +120,12 @@ const STATEMENTS: &[&str] = &[
     "INSERT INTO nulls VALUES (1, NULL) RETURNING *",
     "INSERT INTO nulls VALUES (1, NULL)",
     "INSERT INTO nulls VALUES (2, NULL), (2, NULL)",
+    "INSERT INTO seat VALUES (2, 'b'), (3, 'c'), (4, 'd') -- comment",
+    "UPDATE seat SET n = n - 1 -- comment\n WHERE n > 1 -- comment\n RETURNING n -- comment",
+    "UPDATE seat SET n = n + 1 WHERE n = 1",
+    "UPDATE seat SET name = 'e' FROM unit WHERE seat.n = 1",
+    "UPDATE seat SET name = 'f'",
+    "UPDATE seat SET name = name || '.' RETURNING name",
     "INSERT INTO log VALUES ('a'), ('b') RETURNING *",
     "INSERT INTO log(n) SELECT a FROM pair ORDER BY a RETURNING n, line",
     "INSERT INTO log SELECT line, n FROM log ORDER BY line, n RETURNING *",
@@ -127,7 +134,8 @@ const STATEMENTS: &[&str] = &[
     "INSERT INTO log VALUES (CASE WHEN EXISTS (SELECT 1 FROM log) THEN 'some' END, (SELECT count(*) FROM log)) RETURNING *",
 ];
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
+    "SELECT * FROM seat ORDER BY n",
     "SELECT * FROM unit ORDER BY id",
     "SELECT unit, status, fixed, bits, n, at, level, double, tags, j FROM obs ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10",
     "SELECT * FROM pair ORDER BY a, b",
@@ -167,5 +175,50 @@ fn hide_ids(error: (String, String, String)) -> (String, String, String) {
     match error.2.contains("contains (1") && (error.2.matches(", ").count() > 5 || error.1.contains("mail")) {
         true => (error.0, error.1, hide(error.2)),
         false => error,
+    }
+}
+
+/// Statements with parameters: text, types, values.
+const BOUND: &[(&str, &[&str])] = &[
+    ("INSERT INTO unit VALUES ($1, $2, $3) RETURNING *", &["30", "thirty", "1"]),
+    ("INSERT INTO unit VALUES ($1, $2, $3) RETURNING *", &["30", "again", "1"]),
+    ("INSERT INTO unit VALUES ($1, $2, $3), ($4, $5, $1)", &["31", "a", "31", "32", "b"]),
+    (
+        "INSERT INTO obs(unit, status, fixed, n, level, tags) VALUES ($1, $2, $3, $4, $5, $6) RETURNING unit, status, fixed, n, level, tags",
+        &["30", "ok", "ab", "1.005", "7", "{x}"],
+    ),
+    ("INSERT INTO obs(status) VALUES ($1)", &["much too long"]),
+    ("INSERT INTO unit(id, name) SELECT $1, $2 || 'x' RETURNING id, name", &["33", "p"]),
+    ("UPDATE unit SET name = $2 WHERE id = $1 RETURNING name", &["30", "new name"]),
+    ("UPDATE unit SET name = $2 WHERE id = ANY ($1) RETURNING id", &["{31}", "some"]),
+    ("UPDATE pair SET v = v + $1 WHERE a = $2 AND b = $3 RETURNING v", &["10", "4", "b4"]),
+    ("DELETE FROM unit WHERE id = $1 AND name = $2 RETURNING *", &["33", "px"]),
+];
+
+#[test]
+fn bound_writes_answer_and_act_like_postgres() {
+    let mut ours = Site::new("bound", SCHEMA);
+    let mut theirs = Site::new("bound_bare", SCHEMA);
+    for settings in [
+        "SET timezone = 'UTC'",
+        "SET timezone = 'Asia/Tokyo'; SET datestyle = 'German'; SET intervalstyle = 'iso_8601'",
+    ] {
+        ours.wire.script(settings);
+        theirs.wire.script(settings);
+        ours.canonical = settings.contains("UTC");
+        for (statement, values) in BOUND {
+            assert_eq!(ours.client(statement, values), theirs.bare(statement, values), "{statement}");
+            for table in TABLES {
+                assert_eq!(ours.client(table, &[]), theirs.bare(table, &[]), "after {statement}");
+            }
+        }
+        ours.client("UPDATE obs SET at = '2026-01-02 03:04:05+09', unit = 2 WHERE unit = 30", &[]).unwrap();
+        theirs.bare("UPDATE obs SET at = '2026-01-02 03:04:05+09', unit = 2 WHERE unit = 30", &[]).unwrap();
+        for undo in ["DELETE FROM unit WHERE id >= 30", "UPDATE pair SET v = 4 WHERE a = 4"] {
+            assert_eq!(ours.client(undo, &[]), theirs.bare(undo, &[]), "{undo}");
+        }
+        for table in TABLES {
+            assert_eq!(ours.client(table, &[]), theirs.bare(table, &[]));
+        }
     }
 }

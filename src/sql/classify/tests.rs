@@ -1,1 +1,139 @@
+use super::*;
 
+fn classes(text: &str) -> Vec<Class> {
+    script(text).unwrap().statements.into_iter().map(|statement| statement.class).collect()
+}
+
+#[track_caller]
+fn check(text: &str, expected: Class) {
+    assert_eq!(classes(text), [expected], "{text}");
+}
+
+#[track_caller]
+fn check_refused(text: &str) {
+    assert!(matches!(classes(text).as_slice(), [Class::Refused(_)]), "{text}");
+}
+
+const QUERY: Class = Class::Query { locking: false };
+const LOCKING: Class = Class::Query { locking: true };
+const DDL: Class = Class::Straight { ddl: true, outside_transaction: false };
+const SETTINGS: Class = Class::Settings { discard_all: false };
+
+#[test]
+fn reads() {
+    for text in [
+        "SELECT 1",
+        "VALUES (1)",
+        "TABLE t",
+        "(SELECT 1)",
+        "WITH x AS (SELECT 1) SELECT * FROM x",
+        "SELECT 1 UNION SELECT 2",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN (ANALYZE, BUFFERS) SELECT 1",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "COPY t TO STDOUT",
+        "COPY (SELECT 1) TO STDOUT (FORMAT csv)",
+        "SELECT pg_advisory_lock(1)",
+    ] {
+        check(text, QUERY);
+    }
+    check("SELECT * FROM t FOR UPDATE", LOCKING);
+    check("SELECT * FROM (SELECT * FROM t FOR SHARE SKIP LOCKED) s", LOCKING);
+}
+
+#[test]
+fn writes() {
+    for text in [
+        "INSERT INTO t VALUES (1)",
+        "UPDATE t SET a = 1",
+        "DELETE FROM t",
+        "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
+        "WITH x AS (SELECT 1) DELETE FROM t USING x",
+    ] {
+        check(text, Class::Write);
+    }
+    for text in [
+        "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+        "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x",
+        "WITH x AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM x",
+        "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
+        "TRUNCATE t",
+        "COPY t FROM STDIN",
+        "COPY t TO '/tmp/x'",
+        "DELETE FROM t WHERE CURRENT OF c",
+        "LISTEN x",
+        "PREPARE TRANSACTION 'x'",
+        "LOCK TABLE t",
+    ] {
+        check_refused(text);
+    }
+}
+
+#[test]
+fn transactions() {
+    let begin = |isolation, read_only| Class::Transaction(TransactionCommand::Begin { isolation, read_only });
+    check("BEGIN", begin(None, None));
+    check("START TRANSACTION", begin(None, None));
+    check("begin work isolation level serializable, read only", begin(Some(Isolation::Serializable), Some(true)));
+    check("BEGIN ISOLATION LEVEL READ UNCOMMITTED READ WRITE", begin(Some(Isolation::ReadCommitted), Some(false)));
+    check("END", Class::Transaction(TransactionCommand::Commit { chain: false }));
+    check("COMMIT AND CHAIN", Class::Transaction(TransactionCommand::Commit { chain: true }));
+    check("ABORT", Class::Transaction(TransactionCommand::Rollback { chain: false }));
+    check("SAVEPOINT A", Class::Transaction(TransactionCommand::Savepoint("a".into())));
+    check("ROLLBACK TO \"A b\"", Class::Transaction(TransactionCommand::RollbackTo("A b".into())));
+    check("RELEASE SAVEPOINT a", Class::Transaction(TransactionCommand::Release("a".into())));
+    let isolation = Some(Isolation::RepeatableRead);
+    check(
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        Class::Transaction(TransactionCommand::Characteristics { isolation, read_only: None }),
+    );
+}
+
+#[test]
+fn settings() {
+    check("SET search_path TO x, y", SETTINGS);
+    check("SET LOCAL x.y = 1", SETTINGS);
+    check("RESET ALL", SETTINGS);
+    check("SET ROLE bob", SETTINGS);
+    check("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", SETTINGS);
+    check("DISCARD ALL", Class::Settings { discard_all: true });
+    check("DISCARD PLANS", SETTINGS);
+    check("SHOW search_path", Class::Replica);
+    let own =
+        |value: Option<&str>, show| Class::OwnSetting { name: "commit".into(), value: value.map(str::to_owned), show };
+    check("SET pgoutpost.commit = 'Visible'", own(Some("Visible"), false));
+    check("SET LOCAL pgoutpost.commit TO applied", own(Some("applied"), false));
+    check("SET pgoutpost.commit TO DEFAULT", own(None, false));
+    check("SHOW pgoutpost.commit", own(None, true));
+    check("RESET pgoutpost.commit", own(None, false));
+}
+
+#[test]
+fn the_rest() {
+    check("PREPARE p (int) AS SELECT $1", Class::Prepare { name: "p".into() });
+    check("EXECUTE \"P\"(1)", Class::Execute { name: "P".into() });
+    check("DEALLOCATE ALL", Class::Replica);
+    check("FETCH 5 FROM c", Class::Replica);
+    check("EXPLAIN INSERT INTO t VALUES (1)", Class::Replica);
+    check("CREATE TABLE t (a int)", DDL);
+    check("CREATE TABLE t AS SELECT 1", DDL);
+    check("SELECT 1 INTO t", DDL);
+    check("CALL p()", DDL);
+    check("VACUUM t", Class::Straight { ddl: false, outside_transaction: true });
+    check("CREATE DATABASE x", Class::Straight { ddl: true, outside_transaction: true });
+    check("CREATE INDEX CONCURRENTLY ON t (a)", Class::Straight { ddl: true, outside_transaction: true });
+}
+
+#[test]
+fn scripts_are_split() {
+    let split = script(
+        "-- first\nSELECT ';' ; ; /* a ; b */ INSERT INTO t VALUES ($$;$$);;
+         CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 2 -- last",
+    )
+    .unwrap();
+    let texts: Vec<&str> = split.statements.iter().map(|statement| &*statement.text).collect();
+    let function = "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END";
+    assert_eq!(texts, ["SELECT ';'", "INSERT INTO t VALUES ($$;$$)", function, "SELECT 2"]);
+    assert_eq!(script(" ; -- nothing\n").unwrap().statements.len(), 0);
+    assert!(script("SELEC 1").is_err());
+}

@@ -60,7 +60,7 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
     let mut kept = Vec::with_capacity(rows.len());
     for row in rows {
         let values = read(plan, row)?;
-        let key = values.of(|output| *output == Output::Key);
+        let key = values.key();
         // UPDATE … FROM and DELETE … USING can find a row more than once: the first time counts.
         if plan.kind == WriteKind::Insert || seen.insert(key) {
             hidden.push(values);
@@ -68,9 +68,11 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
         }
     }
     enough_ids(plan, &hidden)?;
+    let mut before = HashSet::new();
     for row in &hidden {
         row.row_rules()?;
-        row.unique(view)?;
+        row.unique(view, &before)?;
+        before.insert(row.key());
     }
     for row in &hidden {
         row.foreign_keys(&hidden, &seen)?;
@@ -95,7 +97,7 @@ fn enough_ids(plan: &WritePlan, rows: &[Hidden<'_>]) -> Result<(), Report> {
     let open = plan.findings.sequences.iter().any(|(_, count)| count.is_none());
     let lacking = |row: &Hidden<'_>| {
         plan.target.columns.iter().any(|column| {
-            column.sequence.is_some() && column.not_null && row.new_value(column.attnum).is_some_and(|v| v.is_none())
+            column.sequence.is_some() && column.not_null && row.new_value(column.attnum).is_some_and(Option::is_none)
         })
     };
     if open && rows.iter().any(lacking) {
@@ -117,6 +119,10 @@ impl Hidden<'_> {
 
     fn of(&self, wanted: impl Fn(&Output) -> bool) -> Vec<Value> {
         self.outputs().filter(|(output, _)| wanted(output)).map(|(_, value)| value.clone()).collect()
+    }
+
+    fn key(&self) -> Vec<Value> {
+        self.of(|output| *output == Output::Key)
     }
 
     fn new_value(&self, attnum: AttNum) -> Option<&Value> {
@@ -146,11 +152,16 @@ impl Hidden<'_> {
         Err(about(table, CHECK_VIOLATION, message, Some(name)).detail(detail))
     }
 
-    fn unique(&self, view: View<'_>) -> Result<(), Report> {
+    fn unique(&self, view: View<'_>, before: &HashSet<Vec<Value>>) -> Result<(), Report> {
         let table = &*self.plan.target;
         for (output, value) in self.outputs() {
             let (place, values) = match (output, value) {
-                (Output::Unique(place), Some(values)) => (place, values.to_string()),
+                (Output::Unique(place), Some(found)) => match serde_json::from_str::<Vec<String>>(found) {
+                    // The row that had the values was updated earlier in the statement.
+                    Ok(row) if before.contains(&keys(&row)) => continue,
+                    Ok(row) => (place, row.into_iter().next().unwrap_or_default()),
+                    Err(_) => (place, found.to_string()),
+                },
                 (Output::UniqueKey(place), found) if self.key_exists(view, found.is_some()) => {
                     let values = table.key.iter().map(|key| self.new_value(*key).cloned().flatten());
                     (place, format!("({})", values.flatten().collect::<Vec<_>>().join(", ")))
@@ -276,7 +287,7 @@ impl Hidden<'_> {
 
     fn outcome(&self) -> Outcome {
         let columns = &self.plan.target.columns;
-        let key = self.of(|output| *output == Output::Key);
+        let key = self.key();
         let whole =
             || columns.iter().map(|column| self.new_value(column.attnum).cloned().flatten()).collect::<Vec<_>>();
         match self.plan.kind {

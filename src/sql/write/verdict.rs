@@ -151,15 +151,33 @@ fn taken(
     applies.push("true".into());
     let slice = slices.filter(|_| update.is_none()).and_then(|slices| slices(table, &|column| Some(column.attnum)));
     let slice = slice.filter(|_| is_key(table, index));
-    let mut verdict = Template::text(format!("CASE WHEN {} AND (EXISTS (SELECT 1 FROM ", applies.join(" AND ")));
-    verdict.table(table, slice).push(&format!(" AS {OTHER} WHERE {})", conditions.join(" AND ")));
-    if let Some(order) = &builder.row_order {
-        let mut partition = items.clone();
-        partition.extend(predicate);
-        let order = if order.is_empty() { String::new() } else { format!(" ORDER BY {order}") };
-        verdict.push(&format!(" OR pg_catalog.row_number() OVER (PARTITION BY {}{order}) > 1", list(partition)));
+    let mut partition = items.clone();
+    partition.extend(predicate);
+    let applies = applies.join(" AND ");
+    let found = conditions.join(" AND ");
+    let printed = printed(&items);
+    let mut verdict = Template::text(format!("CASE WHEN {applies} THEN "));
+    match update {
+        None => {
+            verdict.push("CASE WHEN EXISTS (SELECT 1 FROM ").table(table, slice);
+            verdict.push(&format!(" AS {OTHER} WHERE {found})"));
+            if let Some(order) = &builder.row_order {
+                let again =
+                    format!("pg_catalog.row_number() OVER (PARTITION BY {} ORDER BY {order}) > 1", list(partition));
+                verdict.push(&format!(" OR {again}"));
+            }
+            verdict.push(&format!(" THEN {printed} END"));
+        }
+        Some((old, _)) => {
+            let own = list(values_of(old, &table.key).into_iter().map(str::to_owned));
+            let other = format!("pg_catalog.first_value(ROW({own})) OVER (PARTITION BY {})", list(partition));
+            let keys = list(key_columns(table).iter().map(|c| builder.text_of(c, &of_other(table, c.attnum))));
+            verdict.push(&format!("CASE WHEN {other} IS DISTINCT FROM ROW({own}) THEN {printed} ELSE "));
+            verdict.push(&format!("(SELECT pg_catalog.json_build_array({printed}, {keys})::text FROM "));
+            verdict.table(table, slice).push(&format!(" AS {OTHER} WHERE {found} LIMIT 1) END"));
+        }
     }
-    verdict.push(&format!(") THEN {} END", printed(&items)));
+    verdict.push(" END");
     verdict
 }
 
