@@ -12,7 +12,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
-use pgoutpost::check::{self, Grade};
+use pgoutpost::buffer::LogError;
+use pgoutpost::buffer::redis::RedisLog;
+use pgoutpost::check::{self, Finding, Grade};
 use pgoutpost::config::{Config, ConfigErrors, SiteKind, Sources};
 use pgoutpost::upstream::own;
 use pgoutpost::{logging, setup};
@@ -115,7 +117,7 @@ async fn look(config: &Config) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (main, replica) = (own::parse_url(&config.main.url)?, own::parse_url(&config.replica.url)?);
-    let findings = check::run(&main, &replica, &config.site.name, Vec::new()).await;
+    let findings = check::run(&main, &replica, &config.site.name, vec![look_at_buffer(config).await]).await;
     for finding in &findings {
         say(&mut io::stdout(), &finding.to_string());
     }
@@ -123,6 +125,28 @@ async fn look(config: &Config) -> Result<ExitCode> {
         Grade::Ok | Grade::Warn => ExitCode::SUCCESS,
         Grade::Fail => ExitCode::FAILURE,
     })
+}
+
+async fn look_at_buffer(config: &Config) -> Finding {
+    let (what, buffer) = ("buffer is durable", &config.buffer);
+    let looked = match RedisLog::new(&buffer.url, &config.site.name, buffer.require_durable) {
+        Ok(log) => log.look().await,
+        Err(error) => Err(error),
+    };
+    match looked {
+        Ok(()) if buffer.require_durable => {
+            Finding::ok(what, "Redis appends to its file, syncs before it answers, and evicts nothing")
+        }
+        Ok(()) => Finding::warn(
+            what,
+            "Redis answers; whether it keeps what it acknowledges was not looked at",
+            "Set buffer.require_durable = true.",
+        ),
+        Err(error @ LogError::NotDurable(_)) => {
+            Finding::fail(what, error.to_string(), "Set it in redis.conf, or with CONFIG SET and CONFIG REWRITE.")
+        }
+        Err(error) => Finding::fail(what, format!("Redis: {error}"), "Start Redis, or mend buffer.url."),
+    }
 }
 
 /// A reader that has gone away (`pgoutpost status | head`) is no reason to panic.

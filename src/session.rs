@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use tokio::sync::Semaphore;
 use tokio_postgres::Config;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -34,9 +35,10 @@ use crate::wire::link::{Link, OUTPUT_HIGH, READ};
 use cancel::{Cancels, Registered};
 use failure::End;
 use locks::{Holder, Locks};
+use main_pipeline::Pipeline;
 use relay::{Expect, Retry};
 use settings::Settings;
-use statements::{Names, Statements};
+use statements::{Names, Prepared, Statements};
 use straight::Main;
 use transaction::Transaction;
 
@@ -48,6 +50,7 @@ mod exchange;
 mod extended;
 mod failure;
 pub mod locks;
+mod main_pipeline;
 mod read;
 mod relay;
 mod serve;
@@ -156,6 +159,11 @@ struct Session {
     batch: bool,
     /// How often the current simple query has been tried again.
     tries: usize,
+    /// How many portals the pipeline has bound.
+    binds: usize,
+    /// The only portal of the pipeline, when the replica runs it as it came.
+    only_bind: Option<(Arc<Prepared>, BytesMut)>,
+    pipeline: Pipeline,
     /// What main answered to a question of ours.
     asked: Option<String>,
 }

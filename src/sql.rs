@@ -147,7 +147,7 @@ pub struct ExtraParameter {
 }
 
 pub use read::ReadPlan;
-pub use write::{Decoded, Outcome, WriteKind, WritePlan};
+pub use write::{Decoded, Lock, Outcome, WriteKind, WritePlan};
 
 mod arrays;
 mod classify;

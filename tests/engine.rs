@@ -5,5 +5,11 @@
 mod catalog;
 #[path = "engine/cluster.rs"]
 mod cluster;
+#[path = "engine/harness.rs"]
+mod harness;
+#[path = "engine/replay.rs"]
+mod replay;
 #[path = "engine/setup.rs"]
 mod setup;
+#[path = "engine/tracker.rs"]
+mod tracker;

@@ -83,6 +83,15 @@ impl RedisLog {
         })
     }
 
+    /// Connects and looks whether this Redis keeps what it acknowledges; claims and changes nothing.
+    ///
+    /// # Errors
+    /// [`LogError::NotDurable`]; [`LogError::Doubtful`] when it does not answer.
+    pub async fn look(&self) -> Result<(), LogError> {
+        let mut connection = self.connect().await?;
+        self.check_durable(&mut connection).await
+    }
+
     async fn connect(&self) -> Result<MultiplexedConnection, LogError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))

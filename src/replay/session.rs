@@ -36,7 +36,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
 /// notice a dead link too, and set our locks free.
-const SETTINGS: &str = "SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC';
+const SETTINGS: &str =
+    "SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET lc_monetary = 'C';
 SET lock_timeout = '10s'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '60s';
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '20s'; SET client_min_messages = error";
@@ -245,7 +246,8 @@ impl<'a> Session<'a> {
                 kept += 1;
             }
             entries.truncate(kept);
-            if !self.launch(link, entries, bytes).await? {
+            // After a failed preparation with nothing under way the place has been found anew: on from there.
+            if !self.launch(link, entries, bytes).await? && !self.flights.is_empty() {
                 return Ok(());
             }
         }
@@ -409,6 +411,7 @@ fn conflict(entry: &Entry, effect: usize, expected: u64, touched: u64) {
 
 /// A server's error, field by field, for people and for a later retry.
 fn described(step: StepKind, error: &own::Error) -> serde_json::Value {
+    // The first effect of the statement that failed: inserts in a row are one statement.
     let effect = match step {
         StepKind::Effect { effect, .. } => Some(effect),
         StepKind::Begin | StepKind::Advance | StepKind::Role | StepKind::Commit | StepKind::Place => None,

@@ -13,7 +13,7 @@
 use bytes::BytesMut;
 
 use super::failure::{End, Failure};
-use super::relay::{Expect, broken};
+use super::relay::{Expect, Retry, broken};
 use super::{Session, Wants};
 use crate::wire::{self, MESSAGE_MAX, build, error};
 
@@ -33,6 +33,7 @@ impl Session {
         loop {
             if !self.expected.is_empty() {
                 self.relay()?;
+                self.no_retry();
                 if self.skipping {
                     return Err(Failure::Told);
                 }
@@ -69,6 +70,14 @@ impl Session {
         }
     }
 
+    /// A portal that wanted to write is not alone in its pipeline: its error stands.
+    fn no_retry(&mut self) {
+        if let Some(Retry::Portal { error, .. }) = self.retry.take_if(|retry| matches!(retry, Retry::Portal { .. })) {
+            self.client.output.extend_from_slice(&error);
+            self.failed();
+        }
+    }
+
     /// Waits until everything forwarded has been answered.
     pub(super) async fn settle(&mut self) -> Result<(), Failure> {
         if matches!(self.expected.back(), None | Some(Expect::Sync | Expect::Query { .. })) {
@@ -78,6 +87,7 @@ impl Session {
         }
         while !self.expected.is_empty() {
             self.relay()?;
+            self.no_retry();
             if !self.expected.is_empty() {
                 self.pump(Wants::Replica).await?;
             }

@@ -27,6 +27,9 @@ use crate::wire::link::OUTPUT_HIGH;
 use crate::wire::read::{Bind, Execute, Named, Parse};
 use crate::wire::{HEADER, build};
 
+/// A longer Bind is not kept for main. Bytes.
+const ONLY_BIND_MAX: usize = 4 << 10;
+
 impl Session {
     /// One message of the extended protocol.
     pub(super) async fn extended(&mut self, kind: u8, message: BytesMut) -> Result<(), Failure> {
@@ -95,6 +98,7 @@ impl Session {
         self.skipping = false;
         self.held = false;
         self.batch = false;
+        self.binds = 0;
         if !forwarded {
             self.forward(message);
         }
@@ -150,6 +154,9 @@ impl Session {
                     return self.bind_read(&prepared, &message, true).await;
                 }
                 self.guard.statement(StatementKind::Untouched);
+                // It may turn out to write; alone in its pipeline it can then be run on main.
+                let alone = self.binds == 0 && message.len() <= ONLY_BIND_MAX && prepared.parsed.calls;
+                self.only_bind = alone.then(|| (Arc::clone(&prepared), BytesMut::from(&message[..])));
                 false
             }
             Some(Class::Write | Class::Straight { .. } | Class::Transaction(_) | Class::Settings { .. }) => true,
@@ -166,6 +173,10 @@ impl Session {
                 false
             }
         };
+        self.binds += 1;
+        if self.binds > 1 {
+            self.only_bind = None;
+        }
         self.forward(&message);
         self.expected.push_back(Expect::Bare);
         if ours {
@@ -257,6 +268,11 @@ impl Session {
         }
         match &statement.class {
             Class::Write => {
+                if let Some(why) = self.not_bufferable(statement).await? {
+                    self.settle().await?;
+                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
+                }
                 let (rows, tag) = self.execute_write(prepared, statement, bind).await?;
                 // Nothing may reach the client before it is durable, unless it insists.
                 self.held = self.transaction.phase == Phase::Idle;

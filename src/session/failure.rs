@@ -40,6 +40,22 @@ pub(super) enum End {
     Fatal(Box<Report>),
 }
 
+impl Failure {
+    /// Adds why the statement had to leave the site at all.
+    pub(super) fn because(self, why: Option<Report>) -> Failure {
+        match (self, why) {
+            (Failure::Own(mut report), Some(why)) => {
+                report.detail = Some(match report.detail.take() {
+                    Some(detail) => format!("{}. {detail}", why.message),
+                    None => format!("{}.", why.message),
+                });
+                Failure::Own(report)
+            }
+            (failure, _) => failure,
+        }
+    }
+}
+
 impl From<End> for Failure {
     fn from(end: End) -> Failure {
         Failure::End(end)

@@ -1,7 +1,8 @@
 //! Locks on rows and unique values that open transactions have written, by hash.
 //!
 //! Two clients of the site that write the same row serialize as in Postgres: the second waits until the first has ended.
-//! All locks are exclusive, granted first come, first served; a cycle of waiting sessions is found when it would close.
+//! Locks are granted first come, first served; a cycle of waiting sessions is found when it would close. Shared locks
+//! are for what a row needs to stay (its parents): any number of sessions hold one, and who wants it gone waits.
 //! A lock remembers, after it is free, which entry last changed what it stands for: so a session can tell, once it holds
 //! the lock, whether what it evaluated is still true. Two things with one hash merely wait for each other needlessly.
 //!
@@ -10,14 +11,16 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::entry::Seq;
 use crate::report::Report;
+use crate::sql::Lock as Wanted;
 use crate::sqlstate;
 
 /// How many freed locks are remembered; older ones count as changed by [`Table::forgotten`].
@@ -44,9 +47,47 @@ struct Owner(u64);
 
 #[derive(Debug, Default)]
 struct Lock {
-    owner: Option<Owner>,
-    queue: VecDeque<(Owner, oneshot::Sender<()>)>,
+    owners: SmallVec<[Owner; 1]>,
+    /// Held by any number of owners who only want it to stay.
+    shared: bool,
+    queue: VecDeque<Waiter>,
+    /// The newest entry of an exclusive owner, and of a shared one.
     changed: Seq,
+    relied_upon: Seq,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    owner: Owner,
+    shared: bool,
+    grant: oneshot::Sender<()>,
+}
+
+impl Lock {
+    /// The newest entry that matters to who takes the lock now: sharers do not disturb each other.
+    fn disturbed(&self, shared: bool) -> Seq {
+        if shared { self.changed } else { self.changed.max(self.relied_upon) }
+    }
+
+    fn newest(&self) -> Seq {
+        self.changed.max(self.relied_upon)
+    }
+
+    fn admits(&self, owner: Owner, shared: bool) -> bool {
+        match self.owners.as_slice() {
+            [] => true,
+            [only] if *only == owner => true,
+            _ => shared && self.shared,
+        }
+    }
+
+    fn enter(&mut self, owner: Owner, shared: bool) {
+        if !self.owners.contains(&owner) {
+            self.owners.push(owner);
+            self.shared = shared;
+        }
+        self.shared &= shared;
+    }
 }
 
 /// What taking locks found.
@@ -97,7 +138,7 @@ impl Locks {
 pub struct Holder {
     locks: Locks,
     owner: Owner,
-    /// In the order they were taken.
+    /// In the order they were taken; twice, when a shared lock became exclusive.
     held: Vec<u64>,
 }
 
@@ -114,14 +155,14 @@ impl Holder {
     ///
     /// # Errors
     /// Locks taken before an error are kept until the transaction ends, as in Postgres.
-    pub async fn take(&mut self, hashes: &[u64], seen: Seq, timeout: Option<Duration>) -> Result<Taken, LockError> {
-        let mut hashes = hashes.to_vec();
+    pub async fn take(&mut self, wanted: &[Wanted], seen: Seq, timeout: Option<Duration>) -> Result<Taken, LockError> {
+        let mut wanted = wanted.to_vec();
         // In one order for all: two statements over the same rows then cannot deadlock.
-        hashes.sort_unstable();
-        hashes.dedup();
+        wanted.sort_unstable();
+        wanted.dedup_by_key(|lock| lock.hash);
         let mut taken = Taken::Fresh;
-        for hash in hashes {
-            let attempt = self.locks.table().attempt(self.owner, hash);
+        for Wanted { hash, shared } in wanted {
+            let attempt = self.locks.table().attempt(self.owner, hash, shared);
             match attempt {
                 Attempt::Held => {}
                 Attempt::Granted { changed } => {
@@ -175,11 +216,14 @@ impl Holder {
     }
 
     fn free(&mut self, mark: usize, changed: Option<Seq>) {
-        if self.held.len() > mark {
-            let mut table = self.locks.table();
-            for hash in self.held.drain(mark..) {
-                table.free(hash, changed);
-            }
+        if self.held.len() <= mark {
+            return;
+        }
+        let freed = self.held.split_off(mark);
+        let kept: HashSet<u64> = self.held.iter().copied().collect();
+        let mut table = self.locks.table();
+        for hash in freed.into_iter().filter(|hash| !kept.contains(hash)) {
+            table.free(self.owner, hash, changed);
         }
     }
 }
@@ -204,68 +248,81 @@ impl Drop for Waiting<'_> {
             return;
         }
         let owner = self.holder.owner;
+        let had_it = self.holder.held.contains(&self.hash);
         let mut table = self.holder.locks.table();
         table.waiting.remove(&owner);
         let Some(lock) = table.locks.get_mut(&self.hash) else { return };
-        if lock.owner == Some(owner) {
-            table.free(self.hash, None);
-        } else {
-            lock.queue.retain(|(waiter, _)| *waiter != owner);
+        lock.queue.retain(|waiter| waiter.owner != owner);
+        if !had_it {
+            table.free(owner, self.hash, None);
         }
     }
 }
 
 impl Table {
-    fn attempt(&mut self, owner: Owner, hash: u64) -> Attempt {
+    fn attempt(&mut self, owner: Owner, hash: u64, shared: bool) -> Attempt {
         let forgotten = self.forgotten;
         let lock = self.locks.entry(hash).or_insert_with(|| Lock { changed: forgotten, ..Lock::default() });
-        let Some(holder) = lock.owner else {
-            lock.owner = Some(owner);
-            return Attempt::Granted { changed: lock.changed };
-        };
-        if holder == owner {
+        let mine = lock.owners.contains(&owner);
+        if mine && (shared || !lock.shared) {
             return Attempt::Held;
         }
-        if self.leads_back(holder, owner) {
+        if lock.admits(owner, shared) && (mine || lock.queue.is_empty()) {
+            lock.enter(owner, shared);
+            return Attempt::Granted { changed: lock.disturbed(shared) };
+        }
+        if self.leads_back(hash, owner) {
             return Attempt::Deadlock;
         }
         let (grant, granted) = oneshot::channel();
         if let Some(lock) = self.locks.get_mut(&hash) {
-            lock.queue.push_back((owner, grant));
+            let waiter = Waiter { owner, shared, grant };
+            // Who has a share already must not wait behind those who wait for it.
+            if mine { lock.queue.push_front(waiter) } else { lock.queue.push_back(waiter) }
         }
         self.waiting.insert(owner, hash);
         Attempt::Wait(granted)
     }
 
-    /// Whether `from` waits, over any number of others, for `target`.
-    fn leads_back(&self, from: Owner, target: Owner) -> bool {
-        let mut current = from;
-        while let Some(next) =
-            self.waiting.get(&current).and_then(|hash| self.locks.get(hash)).and_then(|lock| lock.owner)
-        {
-            if next == target {
-                return true;
+    /// Whether an owner of this lock waits, over any number of others, for `target`.
+    fn leads_back(&self, hash: u64, target: Owner) -> bool {
+        let (mut seen, mut open) = (HashSet::new(), vec![hash]);
+        while let Some(hash) = open.pop() {
+            let owners = self.locks.get(&hash).map_or(&[][..], |lock| lock.owners.as_slice());
+            for owner in owners {
+                if let Some(&next) = self.waiting.get(owner)
+                    && seen.insert(next)
+                {
+                    if self.locks.get(&next).is_some_and(|lock| lock.owners.contains(&target)) {
+                        return true;
+                    }
+                    open.push(next);
+                }
             }
-            current = next;
         }
         false
     }
 
-    fn free(&mut self, hash: u64, changed: Option<Seq>) {
+    fn free(&mut self, owner: Owner, hash: u64, changed: Option<Seq>) {
         let Some(lock) = self.locks.get_mut(&hash) else { return };
-        lock.owner = None;
-        if let Some(seq) = changed {
-            lock.changed = seq;
-            self.freed.push_back((hash, seq));
-        }
-        while let Some((waiter, grant)) = lock.queue.pop_front() {
-            self.waiting.remove(&waiter);
-            if grant.send(()).is_ok() {
-                lock.owner = Some(waiter);
-                break;
+        if let Some(place) = lock.owners.iter().position(|known| *known == owner) {
+            lock.owners.swap_remove(place);
+            if let Some(seq) = changed {
+                let newest = if lock.shared { &mut lock.relied_upon } else { &mut lock.changed };
+                *newest = seq.max(*newest);
+                self.freed.push_back((hash, seq));
             }
         }
-        if lock.owner.is_none() && lock.changed <= self.forgotten {
+        while let Some(waiter) = lock.queue.front()
+            && lock.admits(waiter.owner, waiter.shared)
+            && let Some(waiter) = lock.queue.pop_front()
+        {
+            self.waiting.remove(&waiter.owner);
+            if waiter.grant.send(()).is_ok() {
+                lock.enter(waiter.owner, waiter.shared);
+            }
+        }
+        if lock.owners.is_empty() && lock.queue.is_empty() && lock.newest() <= self.forgotten {
             self.locks.remove(&hash);
         }
         self.forget();
@@ -275,7 +332,8 @@ impl Table {
         while self.freed.len() > REMEMBERED {
             let Some((hash, seq)) = self.freed.pop_front() else { return };
             self.forgotten = self.forgotten.max(seq);
-            if self.locks.get(&hash).is_some_and(|lock| lock.owner.is_none() && lock.changed == seq) {
+            let idle = |lock: &Lock| lock.owners.is_empty() && lock.queue.is_empty() && lock.newest() == seq;
+            if self.locks.get(&hash).is_some_and(idle) {
                 self.locks.remove(&hash);
             }
         }

@@ -31,8 +31,15 @@ pub(super) enum Expect {
     Execute,
     /// ReadyForQuery.
     Sync,
-    /// Everything up to ReadyForQuery. `again`: the message, while nothing of the answer has been passed on.
-    Query { again: Option<BytesMut> },
+    /// Everything up to ReadyForQuery. `again`: while no row has been passed on.
+    Query { again: Option<Unanswered> },
+}
+
+/// A query that may be tried again: its message, and its RowDescription, which is kept back until the first row.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    pub(super) message: BytesMut,
+    pub(super) columns: BytesMut,
 }
 
 /// A query whose failure was kept from the client, to be tried otherwise.
@@ -42,12 +49,18 @@ pub(super) enum Retry {
     Again(BytesMut),
     /// It wanted to write.
     Straight { message: BytesMut, error: BytesMut },
+    /// The same with the extended protocol: the statement, and the client's Bind.
+    Portal { prepared: Arc<Prepared>, bind: BytesMut, error: BytesMut },
 }
 
 impl Session {
     /// Passes on what has come from the replica.
     pub(super) fn relay(&mut self) -> Result<(), End> {
         loop {
+            if matches!(self.retry, Some(Retry::Portal { .. })) {
+                // The answer to its Sync comes after its own.
+                return Ok(());
+            }
             if self.passing > 0 {
                 let count = self.passing.min(self.replica.link.input.len());
                 if count == 0 {
@@ -94,6 +107,7 @@ impl Session {
                 }
             }
             b'2' | b'3' | b'n' => drop(self.expected.pop_front()),
+            b'T' if self.keep_columns(&message) => return Ok(()),
             b'T' if matches!(self.expected.front(), Some(Expect::Statement | Expect::Portal)) => {
                 self.expected.pop_front();
             }
@@ -106,10 +120,23 @@ impl Session {
         Ok(())
     }
 
+    /// Keeps a RowDescription back while its query may still be tried again.
+    fn keep_columns(&mut self, message: &BytesMut) -> bool {
+        match self.expected.front_mut() {
+            Some(Expect::Query { again: Some(again) }) if again.columns.is_empty() => {
+                again.columns.extend_from_slice(message);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
     /// Something of a query's answer goes to the client, so it cannot be tried again.
     fn answered(&mut self) {
-        if let Some(Expect::Query { again }) = self.expected.front_mut() {
-            *again = None;
+        if let Some(Expect::Query { again }) = self.expected.front_mut()
+            && let Some(again) = again.take()
+        {
+            self.client.output.extend_from_slice(&again.columns);
         }
     }
 
@@ -154,13 +181,14 @@ impl Session {
             {
                 let code = error::code(body);
                 if is_recovery_conflict(body) {
-                    self.retry = Some(Retry::Again(query));
+                    self.retry = Some(Retry::Again(query.message));
                     return Ok(());
                 }
                 if code == sqlstate::READ_ONLY_SQL_TRANSACTION {
-                    self.retry = Some(Retry::Straight { message: query, error: message });
+                    self.retry = Some(Retry::Straight { message: query.message, error: message });
                     return Ok(());
                 }
+                self.client.output.extend_from_slice(&query.columns);
             }
         } else {
             let Some(Expect::Parse { .. } | Expect::Bare | Expect::Statement | Expect::Portal | Expect::Execute) =
@@ -170,19 +198,34 @@ impl Session {
                 self.failed();
                 return Ok(());
             };
+            let writes = error::code(body) == sqlstate::READ_ONLY_SQL_TRANSACTION;
+            if writes
+                && self.transaction.phase == Phase::Idle
+                && matches!(self.expected.front(), Some(Expect::Execute))
+                && let Some((prepared, bind)) = self.only_bind.take()
+            {
+                self.retry = Some(Retry::Portal { prepared, bind, error: message });
+                self.skip_to_sync();
+                return Ok(());
+            }
             if let Some(Expect::Parse { name, .. }) = self.expected.front()
                 && name.is_empty()
             {
                 self.names.statements.remove(&name[..]);
             }
-            while !matches!(self.expected.front(), None | Some(Expect::Sync)) {
-                self.expected.pop_front();
-            }
-            self.skipping = self.expected.is_empty();
+            self.skip_to_sync();
         }
         self.client.output.extend_from_slice(&message);
         self.failed();
         Ok(())
+    }
+
+    /// The server skips what follows a failed message, up to Sync.
+    fn skip_to_sync(&mut self) {
+        while !matches!(self.expected.front(), None | Some(Expect::Sync)) {
+            self.expected.pop_front();
+        }
+        self.skipping = self.expected.is_empty();
     }
 
     /// What an error does to the client's transaction.

@@ -4,6 +4,8 @@ use bytes::{Buf, BytesMut};
 
 use super::failure::{End, Failure};
 use super::relay::{Expect, Retry};
+use super::statements::Prepared;
+use super::transaction::Route;
 use super::{Session, Wants};
 use crate::report::Report;
 use crate::sqlstate;
@@ -29,9 +31,8 @@ impl Session {
 
     async fn step(&mut self) -> Result<(), End> {
         self.relay()?;
-        if self.expected.is_empty()
-            && let Some(retry) = self.retry.take()
-        {
+        let ready = self.expected.is_empty() || matches!(self.retry, Some(Retry::Portal { .. }));
+        if ready && let Some(retry) = self.retry.take() {
             self.try_otherwise(retry).await?;
         }
         while self.may_take() {
@@ -104,6 +105,9 @@ impl Session {
     async fn handle(&mut self, kind: u8, message: BytesMut) -> Result<(), End> {
         match kind {
             b'X' => Err(End::Client),
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' if self.transaction.route == Route::Straight => {
+                self.on_main(kind, message).await
+            }
             b'S' => self.client_sync(&message).await,
             _ if self.skipping => Ok(()),
             b'Q' => self.query(message).await,
@@ -175,7 +179,43 @@ impl Session {
                 self.query(message).await
             }
             Retry::Straight { message, error } => self.query_refused_by_replica(message, error).await,
+            Retry::Portal { prepared, bind, error } => self.try_portal_on_main(&prepared, &bind, &error).await,
         }
+    }
+
+    /// The only portal of a pipeline wanted to write. The replica's answer to Sync is taken out of the way first, for
+    /// main's comes before it.
+    async fn try_portal_on_main(&mut self, prepared: &Prepared, bind: &BytesMut, refusal: &[u8]) -> Result<(), End> {
+        let synced = match self.expected.len() {
+            0 => {
+                self.skipping = false;
+                self.unsynced = true;
+                self.sync().await?;
+                false
+            }
+            1 => {
+                self.expected.pop_front();
+                match self.reply_of(b'Z').await {
+                    Err(Failure::End(end)) => return Err(end),
+                    Ok(_) | Err(_) => {}
+                }
+                true
+            }
+            // More pipelines have been sent behind it.
+            _ => {
+                self.client.output.extend_from_slice(refusal);
+                self.failed();
+                return Ok(());
+            }
+        };
+        let ran = self.straight_refused(prepared, bind, refusal).await;
+        self.skipping = ran.is_err() && !synced;
+        self.tell(ran.err().unwrap_or(Failure::Told), 0)?;
+        if synced {
+            self.sync().await?;
+            build::ready(&mut self.client.output, self.transaction.phase.status());
+        }
+        Ok(())
     }
 }
 

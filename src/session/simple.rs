@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use super::Session;
 use super::extended::deallocates;
 use super::failure::{End, Failure};
-use super::relay::Expect;
+use super::relay::{Expect, Unanswered};
 use super::serve::TRIES;
 use super::settings::check_own;
 use super::statements::Parsed;
@@ -63,11 +63,12 @@ impl Session {
 
     fn forward_plain(&mut self, message: &BytesMut) -> Result<(), End> {
         let idle = self.transaction.phase == Phase::Idle;
-        let again = (idle && message.len() <= KEEP_MAX && self.tries < TRIES).then(|| message.clone());
+        let again = (idle && message.len() <= KEEP_MAX && self.tries < TRIES)
+            .then(|| Unanswered { message: message.clone(), columns: BytesMut::new() });
         self.forward_query(message, again)
     }
 
-    fn forward_query(&mut self, message: &BytesMut, again: Option<BytesMut>) -> Result<(), End> {
+    fn forward_query(&mut self, message: &BytesMut, again: Option<Unanswered>) -> Result<(), End> {
         if again.is_some() && self.tries == 0 {
             self.guard.statement(StatementKind::Untouched);
         }
@@ -133,18 +134,37 @@ impl Session {
     /// Runs the statements of a string. The failed one's place in it is given in characters.
     async fn script(&mut self, text: &str, parsed: &Parsed) -> (Result<(), Failure>, usize) {
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
-        let straight = |statement: &Statement| matches!(statement.class, Class::Straight { .. });
+        let mut straight = statements.iter().any(|statement| matches!(statement.class, Class::Straight { .. }));
         let refused = statements.iter().find_map(|statement| match &statement.class {
             Class::Refused(report) => Some(report.clone()),
             _ => None,
         });
         let on_main = self.transaction.route == Route::Straight
             && !matches!(statements, [Statement { class: Class::Transaction(_), .. }]);
-        if self.transaction.phase != Phase::Failed && (on_main || statements.iter().any(straight)) {
-            if let Some(report) = refused.filter(|_| !on_main) {
-                return (Err(report.into()), 0);
+        if self.transaction.phase != Phase::Failed {
+            let mut why = None;
+            for statement in statements.iter().filter(|_| !on_main && !straight) {
+                let judged = match self.not_bufferable(statement).await {
+                    Ok(None) => continue,
+                    Ok(reason) => {
+                        why = why.or(reason);
+                        // What is wrong with it is said here, whether or not main can be reached.
+                        self.judge(statement.text.as_bytes()).await
+                    }
+                    Err(failure) => Err(failure),
+                };
+                if let Err(failure) = judged {
+                    return (Err(failure), 0);
+                }
             }
-            return (self.straight_script(text, statements).await, 0);
+            straight |= on_main || why.is_some();
+            if straight {
+                if let Some(report) = refused.filter(|_| !on_main) {
+                    return (Err(report.into()), 0);
+                }
+                let outcome = self.straight_script(text, statements).await;
+                return (outcome.map_err(|failure| failure.because(why)), 0);
+            }
         }
         let mut from = 0;
         for statement in statements {
@@ -164,7 +184,15 @@ impl Session {
         match &statement.class {
             Class::Query { .. } => {
                 self.changes_settings(parsed.sets_config);
-                self.simple_read(statement).await
+                let read = self.simple_read(statement).await;
+                let alone = parsed.single().is_some() && self.transaction.phase == Phase::Idle;
+                match read {
+                    Err(Failure::Server(error) | Failure::Inner(error)) if alone && writes(&error) => {
+                        self.sync().await?;
+                        self.straight_text(&statement.text, true).await
+                    }
+                    read => read,
+                }
             }
             Class::Write => self.simple_write(statement).await,
             Class::Transaction(command) => self.control(command, None).await,
@@ -261,4 +289,9 @@ impl Session {
         });
         self.finish(outcome, 0).await
     }
+}
+
+/// Whether the replica refused to write.
+fn writes(message: &[u8]) -> bool {
+    error::code(&message[HEADER..]) == sqlstate::READ_ONLY_SQL_TRANSACTION
 }

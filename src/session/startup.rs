@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::failure::End;
+use super::main_pipeline::Pipeline;
 use super::statements::Names;
 use super::transaction::Transaction;
 use super::{Session, Shared, Who, console};
@@ -23,7 +24,7 @@ use crate::wire::{MESSAGE_MAX, build};
 use super::cancel::{Registered, Target};
 
 /// The virtual database that is the console.
-pub const CONSOLE: &str = "pgoutpost";
+pub(super) const CONSOLE: &str = "pgoutpost";
 
 /// Serves one client until it leaves or must.
 pub async fn run(stream: TcpStream, shared: Arc<Shared>) {
@@ -225,6 +226,9 @@ impl Session {
             guard,
             batch: false,
             tries: 0,
+            binds: 0,
+            only_bind: None,
+            pipeline: Pipeline::default(),
             asked: None,
         };
         session.aim_at_replica();

@@ -29,17 +29,24 @@ pub struct Parsed {
     pub sets_config: bool,
     /// May take values of sequences, which a standby cannot.
     pub takes_ids: bool,
+    /// May call a function.
+    pub calls: bool,
 }
 
 impl Parsed {
     fn of(text: &str) -> Parsed {
         let has = |word: &[u8]| text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-        Parsed { script: sql::parse(text), sets_config: has(b"set_config"), takes_ids: has(b"nextval") }
+        Parsed {
+            script: sql::parse(text),
+            sets_config: has(b"set_config"),
+            takes_ids: has(b"nextval"),
+            calls: text.contains('('),
+        }
     }
 
     /// A text that we cannot read at all.
     pub fn unreadable(why: Unparsed) -> Parsed {
-        Parsed { script: Err(why), sets_config: false, takes_ids: false }
+        Parsed { script: Err(why), sets_config: false, takes_ids: false, calls: false }
     }
 
     /// The only statement of the text.

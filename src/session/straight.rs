@@ -51,8 +51,9 @@ enum Show {
 impl Session {
     /// A query string with straight statements, or within a straight transaction.
     pub(super) async fn straight_script(&mut self, text: &str, statements: &[Statement]) -> Result<(), Failure> {
+        // A transaction that ends here may have had DDL in it.
         let ddl = |statement: &Statement| {
-            !matches!(statement.class, Class::Straight { ddl: false, .. } | Class::Query { .. })
+            matches!(statement.class, Class::Straight { ddl: true, .. } | Class::Transaction(_))
         };
         self.straight_text(text, statements.iter().any(ddl)).await
     }
@@ -77,7 +78,7 @@ impl Session {
     }
 
     /// Takes over where main's transaction stands, and lets the replica's follow.
-    async fn follow(&mut self, before: Phase, now: Phase) -> Result<(), Failure> {
+    pub(super) async fn follow(&mut self, before: Phase, now: Phase) -> Result<(), Failure> {
         match (before, now) {
             (Phase::Idle, Phase::Open | Phase::Failed) => {
                 self.hidden("BEGIN").await?;
@@ -98,7 +99,7 @@ impl Session {
 
     /// Transaction control within a straight transaction.
     pub(super) async fn control_straight(&mut self, command: &TransactionCommand) -> Result<(), Failure> {
-        self.straight_text(&plain(command), true).await.inspect_err(|_| self.skipping = self.batch)
+        self.straight_text(&plain(command), true).await
     }
 
     /// Execute of a straight statement's portal.
@@ -147,6 +148,23 @@ impl Session {
             return Err(Failure::Told);
         }
         Ok(())
+    }
+
+    /// A portal that the replica refused to run because it writes.
+    pub(super) async fn straight_refused(
+        &mut self,
+        prepared: &Prepared,
+        bind: &BytesMut,
+        refusal: &[u8],
+    ) -> Result<(), Failure> {
+        match self.execute_on_main(prepared, bind, 0).await {
+            Ok(()) => self.settle_on_replica(true).await,
+            Err(Failure::Own(mut report)) => {
+                report.detail.get_or_insert_with(|| format!("The replica: {}.", error::text(&refusal[HEADER..])));
+                Err(Failure::Own(report))
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Makes main ready for a statement: connected, with the session's settings, in the session's transaction.
@@ -223,7 +241,7 @@ impl Session {
     }
 
     /// A question of our own to main; its answer is not shown. Returns the first value.
-    async fn ask_main(&mut self, sql: &str) -> Result<Option<String>, Failure> {
+    pub(super) async fn ask_main(&mut self, sql: &str) -> Result<Option<String>, Failure> {
         let Some(main) = &mut self.main else { return Err(lost().into()) };
         build::query(&mut main.raw.link.output, sql.as_bytes());
         self.asked = None;
@@ -319,7 +337,7 @@ impl Session {
 
     /// Waits until the replica has what main has committed, then reads the catalog again. Past the bound the client is
     /// not kept waiting: its statement is done.
-    async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
+    pub(super) async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
         let Some(lsn) = self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await? else { return Ok(()) };
         if lsn.parse::<crate::lsn::Lsn>().is_err() {
             return Ok(());
@@ -369,7 +387,7 @@ fn canceled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 
-fn lost() -> Report {
+pub(super) fn lost() -> Report {
     Report::new(sqlstate::TRANSACTION_RESOLUTION_UNKNOWN, "the connection to main was lost during the statement")
         .hint("Look on main whether it was done before doing it again.")
 }

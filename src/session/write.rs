@@ -18,7 +18,7 @@ use super::{Session, Waited};
 use crate::entry::Seq;
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Decoded, Isolation, Plan, Rendered, Statement, WriteKind, WritePlan};
+use crate::sql::{Class, Decoded, Isolation, Lock, Plan, Rendered, Statement, WriteKind, WritePlan};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
@@ -72,6 +72,18 @@ impl Session {
         Ok(())
     }
 
+    /// Why a write cannot be evaluated here, so that it has to go straight to main: `None` for what can.
+    pub(super) async fn not_bufferable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
+        if statement.class != Class::Write {
+            return Ok(None);
+        }
+        let settings = self.settings().await?;
+        let catalog = self.shared.catalog.current();
+        let plan = self.shared.statements.plan(statement, &catalog, &settings.schemas, &self.shared.site);
+        let unsupported = [sqlstate::FEATURE_NOT_SUPPORTED, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE];
+        Ok(plan.as_ref().as_ref().err().filter(|report| unsupported.contains(&report.code)).cloned())
+    }
+
     async fn write(
         &mut self,
         statement: &Statement,
@@ -91,7 +103,15 @@ impl Session {
             let plan = match &*plan {
                 Ok(Plan::Write(plan)) => plan,
                 Ok(Plan::Read(_)) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a write").into()),
-                Err(report) => return Err(report.clone().into()),
+                // Perhaps a refusal of what was true a moment ago: a key that main has just given the table.
+                Err(report) => {
+                    let looked = tries == 0 && shared.catalog.reload(None).await.is_ok();
+                    if looked && shared.catalog.current().version != catalog.version {
+                        tries += 1;
+                        continue;
+                    }
+                    return Err(report.clone().into());
+                }
             };
             if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
                 let message = format!("cannot execute {} in a read-only transaction", verb(plan.kind));
@@ -107,8 +127,8 @@ impl Session {
                 }
                 Err(failure) => return Err(failure),
             };
-            let decoded = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
-            if self.lock(&decoded, base.last(), &settings).await? == Taken::Stale {
+            // Before constraints are judged: what breaks one may be about to go, with another transaction.
+            if self.lock(&plan.locks(&rows), base.last(), &settings).await? == Taken::Stale {
                 match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
                     Isolation::ReadCommitted => continue,
                     Isolation::RepeatableRead | Isolation::Serializable => {
@@ -117,6 +137,7 @@ impl Session {
                     }
                 }
             }
+            let decoded = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
             return self.collect(plan, statement, decoded);
         }
     }
@@ -211,17 +232,16 @@ impl Session {
     /// Locks what the rows take or free; the client may leave or cancel while it waits.
     async fn lock(
         &mut self,
-        decoded: &[Decoded],
+        wanted: &[Lock],
         seen: Seq,
         settings: &super::settings::Settings,
     ) -> Result<Taken, Failure> {
-        let hashes: Vec<u64> = decoded.iter().flat_map(|row| row.locks.iter().copied()).collect();
-        if hashes.is_empty() {
+        if wanted.is_empty() {
             return Ok(Taken::Fresh);
         }
         let fresh = self.shared.locks.holder();
         let mut holder = std::mem::replace(&mut self.locks, fresh);
-        let waited = self.wait(holder.take(&hashes, seen, settings.lock_timeout())).await;
+        let waited = self.wait(holder.take(wanted, seen, settings.lock_timeout())).await;
         self.locks = holder;
         match waited? {
             Waited::Done(taken) => taken.map_err(|error| error.report().into()),

@@ -62,12 +62,13 @@ BEGIN
     RETURN coalesce(ledger_seq, 0);
 END $$;
 
--- A value as text that does not depend on the session's settings.
+-- What a value's output function prints (a cast to text would cut the blanks of a char(n)), whatever the session's
+-- settings.
 CREATE OR REPLACE FUNCTION pgoutpost.canonical_text(value anyelement) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
     SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET timezone = 'UTC'
     SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'
-    AS 'SELECT $1::pg_catalog.text';
+    AS 'SELECT pg_catalog.format(''%s'', $1)';
 
 -- A block of a sequence's values, for writes while the link is down.
 CREATE OR REPLACE FUNCTION pgoutpost.lease(sequence regclass, count integer) RETURNS SETOF bigint

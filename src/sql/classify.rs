@@ -54,6 +54,9 @@ fn is_write(kind: SyntaxKind) -> bool {
     matches!(kind, K::INSERT | K::UPDATE | K::DELETE)
 }
 
+/// Writes rows, but cannot be evaluated on the replica yet: main does it when it can be reached.
+const NOT_BUFFERED: Class = Class::Straight { ddl: false, outside_transaction: false };
+
 fn class(node: &SyntaxNode) -> Class {
     match node.kind() {
         kind if is_select(kind) => query(node),
@@ -61,8 +64,7 @@ fn class(node: &SyntaxNode) -> Class {
         K::EXPLAIN => query_or_plain(node),
         K::DECLARE => query(node),
         K::COPY => copy(node),
-        K::MERGE => refused("MERGE cannot be buffered yet", "Write it as INSERT and UPDATE."),
-        K::TRUNCATE => refused("TRUNCATE cannot be buffered yet", "Use DELETE."),
+        K::MERGE => NOT_BUFFERED,
         K::SHOW | K::SET | K::RESET => settings(node),
         K::DISCARD => Class::Settings { discard_all: child(node, K::DISCARD_ALL).is_some() },
         K::SET_ROLE | K::SET_SESSION_AUTH | K::RESET_ROLE | K::RESET_SESSION_AUTH | K::SET_CONSTRAINTS | K::LOAD => {
@@ -81,20 +83,20 @@ fn refused(message: &str, hint: &str) -> Class {
 
 fn query(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
-        return refused("data-modifying CTEs cannot be buffered yet", "Send the statements one by one.");
+        return NOT_BUFFERED;
     }
     Class::Query { locking: node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE) }
 }
 
 fn write(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
-        return refused("data-modifying CTEs cannot be buffered yet", "Send the statements one by one.");
+        return NOT_BUFFERED;
     }
     if child(node, K::ON_CONFLICT_CLAUSE).is_some() {
-        return refused("ON CONFLICT cannot be buffered yet", "Use UPDATE, and INSERT what it did not find.");
+        return NOT_BUFFERED;
     }
     if child(node, K::WHERE_CURRENT_OF).is_some() {
-        return refused("WHERE CURRENT OF cannot be buffered", "Name the row by its key.");
+        return refused("WHERE CURRENT OF is not available through pgoutpost", "Name the row by its key.");
     }
     Class::Write
 }
@@ -111,10 +113,11 @@ fn copy(node: &SyntaxNode) -> Class {
     let to = child(node, K::COPY_TO);
     match to.and_then(|to| child(&to, K::COPY_STDOUT)) {
         Some(_) => query(node),
-        None if child(node, K::COPY_FROM).is_some() => {
-            refused("COPY FROM cannot be buffered yet", "Use INSERT with several rows.")
+        None if node.descendants().any(|inner| inner.kind() == K::COPY_STDIN) => NOT_BUFFERED,
+        None => {
+            let hint = "Use COPY … TO STDOUT or FROM STDIN.";
+            refused("COPY to or from a file or program is not available through pgoutpost", hint)
         }
-        None => refused("COPY to a file or program is not available through pgoutpost", "Use COPY … TO STDOUT."),
     }
 }
 
@@ -192,7 +195,9 @@ fn modes(node: &SyntaxNode) -> (Option<Isolation>, Option<bool>) {
 fn straight(node: &SyntaxNode) -> Class {
     match node.kind() {
         K::SET_TRANSACTION => return Class::Settings { discard_all: false },
-        K::LISTEN | K::UNLISTEN | K::NOTIFY => {
+        // Does nothing on a standby, and drivers send it when they give a connection back to their pool.
+        K::UNLISTEN => return Class::Replica,
+        K::LISTEN | K::NOTIFY => {
             return refused("LISTEN and NOTIFY are not available through pgoutpost", "Connect to main for them.");
         }
         K::PREPARE_TRANSACTION | K::COMMIT_PREPARED | K::ROLLBACK_PREPARED => {
@@ -208,8 +213,10 @@ fn straight(node: &SyntaxNode) -> Class {
         || matches!((word(0), word(1)), ("CREATE" | "DROP", "DATABASE" | "TABLESPACE" | "SUBSCRIPTION"))
         || (node.kind() == K::REINDEX && matches!(word(1), "DATABASE" | "SYSTEM" | "SCHEMA"))
         || (concurrently && matches!(word(0), "CREATE" | "DROP" | "REINDEX"));
-    let ddl =
-        !matches!(node.kind(), K::VACUUM | K::ANALYZE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM);
+    let ddl = !matches!(
+        node.kind(),
+        K::VACUUM | K::ANALYZE | K::TRUNCATE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM
+    );
     // `CALL` and `DO` may run DDL themselves; asking for the catalog again costs little.
     Class::Straight { ddl, outside_transaction }
 }

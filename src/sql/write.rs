@@ -33,6 +33,14 @@ mod verdict;
 
 pub use decode::{Decoded, Outcome};
 
+/// Something that a transaction holds until its end, by hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lock {
+    pub hash: u64,
+    /// Exclusive locks come first, so that who wants both takes the stronger.
+    pub shared: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteKind {
     Insert,
@@ -78,8 +86,10 @@ enum Output {
     Parent(usize, String),
     /// The values that a row of another table still refers to, by the foreign key in this place of `referenced_by`.
     Child(usize, TableRef),
-    /// A hash for locks.
+    /// A hash of what the row takes or frees.
     Lock,
+    /// A hash of what the row needs to stay.
+    SharedLock,
 }
 
 /// A table as messages name it.
@@ -166,6 +176,12 @@ impl WritePlan {
     /// The result formats to ask for in Bind, given those the client wants for RETURNING (expanded: one each).
     pub fn formats(&self, returning: &[i16]) -> Vec<i16> {
         std::iter::repeat_n(0, self.outputs.len()).chain(returning.iter().copied()).collect()
+    }
+
+    /// What the rows of the evaluation take, free, or need to stay. To be locked before [`WritePlan::decode`]: what is wrong
+    /// with a row may be right again when another transaction has ended.
+    pub fn locks(&self, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
+        decode::locks(self, rows)
     }
 
     /// Reads all rows of the evaluation, in order: each row's effect, or the first constraint that fails, just as

@@ -11,7 +11,7 @@ async fn version(client: &Client) -> i64 {
 }
 
 fn code(error: &tokio_postgres::Error) -> String {
-    error.code().map(|code| code.code().to_owned()).unwrap_or_else(|| error.to_string())
+    error.code().map_or_else(|| error.to_string(), |code| code.code().to_owned())
 }
 
 #[tokio::test]
@@ -196,15 +196,17 @@ async fn canonical_text_does_not_depend_on_settings() {
         .query_one(
             "SELECT pgoutpost.canonical_text(ARRAY['2026-11-21 22:00:00+00'::timestamptz]),
                     pgoutpost.canonical_text('1 day 2 hours'::interval), pgoutpost.canonical_text(0.1::float8 + 0.2),
-                    pgoutpost.canonical_text('\\x0102'::bytea), pgoutpost.canonical_text(NULL::int)",
+                    pgoutpost.canonical_text('\\x0102'::bytea), pgoutpost.canonical_text(NULL::int),
+                    pgoutpost.canonical_text('ab'::char(3)), pgoutpost.canonical_text(ROW(NULL, true))",
             &[],
         )
         .await
         .unwrap();
-    let texts: Vec<Option<String>> = (0..5).map(|n| row.get(n)).collect();
+    let texts: Vec<Option<String>> = (0..7).map(|n| row.get(n)).collect();
     let expected = ["{\"2026-11-21 22:00:00+00\"}", "1 day 02:00:00", "0.30000000000000004", "\\x0102"];
     assert_eq!(texts[..4], expected.map(|text| Some(text.to_owned())));
     assert_eq!(texts[4], None);
+    assert_eq!(texts[5..], ["ab ", "(,t)"].map(|text| Some(text.to_owned())), "as the output function prints it");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ impl Site {
             let database = cluster::Database::set_up(label).await;
             database.main().await.batch_execute(schema).await.unwrap();
             let catalog = catalog::load::load(&database.main().await).await.unwrap();
-            (cluster::cluster().main, database.name, catalog)
+            (database.main_port, database.name, catalog)
         });
         let search_path = vec!["pg_catalog".into(), "public".into()];
         Site {
@@ -88,7 +88,6 @@ impl Site {
         let values: Vec<Option<&[u8]>> = parameters.iter().map(|text| Some(text.as_bytes())).collect();
         let binary = vec![false; values.len()];
         let bound = Parameters { types: &types, binary: &binary, values: &values };
-        let view = View { base: &self.overlay, own: &self.own };
         match plan {
             Plan::Read(read) => {
                 let wanted: Vec<usize> = read.sequences().iter().map(|(_, count)| count.unwrap_or(1)).collect();

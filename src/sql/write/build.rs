@@ -183,6 +183,38 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Locks on the existence of the parents that the row refers to: shared, as any number of rows may refer to one.
+    pub(super) fn parent_locks(&mut self, row: &Row, set: Option<&[AttNum]>) -> Result<(), Report> {
+        let table = Arc::clone(self.table);
+        for key in &table.references {
+            if set.is_some_and(|set| !key.columns.iter().any(|column| set.contains(column))) {
+                continue;
+            }
+            let parent = super::verdict::partner(self, key.referenced)?;
+            let values = key.columns.iter().map(|column| value_of(row, *column).unwrap_or("NULL"));
+            let lock = existence(&parent, &key.referenced_columns, &values.collect::<Vec<_>>());
+            self.output(Output::SharedLock, &Template::text(lock));
+        }
+        Ok(())
+    }
+
+    /// Locks on the existence of the row as a parent, when it goes away or changes what others may refer to.
+    pub(super) fn existence_locks(&mut self, row: &Row, set: Option<&[AttNum]>) {
+        let table = Arc::clone(self.table);
+        let mut done: Vec<Vec<AttNum>> = Vec::new();
+        for key in &table.referenced_by {
+            let mut columns = key.referenced_columns.clone();
+            columns.sort();
+            let touched = set.is_none_or(|set| columns.iter().any(|column| set.contains(column)));
+            if touched && !done.contains(&columns) {
+                let values: Vec<_> = columns.iter().map(|column| value_of(row, *column).unwrap_or("NULL")).collect();
+                let lock = existence(&table, &columns, &values);
+                self.output(Output::Lock, &Template::text(lock));
+                done.push(columns);
+            }
+        }
+    }
+
     /// Adds RETURNING, its scope a row under the target's name.
     pub(super) fn returning(&mut self, row: &Row) {
         let Some(clause) = child(self.request.statement, K::RETURNING_CLAUSE) else { return };
@@ -268,6 +300,24 @@ pub(super) fn value_of(row: &Row, attnum: AttNum) -> Option<&str> {
 fn depends_on_settings(column: &Column) -> bool {
     const NEVER: [u32; 17] = [16, 18, 19, 20, 21, 23, 25, 26, 114, 829, 869, 1042, 1043, 1560, 1562, 1700, 2950];
     column.is_array || column.is_composite || !NEVER.contains(&column.base_type_oid)
+}
+
+/// A hash that stands for "a row with these values is there to refer to"; NULL when a value is. Both sides of a foreign
+/// key come to the same one: columns in the table's order, values as the parent's types.
+fn existence(parent: &Table, columns: &[AttNum], values: &[&str]) -> String {
+    let mut pairs: Vec<(AttNum, &str)> = columns.iter().copied().zip(values.iter().copied()).collect();
+    pairs.sort();
+    let columns: Vec<Option<&Column>> = pairs.iter().map(|(attnum, _)| parent.attribute(*attnum)).collect();
+    let typed = pairs.iter().zip(&columns).map(|((_, value), column)| match column {
+        Some(column) => format!("({value})::{}", column.base_type_name),
+        None => (*value).to_owned(),
+    });
+    // Apart from the row's own locks, so that referring to a row and changing its other columns do not wait.
+    let salt =
+        (i64::from(parent.id.0) << 8) + 0x80 + pairs.iter().fold(0, |sum, (a, _)| (sum * 31 + i64::from(a.0)) & 0x7f);
+    let given = list(pairs.iter().map(|(_, value)| format!("{value} IS NOT NULL"))).replace(", ", " AND ");
+    let typed = typed.collect();
+    format!("CASE WHEN {given} THEN {} END", hash(columns, typed, salt))
 }
 
 /// A hash of the values, as `bigint`; types without hash support go through text.

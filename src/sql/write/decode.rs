@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::super::Report;
 use super::verdict::action;
-use super::{Output, Setting, TableRef, WriteKind, WritePlan};
+use super::{Lock, Output, Setting, TableRef, WriteKind, WritePlan};
 use crate::catalog::{AttNum, ForeignKey, IndexItem, ReferentialAction, Table};
 use crate::entry::{Seq, Value};
 use crate::overlay::{Existence, RowId, View};
@@ -21,8 +21,6 @@ use crate::sqlstate::{
 pub struct Decoded {
     /// The effect on the target, as values of columns.
     pub outcome: Outcome,
-    /// Hashes of the values this row takes or frees, for locks: rows by key, unique values by index.
-    pub locks: Vec<u64>,
     /// The RETURNING columns, in the formats the client asked for.
     pub returning: Vec<Option<Bytes>>,
 }
@@ -78,6 +76,23 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
         row.foreign_keys(&hidden, &seen)?;
     }
     hidden.iter().zip(kept).map(|(values, row)| values.decoded(&row[plan.outputs.len()..])).collect()
+}
+
+pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
+    let of_row = |row: &Vec<Option<Bytes>>| -> Vec<Lock> {
+        let outputs = plan.outputs.iter().zip(row);
+        let lock = |(output, value): (&Output, &Option<Bytes>)| {
+            let shared = match output {
+                Output::Lock => false,
+                Output::SharedLock => true,
+                _ => return None,
+            };
+            let hash = std::str::from_utf8(value.as_ref()?).ok()?.parse::<i64>().ok()?;
+            Some(Lock { hash: hash as u64, shared })
+        };
+        outputs.filter_map(lock).collect()
+    };
+    rows.iter().flat_map(of_row).collect()
 }
 
 fn read<'a>(plan: &'a WritePlan, row: &[Option<Bytes>]) -> Result<Hidden<'a>, Report> {
@@ -277,12 +292,7 @@ impl Hidden<'_> {
     }
 
     fn decoded(&self, returning: &[Option<Bytes>]) -> Result<Decoded, Report> {
-        let lock = |value: Value| value.and_then(|text| text.parse::<i64>().ok()).map(|hash| hash as u64);
-        Ok(Decoded {
-            outcome: self.outcome(),
-            locks: self.of(|output| *output == Output::Lock).into_iter().filter_map(lock).collect(),
-            returning: returning.to_vec(),
-        })
+        Ok(Decoded { outcome: self.outcome(), returning: returning.to_vec() })
     }
 
     fn outcome(&self) -> Outcome {

@@ -21,6 +21,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     }
     verdict::children(&mut builder, &old, None)?;
     builder.locks(&old, true, |_| true);
+    builder.existence_locks(&old, None);
     condition(&mut builder);
     builder.returning(&old);
     Ok(builder.finish())

@@ -60,6 +60,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     verdict::unique(&mut builder, &new, None, Some(&slices));
     verdict::parents(&mut builder, &new, None, Some(&slices))?;
     builder.locks(&new, true, |_| true);
+    builder.parent_locks(&new, None)?;
     builder.returning(&new);
     Ok(builder.finish())
 }

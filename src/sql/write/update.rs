@@ -61,6 +61,8 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     let touched = |index: &crate::catalog::UniqueIndex| verdict::index_touched(index, &set);
     builder.locks(&old, false, touched);
     builder.locks(&new, false, touched);
+    builder.existence_locks(&old, Some(&set));
+    builder.parent_locks(&new, Some(&set))?;
     condition(&mut builder);
     builder.returning(&new);
     Ok(builder.finish())

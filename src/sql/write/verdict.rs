@@ -206,7 +206,8 @@ fn changed(values: &[&str], others: &[&str]) -> String {
     format!("({})", differ.collect::<Vec<_>>().join(" OR "))
 }
 
-fn partner(builder: &Builder<'_>, id: crate::catalog::TableId) -> Result<Arc<Table>, Report> {
+/// The table on the other side of a foreign key.
+pub(super) fn partner(builder: &Builder<'_>, id: crate::catalog::TableId) -> Result<Arc<Table>, Report> {
     builder.request.names.catalog.relations.get(&id).cloned().ok_or_else(|| {
         Report::new(FEATURE_NOT_SUPPORTED, format!("a foreign key of \"{}\" leads to an unknown table", builder.alias))
     })

@@ -1,0 +1,214 @@
+//! A buffer in memory, entries made by hand, and a replay task behind a link of its own.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lab::Link;
+use pgoutpost::buffer::log::{Answer, Claim, LeaseBlock, Log, Quarantined, Record};
+use pgoutpost::buffer::{Buffer, BufferConfig, Draft};
+use pgoutpost::catalog::Catalog;
+use pgoutpost::entry::{Effect, Entry, EntryColumn, EntryTable, FORMAT, Seq, TableName, Value};
+use pgoutpost::replay::{self, ReplayConfig, ReplayStatus};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::Database;
+
+/// A log that forgets when the process ends.
+#[derive(Default)]
+pub struct Memory {
+    records: Mutex<BTreeMap<Seq, Record>>,
+    quarantined: Mutex<BTreeMap<Seq, Quarantined>>,
+}
+
+fn done<T: Send + 'static>(value: T) -> Answer<'static, T> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Log for Memory {
+    fn claim(&self, _takeover: bool, floor: Seq) -> Answer<'_, Claim> {
+        let found = self.records.lock().unwrap().keys().next_back().copied().unwrap_or(Seq::ZERO);
+        done(Claim { found, last: found.max(floor) })
+    }
+
+    fn append<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+        self.records.lock().unwrap().extend(records.iter().map(|record| (record.seq(), record.clone())));
+        done(())
+    }
+
+    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
+        done(self.records.lock().unwrap().range(after.next()..).take(limit).map(|(_, record)| record.clone()).collect())
+    }
+
+    fn probe(&self) -> Answer<'_, Seq> {
+        done(self.records.lock().unwrap().keys().next_back().copied().unwrap_or(Seq::ZERO))
+    }
+
+    fn trim(&self, upto: Seq) -> Answer<'_, ()> {
+        self.records.lock().unwrap().retain(|&seq, _| seq > upto);
+        done(())
+    }
+
+    fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {
+        self.quarantined.lock().unwrap().insert(quarantined.seq, quarantined.clone());
+        done(())
+    }
+
+    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
+        done(self.quarantined.lock().unwrap().values().cloned().collect())
+    }
+
+    fn release(&self, seq: Seq) -> Answer<'_, ()> {
+        self.quarantined.lock().unwrap().remove(&seq);
+        done(())
+    }
+
+    fn leases(&self) -> Answer<'_, BTreeMap<String, LeaseBlock>> {
+        done(BTreeMap::new())
+    }
+
+    fn store_lease<'a>(&'a self, _sequence: &'a str, _block: &'a LeaseBlock) -> Answer<'a, ()> {
+        done(())
+    }
+}
+
+/// A table as entries describe it: `"name type"` for each column; the first `key` columns are the key.
+pub fn table(name: &str, columns: &[&str], key: usize) -> EntryTable {
+    let column = |text: &&str| {
+        let (name, type_name) = text.split_once(' ').unwrap();
+        EntryColumn { name: name.into(), type_name: type_name.into() }
+    };
+    EntryTable {
+        name: TableName { schema: "public".into(), name: name.into() },
+        columns: columns.iter().map(column).collect(),
+        key: (0..key).collect(),
+        fingerprint: 0,
+    }
+}
+
+pub fn values(texts: &[&str]) -> Vec<Value> {
+    texts.iter().map(|&text| (text != "NULL").then(|| text.into())).collect()
+}
+
+pub fn insert(row: &[&str]) -> Effect {
+    Effect::Insert { table: 0, row: values(row) }
+}
+
+pub fn update(key: &[&str], set: &[(usize, &str)]) -> Effect {
+    let set = set.iter().map(|&(place, text)| (place, values(&[text]).remove(0))).collect();
+    Effect::Update { table: 0, key: values(key), set, old: Vec::new(), row: None }
+}
+
+pub fn delete(key: &[&str]) -> Effect {
+    Effect::Delete { table: 0, key: values(key), old: Vec::new() }
+}
+
+pub fn entry(role: &str, tables: Vec<EntryTable>, effects: Vec<Effect>) -> Entry {
+    Entry {
+        format: FORMAT,
+        seq: Seq::ZERO,
+        uuid: uuid::Uuid::now_v7(),
+        database: String::new(),
+        role: role.to_owned(),
+        application_name: String::new(),
+        created_at: "2026-11-21T22:00:00.000000Z".to_owned(),
+        statements: Vec::new(),
+        tables,
+        effects,
+    }
+}
+
+/// A site without clients: entries go in by hand.
+pub struct Outpost {
+    pub database: Database,
+    pub buffer: Buffer,
+    pub link: Arc<Link>,
+}
+
+/// A replay task.
+pub struct Replayer {
+    pub status: watch::Receiver<ReplayStatus>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Outpost {
+    pub async fn start(label: &str, schema: &str) -> Outpost {
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let database = Database::set_up(label).await;
+        database.main().await.batch_execute(schema).await.unwrap();
+        let (buffer, _task) = Buffer::open_log(
+            Arc::new(Memory::default()),
+            &BufferConfig::default(),
+            Arc::new(Catalog::default()),
+            Seq::ZERO,
+            CancellationToken::new(),
+        )
+        .await
+        .unwrap();
+        let link = Link::start(lab::port::free_port().unwrap(), database.main_port).unwrap();
+        Outpost { database, buffer, link: Arc::new(link) }
+    }
+
+    pub async fn commit(&self, entry: Entry) -> Seq {
+        self.buffer.commit(Draft { entry, changes: Vec::new() }).await.unwrap()
+    }
+
+    pub fn replay(&self) -> Replayer {
+        self.replay_as("postgres")
+    }
+
+    pub fn replay_as(&self, user: &str) -> Replayer {
+        let mut main = self.database.main.clone();
+        let (stop, status) = (CancellationToken::new(), watch::Sender::new(ReplayStatus::default()));
+        // Only the port differs: through the link.
+        let mut through = tokio_postgres::Config::new();
+        through.host("127.0.0.1").port(self.link.port()).user(user).dbname(main.get_dbname().unwrap());
+        main = through;
+        let config =
+            ReplayConfig { retry_delay: Duration::from_millis(20), retry_delay_max: Duration::from_millis(200) };
+        let receiver = status.subscribe();
+        let task = tokio::spawn(replay::run(self.buffer.clone(), main, "s".to_owned(), config, stop.clone(), status));
+        Replayer { status: receiver, stop, task }
+    }
+
+    /// Waits until everything that is in the buffer is applied.
+    pub async fn drained(&self) {
+        let last = self.buffer.progress().borrow().last;
+        let mut progress = self.buffer.progress();
+        let wait = progress.wait_for(|progress| progress.applied >= last);
+        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+        assert!(waited.is_ok(), "not drained: {:?}", *self.buffer.progress().borrow());
+    }
+
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        let main = self.database.main().await;
+        main.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    pub async fn ledger(&self) -> i64 {
+        let main = self.database.main().await;
+        main.query_one("SELECT seq FROM pgoutpost.ledger WHERE site = 's'", &[]).await.unwrap().get(0)
+    }
+}
+
+impl Replayer {
+    pub async fn stop(self) -> ReplayStatus {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        self.status.borrow().clone()
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub fn kill(self) {
+        self.task.abort();
+    }
+
+    pub async fn until(&mut self, what: impl Fn(&ReplayStatus) -> bool) -> ReplayStatus {
+        let seen = tokio::time::timeout(Duration::from_secs(30), self.status.wait_for(|status| what(status))).await;
+        seen.unwrap_or_else(|_| panic!("never came")).unwrap().clone()
+    }
+}

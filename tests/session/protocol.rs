@@ -1,0 +1,126 @@
+//! Both protocols, pipelines, errors, cancel requests and bounds.
+
+use std::time::Duration;
+
+use super::{code, connect, fails, outpost, run, value};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pgbench_runs_in_all_three_protocols() {
+    let (site, outpost) = outpost("session_pgbench", "").await;
+    let made = run("pgbench", &site.main_url, &["-i", "-q"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    site.wait_replica_caught_up().await.unwrap();
+    for mode in ["simple", "extended", "prepared"] {
+        for script in ["select-only", "tpcb-like"] {
+            let ran = run("pgbench", &outpost.url(), &["-n", "-b", script, "-M", mode, "-c", "4", "-t", "10"]);
+            let said = String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout);
+            assert!(ran.status.success(), "{mode} {script}: {said}");
+            assert!(said.contains("actually processed: 40/40"), "{mode} {script}: {said}");
+        }
+    }
+    let client = connect(&outpost.url()).await;
+    let sums = "SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(bbalance) FROM pgbench_branches),
+        (SELECT sum(tbalance) FROM pgbench_tellers), (SELECT sum(delta) FROM pgbench_history),
+        (SELECT count(*) FROM pgbench_history)";
+    let row = client.query_one(sums, &[]).await.unwrap();
+    let sums: Vec<i64> = (0..4).map(|place| row.get(place)).collect();
+    assert!(sums.iter().all(|sum| *sum == sums[0]), "{sums:?}");
+    assert_eq!(row.get::<_, i64>(4), 120);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_are_postgres_own_and_leave_the_connection_usable() {
+    let (_site, outpost) = outpost("session_errors", "CREATE TABLE t (id int PRIMARY KEY, v text NOT NULL)").await;
+    let client = connect(&outpost.url()).await;
+    assert_eq!(fails(&client, "SELEC 1").await, "42601");
+    assert_eq!(fails(&client, "SELECT nothing").await, "42703");
+    assert_eq!(fails(&client, "INSERT INTO t (nothing) VALUES (1)").await, "42703");
+    assert_eq!(fails(&client, "INSERT INTO t VALUES ('x', 'y')").await, "22P02");
+    assert_eq!(fails(&client, "INSERT INTO t VALUES (1, NULL)").await, "23502");
+    client.batch_execute("INSERT INTO t VALUES (1, 'a')").await.unwrap();
+    assert_eq!(fails(&client, "INSERT INTO t VALUES (1, 'b')").await, "23505");
+    assert_eq!(fails(&client, "INSERT INTO t VALUES (2, 'b'); SELECT 1/0").await, "22012");
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "1");
+    let error = client.batch_execute("SELECT 1; SELECT nothing").await.unwrap_err();
+    let position = error.as_db_error().unwrap().position().cloned();
+    assert_eq!(position, Some(tokio_postgres::error::ErrorPosition::Original(18)), "counted from the string's start");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_is_one_transaction() {
+    let (_site, outpost) = outpost("session_pipeline", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let client = connect(&outpost.url()).await;
+    let insert = client.prepare("INSERT INTO t VALUES ($1) RETURNING id").await.unwrap();
+    let inserted = futures_util::future::join_all((0..200).map(|id| {
+        let (client, insert) = (&client, &insert);
+        async move { client.query_one(insert, &[&id]).await.unwrap().get::<_, i32>(0) }
+    }));
+    assert_eq!(inserted.await, (0..200).collect::<Vec<_>>());
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "200");
+    assert_eq!(client.query("SELECT id FROM t WHERE id = $1", &[&7]).await.unwrap().len(), 1);
+    let rows = client.query("SELECT id FROM t WHERE id < $1 ORDER BY id DESC", &[&3]).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [2, 1, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn portals_hand_out_their_rows_in_parts() {
+    let (_site, outpost) = outpost("session_portals", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let mut client = connect(&outpost.url()).await;
+    client.batch_execute("INSERT INTO t SELECT generate_series(1, 10)").await.unwrap();
+    let transaction = client.transaction().await.unwrap();
+    for sql in ["SELECT id FROM t ORDER BY id", "UPDATE t SET id = id + 100 RETURNING id - 100"] {
+        let portal = transaction.bind(sql, &[]).await.unwrap();
+        let mut seen = Vec::new();
+        for expected in [4, 4, 2] {
+            let rows = transaction.query_portal(&portal, 4).await.unwrap();
+            assert_eq!(rows.len(), expected, "{sql}");
+            seen.extend(rows.iter().map(|row| row.get::<_, i32>(0)));
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (1..=10).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_reaches_queries_and_waiting_writes() {
+    let (_site, outpost) = outpost("session_cancel", "CREATE TABLE t (id int PRIMARY KEY, v int)").await;
+    let (one, two) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    one.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
+    let cancelled = |sql: &'static str| async {
+        let token = two.cancel_token();
+        let cancel = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(two.batch_execute(sql), cancel);
+        code(&outcome.unwrap_err())
+    };
+    assert_eq!(cancelled("SELECT pg_sleep(30)").await, "57014");
+    one.batch_execute("BEGIN; UPDATE t SET v = 2 WHERE id = 1").await.unwrap();
+    assert_eq!(cancelled("UPDATE t SET v = 3 WHERE id = 1").await, "57014");
+    one.batch_execute("COMMIT").await.unwrap();
+    two.batch_execute("UPDATE t SET v = 3 WHERE id = 1").await.unwrap();
+    assert_eq!(value(&one, "SELECT v FROM t").await, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_databases_are_named_and_the_console_answers() {
+    let (_site, outpost) = outpost("session_databases", "").await;
+    let url = outpost.url();
+    let other = url.replace("session_databases", "elsewhere");
+    let Err(error) = tokio_postgres::connect(&other, tokio_postgres::NoTls).await else { panic!("connected") };
+    assert_eq!(code(&error), "3D000");
+    assert!(error.as_db_error().unwrap().hint().unwrap().contains("session_databases"));
+    let console = run("psql", &url.replace("session_databases", "pgoutpost"), &["-X", "-At", "-c", "SHOW VERSION"]);
+    assert!(console.status.success(), "{}", String::from_utf8_lossy(&console.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_answers_stream_and_too_long_messages_are_refused() {
+    let (_site, outpost) = outpost("session_large", "").await;
+    let client = connect(&outpost.url()).await;
+    let rows = client.query("SELECT repeat('x', 100000) FROM generate_series(1, 500)", &[]).await.unwrap();
+    assert_eq!(rows.len(), 500);
+    assert_eq!(fails(&client, &format!("SELECT '{}'", "y".repeat(65 << 20))).await, "54000");
+    assert_eq!(value(&client, "SELECT 1").await, "1");
+}

@@ -1,0 +1,105 @@
+//! Transactions: savepoints, isolation, locks.
+
+use std::time::Duration;
+
+use super::{code, connect, fails, outpost, value};
+
+const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn savepoints_undo_what_came_after_them() {
+    let (_site, outpost) = outpost("session_savepoints", SCHEMA).await;
+    let (client, other) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (1, 1); SAVEPOINT a; INSERT INTO t VALUES (2, 2)").await.unwrap();
+    assert_eq!(fails(&client, "INSERT INTO t VALUES (1, 3)").await, "23505");
+    assert_eq!(fails(&client, "SELECT 1").await, "25P02");
+    client.batch_execute("ROLLBACK TO a").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "1");
+    assert_eq!(value(&other, "SELECT count(*) FROM t").await, "0", "nothing is seen before COMMIT");
+    client.batch_execute("INSERT INTO t VALUES (3, 3); COMMIT").await.unwrap();
+    assert_eq!(value(&other, "SELECT string_agg(id::text, ',' ORDER BY id) FROM t").await, "1,3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollback_and_a_lost_connection_leave_nothing() {
+    let (_site, outpost) = outpost("session_rollback", SCHEMA).await;
+    let (client, other) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (1, 1); ROLLBACK").await.unwrap();
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (1, 1)").await.unwrap();
+    drop(client);
+    // The lock that the lost client held goes with it.
+    other.batch_execute("INSERT INTO t VALUES (1, 2)").await.unwrap();
+    assert_eq!(value(&other, "SELECT string_agg(v::text, ',') FROM t").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_one_row_wait_for_each_other() {
+    let (_site, outpost) = outpost("session_writers", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("INSERT INTO t VALUES (1, 0)").await.unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let client = connect(&outpost.url()).await;
+        writers.spawn(async move {
+            for _ in 0..25 {
+                client.execute("UPDATE t SET v = v + 1 WHERE id = $1", &[&1]).await.unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+    assert_eq!(value(&client, "SELECT v FROM t").await, "200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeatable_read_sees_one_state_and_does_not_overwrite_a_newer() {
+    let (_site, outpost) = outpost("session_repeatable", SCHEMA).await;
+    let (one, two) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    two.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        one.batch_execute(&format!("BEGIN ISOLATION LEVEL {level} READ WRITE")).await.unwrap();
+        let before = value(&one, "SELECT sum(v) FROM t").await;
+        two.batch_execute("UPDATE t SET v = v + 1").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(value(&one, "SELECT sum(v) FROM t").await, before);
+        assert_eq!(fails(&one, "UPDATE t SET v = 10").await, "40001");
+        one.batch_execute("ROLLBACK").await.unwrap();
+    }
+    one.batch_execute("BEGIN READ ONLY").await.unwrap();
+    assert_eq!(fails(&one, "UPDATE t SET v = 10").await, "25006");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_ends_with_one_of_the_two() {
+    let (_site, outpost) = outpost("session_deadlock", SCHEMA).await;
+    let (one, two) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    one.batch_execute("INSERT INTO t VALUES (1, 1), (2, 2)").await.unwrap();
+    one.batch_execute("BEGIN; UPDATE t SET v = 3 WHERE id = 1").await.unwrap();
+    two.batch_execute("BEGIN; UPDATE t SET v = 4 WHERE id = 2").await.unwrap();
+    let first = one.batch_execute("UPDATE t SET v = 3 WHERE id = 2");
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let outcome = two.batch_execute("UPDATE t SET v = 4 WHERE id = 1").await;
+        two.batch_execute("ROLLBACK").await.unwrap();
+        outcome
+    };
+    let (first, second) = tokio::join!(first, second);
+    first.unwrap();
+    assert_eq!(code(&second.unwrap_err()), "40P01");
+    one.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(value(&one, "SELECT sum(v) FROM t").await, "6");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_waits_as_far_as_it_is_told() {
+    let (site, outpost) = outpost("session_commit", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("SET pgoutpost.commit = 'applied'; INSERT INTO t VALUES (1, 1)").await.unwrap();
+    let main = connect(&site.main_url).await;
+    assert_eq!(value(&main, "SELECT count(*) FROM t").await, "1");
+    client.batch_execute("SET pgoutpost.commit = 'visible'").await.unwrap();
+    client.batch_execute("INSERT INTO t VALUES (2, 2)").await.unwrap();
+    let replica = connect(&site.replica_url).await;
+    assert_eq!(value(&replica, "SELECT count(*) FROM t").await, "2");
+    assert_eq!(fails(&client, "SET pgoutpost.commit = 'soon'").await, "22023");
+    assert_eq!(value(&client, "SHOW pgoutpost.commit").await, "visible");
+}

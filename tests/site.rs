@@ -1,0 +1,24 @@
+//! The acceptance tests: real main, replica, Redis, link and daemon, and clients as users run them.
+//!
+//! Every promise of issue 2 has a test here that fails when it is broken. Nothing is a mock, nothing sleeps to
+//! synchronise: tests poll with a deadline. `make test` prepares what they need (`.venv` with the drivers, servers).
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod site {
+    mod atomicity;
+    mod cli;
+    mod drivers;
+    mod frozen;
+    mod hostile;
+    mod kill9;
+    mod load;
+    mod looking_in;
+    mod pgbench;
+    mod reads;
+    mod redis_gone;
+    mod sigterm;
+    mod stage;
+    mod straight;
+    mod two_clients;
+}

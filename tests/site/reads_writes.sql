@@ -1,0 +1,21 @@
+-- What is pending while reads.sql is read. Each statement (or block) is one transaction.
+INSERT INTO unit VALUES (21, 'unit 21', 'odd', 110.25, 7, true), (22, NULL, NULL, NULL, NULL, NULL);
+UPDATE unit SET name = upper(name), weight = weight + 1 WHERE id IN (2, 4, 21);
+UPDATE unit SET kind = NULL WHERE id = 6;
+DELETE FROM observation WHERE unit_id = 3;
+DELETE FROM unit WHERE id = 3;
+INSERT INTO unit (id, name, kind) VALUES (3, 'again', 'odd');
+UPDATE unit SET id = 30 WHERE id = 22;
+INSERT INTO observation SELECT md5('new' || i)::uuid, 21, '2026-03-01Z'::timestamptz + i * interval '1 h', NULL, ARRAY['new', NULL], NULL FROM generate_series(1, 5) i;
+UPDATE observation SET ended = started + interval '1 h', info = info || '{"done": true}' WHERE ended IS NULL AND unit_id < 8;
+UPDATE observation SET tags = array_append(tags, 'patched') WHERE unit_id = 10;
+BEGIN; INSERT INTO reading VALUES (6, '2026-02-01', 1.25, 1), (6, '2026-02-02', 2.5, NULL), (1, '2026-02-01', -1, 0); DELETE FROM reading WHERE device = 2 AND quality = 1; COMMIT;
+UPDATE reading SET value = value * 2 WHERE device = 5;
+INSERT INTO log_line VALUES (6, 'pending'), (6, 'pending'), (1, 'line 1');
+INSERT INTO log_line VALUES (7, NULL);
+UPDATE "Odd Table" SET "sel ect" = 'patched' WHERE "Id" = 2;
+INSERT INTO "Odd Table" VALUES (4, 'four "quoted"', 4);
+INSERT INTO other.unit VALUES (3, 'other 3');
+UPDATE other.unit SET name = 'other one' WHERE id = 1;
+INSERT INTO other.lonely VALUES (3, 'abc', '\xdeadbeef', '2026-12-31', '1 day 02:03:04.5');
+UPDATE other.lonely SET c = 'z', iv = '-1 year' WHERE id = 2;

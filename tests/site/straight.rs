@@ -1,0 +1,147 @@
+//! Statements that cannot be buffered go straight to main, and every session sees the result at once.
+
+use tokio_postgres::error::SqlState;
+
+use super::stage::{Stage, eventually, execute, fails_with, rows, succeeded, try_rows, value};
+
+#[tokio::test]
+async fn create_insert_select_one_after_the_other() {
+    let stage = Stage::shared("straight_typed", "CREATE TABLE before (id int PRIMARY KEY)").await;
+    // As somebody types it: each statement on its own, the next at once.
+    let typed = [
+        "CREATE TABLE star (id int PRIMARY KEY, name text NOT NULL, brightness numeric DEFAULT 1.5)",
+        "INSERT INTO star (id, name) VALUES (1, 'Vega'), (2, 'Deneb')",
+        "SELECT id, name, brightness FROM star ORDER BY id",
+        "CREATE INDEX ON star (name)",
+        "UPDATE star SET brightness = 0.03 WHERE name = 'Vega' RETURNING brightness",
+        "CREATE VIEW bright AS SELECT name FROM star WHERE brightness < 1",
+        "SELECT name FROM bright",
+        "ALTER TABLE star ADD COLUMN seen date DEFAULT '2026-11-21'",
+        "INSERT INTO star (id, name) VALUES (3, 'Altair') RETURNING seen",
+        "SELECT count(*) FROM star WHERE seen = '2026-11-21'",
+        "ALTER TABLE star RENAME COLUMN name TO title",
+        "SELECT string_agg(title, ' ' ORDER BY id) FROM star",
+    ];
+    let arguments: Vec<&str> = typed.iter().flat_map(|sql| ["-c", *sql]).collect();
+    let printed =
+        succeeded(&stage.psql(&[&["-A", "-t", "-v", "ON_ERROR_STOP=1"], arguments.as_slice()].concat()).await);
+    let expected = "CREATE TABLE\nINSERT 0 2\n1|Vega|1.5\n2|Deneb|1.5\nCREATE INDEX\n0.03\nUPDATE 1\nCREATE VIEW\nVega\n\
+                    ALTER TABLE\n2026-11-21\nINSERT 0 1\n3\nALTER TABLE\nVega Deneb Altair\n";
+    assert_eq!(printed, expected);
+    stage.drain().await;
+    let all = "SELECT id, title, brightness, seen FROM star ORDER BY id";
+    assert_eq!(rows(&stage.main().await, all).await, rows(&stage.client().await, all).await);
+}
+
+#[tokio::test]
+async fn another_session_sees_new_tables_and_columns_at_once() {
+    let stage = Stage::shared("straight_others", "CREATE TABLE before (id int PRIMARY KEY, a int)").await;
+    let (one, two) = (stage.client().await, stage.client().await);
+    let select = two.prepare("SELECT id, a FROM before").await.unwrap();
+    let insert = two.prepare("INSERT INTO before (id, a) VALUES ($1, $2)").await.unwrap();
+    two.execute(&insert, &[&1, &1]).await.unwrap();
+
+    for round in 0..5 {
+        execute(&one, &format!("CREATE TABLE made_{round} (id int PRIMARY KEY, label text)")).await;
+        // The session that did not create it: write, read back, at once.
+        execute(&two, &format!("INSERT INTO made_{round} VALUES ({round}, 'by two')")).await;
+        assert_eq!(value(&one, &format!("SELECT label FROM made_{round}")).await, "by two");
+        assert_eq!(value(&stage.client().await, &format!("SELECT label FROM made_{round}")).await, "by two");
+    }
+
+    execute(&one, "ALTER TABLE before ADD COLUMN b text NOT NULL DEFAULT 'new'").await;
+    // Prepared before, used after: by the session that prepared it.
+    two.execute(&insert, &[&2, &2]).await.unwrap();
+    assert_eq!(two.query(&select, &[]).await.unwrap().len(), 2);
+    let both = "SELECT string_agg(id || b, ' ' ORDER BY id) FROM before";
+    assert_eq!(value(&two, both).await, "1new 2new");
+    fails_with(two.batch_execute("INSERT INTO before (id, b) VALUES (3, NULL)").await, &SqlState::NOT_NULL_VIOLATION);
+    execute(&one, "ALTER TABLE before ADD CONSTRAINT positive CHECK (a > 0)").await;
+    fails_with(two.batch_execute("INSERT INTO before (id, a) VALUES (4, -1)").await, &SqlState::CHECK_VIOLATION);
+    execute(&one, "DROP TABLE made_0").await;
+    fails_with(try_rows(&two, "SELECT * FROM made_0").await, &SqlState::UNDEFINED_TABLE);
+    stage.drain().await;
+    assert_eq!(value(&stage.main().await, both).await, "1new 2new");
+}
+
+#[tokio::test]
+async fn a_straight_transaction_is_one_transaction_on_main() {
+    let stage = Stage::shared("straight_block", "CREATE TABLE before (id int PRIMARY KEY)").await;
+    let (client, main) = (stage.client().await, stage.main().await);
+    execute(&client, "BEGIN").await;
+    execute(&client, "CREATE TABLE rolled_back (id int)").await;
+    assert_eq!(value(&main, "SELECT count(*) FROM pg_class WHERE relname = 'rolled_back'").await, "0");
+    execute(&client, "ROLLBACK").await;
+    fails_with(try_rows(&client, "SELECT * FROM rolled_back").await, &SqlState::UNDEFINED_TABLE);
+    assert_eq!(value(&main, "SELECT count(*) FROM pg_class WHERE relname = 'rolled_back'").await, "0");
+
+    execute(&client, "BEGIN").await;
+    execute(&client, "CREATE TABLE first (id int PRIMARY KEY)").await;
+    execute(&client, "CREATE TABLE second (id int REFERENCES first)").await;
+    execute(&client, "COMMIT").await;
+    execute(&client, "INSERT INTO first VALUES (1)").await;
+    execute(&client, "INSERT INTO second VALUES (1)").await;
+    fails_with(client.batch_execute("INSERT INTO second VALUES (2)").await, &SqlState::FOREIGN_KEY_VIOLATION);
+
+    // A failed statement spoils it, as everywhere.
+    execute(&client, "BEGIN").await;
+    execute(&client, "CREATE TABLE third (id int)").await;
+    fails_with(client.batch_execute("CREATE TABLE first (id int)").await, &SqlState::DUPLICATE_TABLE);
+    fails_with(client.batch_execute("SELECT 1").await, &SqlState::IN_FAILED_SQL_TRANSACTION);
+    execute(&client, "COMMIT").await;
+    fails_with(try_rows(&client, "SELECT * FROM third").await, &SqlState::UNDEFINED_TABLE);
+
+    // A block that has buffered rows cannot become straight: refused with a hint, and nothing is left.
+    execute(&client, "BEGIN; INSERT INTO before VALUES (1)").await;
+    let report =
+        fails_with(client.batch_execute("CREATE TABLE fourth (id int)").await, &SqlState::FEATURE_NOT_SUPPORTED);
+    assert!(report.hint().is_some(), "{report:?}");
+    execute(&client, "ROLLBACK").await;
+    assert_eq!(value(&client, "SELECT count(*) FROM before").await, "0");
+    // VACUUM outside of a block goes straight as well.
+    execute(&client, "VACUUM before").await;
+    stage.drain().await;
+    assert_eq!(value(&main, "SELECT count(*) FROM second").await, "1");
+}
+
+#[tokio::test]
+async fn with_the_link_cut_straight_statements_say_so_and_the_rest_goes_on() {
+    let stage = Stage::shared_with("straight_cut", "CREATE TABLE before (id int PRIMARY KEY)", |options| {
+        options.setting("TRACKER__TIMEOUT", "5s")
+    })
+    .await;
+    let client = stage.client().await;
+    execute(&client, "CREATE TABLE early (id int PRIMARY KEY)").await;
+    stage.cut();
+    let report = fails_with(client.batch_execute("CREATE TABLE late (id int)").await, &SqlState::CANNOT_CONNECT_NOW);
+    assert!(report.hint().is_some(), "{report:?}");
+    execute(&client, "INSERT INTO early VALUES (1)").await;
+    execute(&client, "BEGIN; INSERT INTO early VALUES (2); COMMIT").await;
+    fails_with(client.batch_execute("VACUUM early").await, &SqlState::CANNOT_CONNECT_NOW);
+    assert_eq!(value(&client, "SELECT count(*) FROM early").await, "2");
+    stage.heal();
+    eventually("straight statements work again", async || {
+        client.batch_execute("CREATE TABLE IF NOT EXISTS late (id int)").await.is_ok()
+    })
+    .await;
+    execute(&client, "INSERT INTO late VALUES (1)").await;
+    stage.drain().await;
+    assert_eq!(
+        value(&stage.main().await, "SELECT (SELECT count(*) FROM early) + (SELECT count(*) FROM late)").await,
+        "3"
+    );
+}
+
+/// What was acknowledged before must be on main before a straight statement runs there.
+#[tokio::test]
+async fn a_straight_statement_finds_main_with_everything_written_before() {
+    let stage = Stage::shared("straight_order", "CREATE TABLE before (id int PRIMARY KEY, a text)").await;
+    let client = stage.client().await;
+    for round in 0..10 {
+        let values: Vec<String> = (0..20).map(|i| format!("({}, 'x')", round * 20 + i)).collect();
+        execute(&client, &format!("INSERT INTO before VALUES {}", values.join(", "))).await;
+        execute(&client, &format!("CREATE TABLE copy_{round} AS SELECT * FROM before")).await;
+        let copied = value(&client, &format!("SELECT count(*) FROM copy_{round}")).await;
+        assert_eq!(copied, ((round + 1) * 20).to_string());
+    }
+}
