@@ -151,7 +151,7 @@ enum Attempt {
 
 impl Holder {
     /// Takes these locks, waiting where others hold them. `seen`: the newest entry in the state that the caller
-    /// evaluated; what was changed later, or had to be waited for, is [`Taken::Stale`]. `timeout`: for each wait.
+    /// evaluated; what was changed later is [`Taken::Stale`]. `timeout`: for each wait.
     ///
     /// # Errors
     /// Locks taken before an error are kept until the transaction ends, as in Postgres.
@@ -173,7 +173,10 @@ impl Holder {
                 }
                 Attempt::Wait(granted) => {
                     self.wait(hash, granted, timeout).await?;
-                    taken = Taken::Stale;
+                    // Who was waited for may have rolled back.
+                    if self.locks.table().disturbed(hash, shared) > seen {
+                        taken = Taken::Stale;
+                    }
                 }
                 Attempt::Deadlock => return Err(LockError::Deadlock),
             }
@@ -282,6 +285,10 @@ impl Table {
         }
         self.waiting.insert(owner, hash);
         Attempt::Wait(granted)
+    }
+
+    fn disturbed(&self, hash: u64, shared: bool) -> Seq {
+        self.locks.get(&hash).map_or(self.forgotten, |lock| lock.disturbed(shared))
     }
 
     /// Whether an owner of this lock waits, over any number of others, for `target`.

@@ -206,8 +206,12 @@ impl Session {
     }
 
     async fn connect_main(&mut self) -> Result<(), Failure> {
-        if self.main.as_ref().is_some_and(|main| !main.raw.link.ended) {
-            return Ok(());
+        if let Some(main) = &mut self.main {
+            // What came while nobody looked: the end, perhaps.
+            main.raw.link.look().await;
+            if !main.raw.link.ended {
+                return Ok(());
+            }
         }
         let shared = Arc::clone(&self.shared);
         let parameters = self.who.parameters.clone();
