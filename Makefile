@@ -13,7 +13,8 @@ help:
 	@echo 'make test              the whole test suite'
 	@echo 'make up | down         a site left running for playing'
 	@echo 'make cut | heal | delay MS=150 | freeze | thaw | black-hole | status'
-	@echo 'make bench | lint'
+	@echo 'make bench             measure a site against its yardsticks, 15 min (ARGS=--quick: 2 min)'
+	@echo 'make lint'
 
 deps:
 	@scripts/install-deps
@@ -46,7 +47,7 @@ test: deps
 
 bench:
 	@scripts/install-deps bench
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked --bench site -- --report docs/BENCHMARKS.md $(ARGS)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -15,6 +15,13 @@ pub struct Report {
     pub hint: Option<String>,
     /// 1-based character position in the client's statement.
     pub position: Option<usize>,
+    /// Apart, since most reports have none and all are handed about.
+    pub about: Option<Box<About>>,
+}
+
+/// The object that an error is about, for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct About {
     pub schema: Option<String>,
     pub table: Option<String>,
     pub column: Option<String>,
@@ -25,18 +32,7 @@ pub struct Report {
 impl Report {
     /// A report with nothing but a code and a message.
     pub fn new(code: SqlState, message: impl Into<String>) -> Report {
-        Report {
-            code,
-            message: message.into(),
-            detail: None,
-            hint: None,
-            position: None,
-            schema: None,
-            table: None,
-            column: None,
-            data_type: None,
-            constraint: None,
-        }
+        Report { code, message: message.into(), detail: None, hint: None, position: None, about: None }
     }
 
     /// Says more about what happened.
@@ -50,6 +46,13 @@ impl Report {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Report {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says which object it is about.
+    #[must_use]
+    pub fn about(mut self, about: About) -> Report {
+        self.about = Some(Box::new(about));
         self
     }
 }

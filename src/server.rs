@@ -8,6 +8,7 @@ mod parts;
 mod source;
 mod start;
 mod straight;
+mod workers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use crate::upstream::own;
 
 use parts::Parts;
 use source::Running;
+use workers::Workers;
 
 /// How long clients may take to finish what they are at.
 const SESSIONS_STOP_MAX: Duration = Duration::from_secs(10);
@@ -37,6 +39,8 @@ const PART_STOP_MAX: Duration = Duration::from_secs(5);
 pub enum ServerError {
     #[error("cannot listen on http.address = {address:?}: {error}")]
     HttpListen { address: String, error: std::io::Error },
+    #[error("cannot start the threads that serve clients: {0}")]
+    Threads(std::io::Error),
     #[error("{key}: {error}")]
     Url { key: &'static str, error: own::Error },
     #[error("cannot open the buffer: {0}")]
@@ -74,7 +78,8 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationTo
     );
     let (ready, serving) = watch::channel(None);
     let sessions = parts.token();
-    parts.add_with("accept loop", sessions.clone(), |stop| accept::run(listener, serving, stop));
+    let workers = Workers::start().map_err(ServerError::Threads)?;
+    parts.add_with("accept loop", sessions.clone(), |stop| accept::run(listener, workers, serving, stop));
     let ended = tokio::select! {
         ended = serve(&config, &status, &running, &mut parts, ready, sessions) => ended,
         () = shutdown.cancelled() => Ok(()),

@@ -201,7 +201,7 @@ impl Session {
                 return Poll::Ready(Err(End::Replica(error.to_string())));
             }
             if let Some(main) = &mut self.main
-                && main.raw.link.poll_drain(cx).is_ready_and(|drained| drained.is_err())
+                && matches!(main.raw.link.poll_drain(cx), Poll::Ready(Err(_)))
             {
                 main.raw.link.ended = true;
             }
@@ -277,17 +277,4 @@ impl Session {
 enum Waited<T> {
     Done(T),
     Cancelled,
-}
-
-trait ReadyAnd<T> {
-    fn is_ready_and(self, test: impl FnOnce(T) -> bool) -> bool;
-}
-
-impl<T> ReadyAnd<T> for Poll<T> {
-    fn is_ready_and(self, test: impl FnOnce(T) -> bool) -> bool {
-        match self {
-            Poll::Ready(value) => test(value),
-            Poll::Pending => false,
-        }
-    }
 }

@@ -168,6 +168,11 @@ pub fn parse(text: &str) -> Result<Script, Unparsed> {
     classify::script(text)
 }
 
+/// Whether a text is, at a glance and beyond doubt, one query that only reads. False says nothing: then [`parse`] it.
+pub fn plainly_reads(text: &str) -> bool {
+    classify::plainly_reads(text)
+}
+
 /// Makes the template of a [`Class::Query`] or [`Class::Write`] statement. `site` names the ledger's row by which
 /// merged relations are judged.
 ///

@@ -76,6 +76,7 @@ fn foreign_crates_have_one_owner() {
                 "src/replay",
                 "src/tracker",
                 "src/session",
+                "src/ids/source.rs",
                 "src/config/place.rs",
             ],
         ),

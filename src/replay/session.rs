@@ -417,11 +417,14 @@ fn described(step: StepKind, error: &own::Error) -> serde_json::Value {
         StepKind::Begin | StepKind::Advance | StepKind::Role | StepKind::Commit | StepKind::Place => None,
     };
     match error {
-        own::Error::Server(report) => serde_json::json!({
-            "code": report.code.as_str(), "message": report.message, "detail": report.detail, "hint": report.hint,
-            "schema": report.schema, "table": report.table, "column": report.column,
-            "data_type": report.data_type, "constraint": report.constraint, "effect": effect,
-        }),
+        own::Error::Server(report) => {
+            let about = report.about.as_deref().cloned().unwrap_or_default();
+            serde_json::json!({
+                "code": report.code.as_str(), "message": report.message, "detail": report.detail, "hint": report.hint,
+                "schema": about.schema, "table": about.table, "column": about.column,
+                "data_type": about.data_type, "constraint": about.constraint, "effect": effect,
+            })
+        }
         own::Error::Connection(why) | own::Error::Unexpected(why) => {
             serde_json::json!({ "code": "XX000", "message": why, "effect": effect })
         }

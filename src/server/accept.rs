@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::SESSIONS_STOP_MAX;
 use super::straight::Straight;
+use super::workers::Workers;
 use crate::report::Report;
 use crate::session;
 use crate::sqlstate::CANNOT_CONNECT_NOW;
@@ -31,7 +32,12 @@ const TURNED_AWAY_MAX: usize = 100;
 const TURN_AWAY_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Accepts until told to stop; then closes the door and waits, within bounds, for those inside.
-pub(super) async fn run(listener: TcpListener, serving: watch::Receiver<Option<Serving>>, stop: CancellationToken) {
+pub(super) async fn run(
+    listener: TcpListener,
+    workers: Workers,
+    serving: watch::Receiver<Option<Serving>>,
+    stop: CancellationToken,
+) {
     let inside = TaskTracker::new();
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
     loop {
@@ -53,13 +59,11 @@ pub(super) async fn run(listener: TcpListener, serving: watch::Receiver<Option<S
             continue;
         }
         let serving = serving.borrow().clone();
-        match serving {
-            Some(Serving::Buffered(shared)) => {
-                inside.spawn(session::run(socket, shared));
-            }
+        let served = match serving {
+            Some(Serving::Buffered(shared)) => workers.serve(&inside, socket, |socket| session::run(socket, shared)),
             Some(Serving::Straight(straight)) => {
                 let stop = stop.clone();
-                inside.spawn(async move { straight.pass(socket, stop).await });
+                workers.serve(&inside, socket, |socket| async move { straight.pass(socket, stop).await })
             }
             None => {
                 if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
@@ -68,7 +72,11 @@ pub(super) async fn run(listener: TcpListener, serving: watch::Receiver<Option<S
                         drop(place);
                     });
                 }
+                Ok(())
             }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a client was gone before it was served");
         }
     }
     drop(listener);

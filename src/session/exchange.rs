@@ -101,6 +101,11 @@ impl Session {
             return Ok(());
         }
         build::sync(&mut self.replica.link.output);
+        self.synced().await
+    }
+
+    /// Waits for the answer to a Sync of ours.
+    pub(super) async fn synced(&mut self) -> Result<(), End> {
         loop {
             match self.reply().await {
                 Ok((b'Z', message)) => {

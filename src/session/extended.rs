@@ -62,7 +62,7 @@ impl Session {
                     Err(Failure::End(end)) => return Err(end),
                     Err(_) => return Ok(()),
                 }
-                self.say(*report);
+                self.say(&report);
                 if self.transaction.phase == Phase::Open {
                     self.fail_replica().await?;
                 }
@@ -76,9 +76,18 @@ impl Session {
 
     /// Sync: the end of a pipeline, and of an implicit transaction.
     pub(super) async fn client_sync(&mut self, message: &[u8]) -> Result<(), End> {
+        let mut forwarded = false;
         if !self.skipping && self.transaction.phase == Phase::Idle && !self.transaction.work.is_empty() {
             let committed = match self.settle().await {
-                Ok(()) => self.commit().await,
+                Ok(()) => {
+                    // The replica's part is over: it ends while the buffer writes. Unless `commit` must still ask it.
+                    if self.settings.is_some() {
+                        self.forward(message);
+                        self.replica.link.push().await;
+                        forwarded = true;
+                    }
+                    self.commit().await
+                }
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = committed {
@@ -90,7 +99,9 @@ impl Session {
         self.held = false;
         self.batch = false;
         self.binds = 0;
-        self.forward(message);
+        if !forwarded {
+            self.forward(message);
+        }
         self.expected.push_back(Expect::Sync);
         Ok(())
     }

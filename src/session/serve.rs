@@ -16,6 +16,8 @@ use crate::wire::{self, MESSAGE_MAX, build};
 
 /// How many forwarded messages may be unanswered.
 const PIPELINE_MAX: usize = 4096;
+/// Marks the kind of a message that was too long; its bytes are the error instead. No kind has this bit.
+const TOO_LONG: u8 = 0x80;
 /// How often a statement is tried again after the catalog changed under it or replay cancelled it.
 pub(super) const TRIES: usize = 10;
 
@@ -72,34 +74,30 @@ impl Session {
 
     /// The client's next message. One that is too long is answered with an error and skipped, not kept.
     fn take(&mut self) -> Result<Option<(u8, BytesMut)>, End> {
-        loop {
+        if self.discarding > 0 {
+            let count = self.discarding.min(self.client.input.len());
+            self.client.input.advance(count);
+            self.discarding -= count;
             if self.discarding > 0 {
-                let count = self.discarding.min(self.client.input.len());
-                self.client.input.advance(count);
-                self.discarding -= count;
-                if self.discarding > 0 {
-                    return Ok(None);
-                }
-            }
-            let Some(header) = self.client.header()? else { return Ok(None) };
-            if header.length <= MESSAGE_MAX {
-                return Ok(self.client.take()?);
-            }
-            if !matches!(header.kind, b'Q' | b'P' | b'B' | b'd' | b'F') {
-                return Err(End::Protocol(wire::Malformed::Length { kind: header.kind, length: -1 }));
-            }
-            if !self.expected.is_empty() {
-                // Answers in order: what was forwarded comes first.
                 return Ok(None);
             }
-            self.discarding = header.length;
-            let message = format!("a message of {} bytes is too long", header.length);
-            let hint = format!("Messages of up to {} MiB are taken.", MESSAGE_MAX >> 20);
-            return Ok(Some((
-                header.kind | 0x80,
-                too_long(&Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).hint(hint)),
-            )));
         }
+        let Some(header) = self.client.header()? else { return Ok(None) };
+        if header.length <= MESSAGE_MAX {
+            return Ok(self.client.take()?);
+        }
+        if !matches!(header.kind, b'Q' | b'P' | b'B' | b'd' | b'F') {
+            return Err(End::Protocol(wire::Malformed::Length { kind: header.kind, length: -1 }));
+        }
+        if !self.expected.is_empty() {
+            // Answers in order: what was forwarded comes first.
+            return Ok(None);
+        }
+        self.discarding = header.length;
+        let message = format!("a message of {} bytes is too long", header.length);
+        let hint = format!("Messages of up to {} MiB are taken.", MESSAGE_MAX >> 20);
+        let report = Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).hint(hint);
+        Ok(Some((header.kind | TOO_LONG, too_long(&report))))
     }
 
     async fn handle(&mut self, kind: u8, message: BytesMut) -> Result<(), End> {
@@ -122,17 +120,17 @@ impl Session {
             b'd' | b'c' | b'f' => Ok(()),
             b'F' => {
                 let message = "the fast-path function call is not available through pgoutpost";
-                self.say(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Use SELECT."));
+                self.say(&Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Use SELECT."));
                 build::ready(&mut self.client.output, self.transaction.phase.status());
                 Ok(())
             }
-            _ if kind & 0x80 != 0 => {
+            _ if kind & TOO_LONG != 0 => {
                 self.client.output.extend_from_slice(&message);
                 self.failed();
                 if self.transaction.phase != super::transaction::Phase::Idle {
                     self.fail_replica().await?;
                 }
-                match kind & 0x7f {
+                match kind & !TOO_LONG {
                     b'P' | b'B' => self.skipping = true,
                     _ => {
                         self.sync().await?;
@@ -149,9 +147,9 @@ impl Session {
     }
 
     /// Tells the client of an error of our own.
-    pub(super) fn say(&mut self, report: Report) {
+    pub(super) fn say(&mut self, report: &Report) {
         self.guard.error(report.code);
-        error::report(&mut self.client.output, Severity::Error, &report);
+        error::report(&mut self.client.output, Severity::Error, report);
     }
 
     /// Tells the client why a statement failed. `before`: characters of its query string before the statement.
@@ -165,7 +163,7 @@ impl Session {
             Failure::Inner(message) => error::repositioned(out, &message[wire::HEADER..], Position::Drop),
             Failure::Own(mut report) => {
                 report.position = report.position.map(|position| position + before);
-                self.say(*report);
+                self.say(&report);
             }
         }
         Ok(())
@@ -195,9 +193,8 @@ impl Session {
             }
             1 => {
                 self.expected.pop_front();
-                match self.reply_of(b'Z').await {
-                    Err(Failure::End(end)) => return Err(end),
-                    Ok(_) | Err(_) => {}
+                if let Err(Failure::End(end)) = self.reply_of(b'Z').await {
+                    return Err(end);
                 }
                 true
             }

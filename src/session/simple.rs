@@ -15,7 +15,7 @@ use super::settings::check_own;
 use super::statements::Parsed;
 use super::transaction::{Phase, Route};
 use crate::report::Report;
-use crate::sql::{Class, Statement};
+use crate::sql::{self, Class, Statement};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::query;
@@ -38,6 +38,13 @@ impl Session {
             Err(malformed) => return self.finish(Err(malformed.into()), 0).await,
         };
         let text = std::str::from_utf8(sql);
+        if text.is_ok_and(sql::plainly_reads)
+            && self.transaction.route == Route::Here
+            && self.transaction.phase != Phase::Failed
+            && self.nothing_pending()
+        {
+            return self.forward_plain(&message);
+        }
         let parsed = text.ok().map(|text| self.shared.statements.parse(text));
         let Some((text, parsed)) = text.ok().zip(parsed) else {
             return self.unreadable(&message).await;
@@ -46,15 +53,19 @@ impl Session {
             return self.unreadable(&message).await;
         }
         if self.may_forward(&parsed) {
-            let idle = self.transaction.phase == Phase::Idle;
-            let again = (idle && message.len() <= KEEP_MAX && self.tries < TRIES)
-                .then(|| Unanswered { message: message.clone(), columns: BytesMut::new() });
-            return self.forward_query(&message, again);
+            return self.forward_plain(&message);
         }
         self.tries = 0;
         let text = text.to_owned();
         let (outcome, before) = self.script(&text, &parsed).await;
         self.finish(outcome, before).await
+    }
+
+    fn forward_plain(&mut self, message: &BytesMut) -> Result<(), End> {
+        let idle = self.transaction.phase == Phase::Idle;
+        let again = (idle && message.len() <= KEEP_MAX && self.tries < TRIES)
+            .then(|| Unanswered { message: message.clone(), columns: BytesMut::new() });
+        self.forward_query(message, again)
     }
 
     fn forward_query(&mut self, message: &BytesMut, again: Option<Unanswered>) -> Result<(), End> {
@@ -228,6 +239,12 @@ impl Session {
     /// Ends a query string: commits its implicit transaction or tells why not, then ReadyForQuery.
     pub(super) async fn finish(&mut self, outcome: Result<(), Failure>, before: usize) -> Result<(), End> {
         let implicit = self.transaction.phase == Phase::Idle && !self.transaction.work.is_empty();
+        // The replica's part is over: it ends while the buffer writes. Unless `commit` must still ask it.
+        let ended = outcome.is_ok() && implicit && self.unsynced && self.settings.is_some();
+        if ended {
+            build::sync(&mut self.replica.link.output);
+            self.replica.link.push().await;
+        }
         let outcome = match outcome {
             Ok(()) if implicit => self.commit().await,
             outcome => outcome,
@@ -240,7 +257,11 @@ impl Session {
             }
             self.failed();
         }
-        self.sync().await?;
+        if ended {
+            self.synced().await?;
+        } else {
+            self.sync().await?;
+        }
         if self.transaction.phase == Phase::Idle {
             self.end_transaction(false);
         }

@@ -18,6 +18,29 @@ pub(super) fn script(text: &str) -> Result<Script, Unparsed> {
     })
 }
 
+/// Longer texts are dearer to plan than to parse. Bytes.
+const GLANCE_MAX: usize = 4096;
+
+/// What a query must hold, in any letters, to be more than a read: locks, writes, SELECT INTO, values of sequences,
+/// changed settings. Found within another word or a string, it only sends the text the longer way.
+const TELLTALES: [&[u8]; 8] = [b"for", b"into", b"insert", b"update", b"delete", b"merge", b"nextval", b"set_config"];
+
+/// See [`super::plainly_reads`].
+pub(super) fn plainly_reads(text: &str) -> bool {
+    let text = text.trim_ascii();
+    let text = text.strip_suffix(';').unwrap_or(text).as_bytes();
+    let starts =
+        |rest: &[u8], word: &[u8]| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let tells = |at: usize| match text[at] | 0x20 {
+        b'f' | b'i' | b'u' | b'd' | b'm' | b'n' | b's' => TELLTALES.iter().any(|word| starts(&text[at..], word)),
+        _ => text[at] == b';',
+    };
+    text.len() <= GLANCE_MAX
+        && starts(text, b"select")
+        && text.get(b"select".len()).is_some_and(u8::is_ascii_whitespace)
+        && !(0..text.len()).any(tells)
+}
+
 fn statement(text: &str, node: &SyntaxNode) -> Statement {
     let text = text[range(node)].trim().trim_end_matches(';').trim_end();
     Statement { text: Arc::from(text), class: class(node) }

@@ -8,7 +8,7 @@ use tokio_postgres::NoTls;
 pub use tokio_postgres::{Client, Config};
 use tracing::debug;
 
-use crate::report::Report;
+use crate::report::{About, Report};
 use crate::sqlstate::SqlState;
 
 /// How long a connection attempt may take, handshake and login included, when the URL does not say.
@@ -84,11 +84,13 @@ fn report(db: &tokio_postgres::error::DbError) -> Report {
         detail: text(db.detail()),
         hint: text(db.hint()),
         position,
-        schema: text(db.schema()),
-        table: text(db.table()),
-        column: text(db.column()),
-        data_type: text(db.datatype()),
-        constraint: text(db.constraint()),
+        about: Some(Box::new(About {
+            schema: text(db.schema()),
+            table: text(db.table()),
+            column: text(db.column()),
+            data_type: text(db.datatype()),
+            constraint: text(db.constraint()),
+        })),
     }
 }
 

@@ -53,11 +53,13 @@ pub fn report(out: &mut BytesMut, severity: Severity, report: &Report) {
         field(b'D', report.detail.as_deref());
         field(b'H', report.hint.as_deref());
         field(b'P', position.as_deref());
-        field(b's', report.schema.as_deref());
-        field(b't', report.table.as_deref());
-        field(b'c', report.column.as_deref());
-        field(b'd', report.data_type.as_deref());
-        field(b'n', report.constraint.as_deref());
+        if let Some(about) = &report.about {
+            field(b's', about.schema.as_deref());
+            field(b't', about.table.as_deref());
+            field(b'c', about.column.as_deref());
+            field(b'd', about.data_type.as_deref());
+            field(b'n', about.constraint.as_deref());
+        }
         body.put_u8(0);
     });
 }

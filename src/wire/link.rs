@@ -95,6 +95,15 @@ impl Link {
         }
     }
 
+    /// Writes what can be written at once. An error comes up again when somebody waits.
+    pub async fn push(&mut self) {
+        std::future::poll_fn(|cx| {
+            let _ = self.poll_drain(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// Waits until all output has been written.
     pub async fn drain(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_drain(cx)).await

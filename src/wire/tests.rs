@@ -6,7 +6,7 @@ use super::error::{self, Position, Severity};
 use super::read::{self, Bind, Execute, Named, Parse};
 use super::startup::{self, Key, Opening};
 use super::*;
-use crate::report::Report;
+use crate::report::{About, Report};
 use crate::sqlstate;
 
 fn built(build: impl FnOnce(&mut BytesMut)) -> BytesMut {
@@ -67,8 +67,9 @@ fn refuses_lengths_that_no_message_has() {
 
 #[test]
 fn a_report_becomes_an_error_with_all_its_fields() {
-    let mut report = Report::new(sqlstate::UNIQUE_VIOLATION, "duplicate").detail("Key (id)=(1)").hint("another");
-    report.constraint = Some("t_pkey".into());
+    let about = About { constraint: Some("t_pkey".into()), ..About::default() };
+    let report = Report::new(sqlstate::UNIQUE_VIOLATION, "duplicate").detail("Key (id)=(1)").hint("another");
+    let report = report.about(about);
     let message = built(|out| error::report(out, Severity::Error, &report));
     let body = &message[5..];
     assert_eq!(message[0], b'E');

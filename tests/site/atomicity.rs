@@ -45,12 +45,18 @@ async fn what_is_not_committed_leaves_nothing() {
     nothing_happened(&stage).await;
 
     // A statement that fails half way through its rows.
-    fails_with(client.batch_execute("INSERT INTO item VALUES (11, 'a'), (12, 'b'), (1, 'twice')").await, &SqlState::UNIQUE_VIOLATION);
+    fails_with(
+        client.batch_execute("INSERT INTO item VALUES (11, 'a'), (12, 'b'), (1, 'twice')").await,
+        &SqlState::UNIQUE_VIOLATION,
+    );
     fails_with(client.batch_execute("UPDATE item SET n = n + 998").await, &SqlState::CHECK_VIOLATION);
     nothing_happened(&stage).await;
 
     // Several statements in one message are one transaction.
-    fails_with(client.batch_execute(&format!("{CHANGES}; INSERT INTO item VALUES (3, 'twice')")).await, &SqlState::UNIQUE_VIOLATION);
+    fails_with(
+        client.batch_execute(&format!("{CHANGES}; INSERT INTO item VALUES (3, 'twice')")).await,
+        &SqlState::UNIQUE_VIOLATION,
+    );
     fails_with(client.batch_execute(&format!("{CHANGES}; SELECT 1/0; COMMIT")).await, &SqlState::DIVISION_BY_ZERO);
     nothing_happened(&stage).await;
 
@@ -65,10 +71,11 @@ async fn what_is_not_committed_leaves_nothing() {
     drop(polite);
     // Their locks are gone with them: the same rows can be written by others.
     eventually("the locks of dead sessions are released", async || {
-        client.batch_execute(&format!("BEGIN; SET LOCAL statement_timeout = '1s'; {CHANGES}; ROLLBACK")).await.is_ok() || {
-            let _ = client.batch_execute("ROLLBACK").await;
-            false
-        }
+        client.batch_execute(&format!("BEGIN; SET LOCAL statement_timeout = '1s'; {CHANGES}; ROLLBACK")).await.is_ok()
+            || {
+                let _ = client.batch_execute("ROLLBACK").await;
+                false
+            }
     })
     .await;
     nothing_happened(&stage).await;
@@ -93,7 +100,11 @@ async fn savepoints_undo_what_came_after_them() {
     let stage = Stage::shared("atomicity_savepoints", SCHEMA).await;
     stage.cut();
     let client = stage.client().await;
-    execute(&client, "BEGIN; INSERT INTO item VALUES (10, 'kept'); SAVEPOINT a; UPDATE item SET n = 50 WHERE id IN (1, 10)").await;
+    execute(
+        &client,
+        "BEGIN; INSERT INTO item VALUES (10, 'kept'); SAVEPOINT a; UPDATE item SET n = 50 WHERE id IN (1, 10)",
+    )
+    .await;
     execute(&client, "SAVEPOINT b; DELETE FROM item; INSERT INTO line VALUES ('lost')").await;
     assert_eq!(value(&client, "SELECT count(*) FROM item").await, "0");
     execute(&client, "ROLLBACK TO b").await;
@@ -103,7 +114,8 @@ async fn savepoints_undo_what_came_after_them() {
     execute(&client, "ROLLBACK TO SAVEPOINT a").await;
     assert_eq!(value(&client, ALL).await, "1:old:1 2:old:2 3:old:3 10:kept:0");
     fails_with(client.batch_execute("RELEASE b").await, &SqlState::S_E_INVALID_SPECIFICATION);
-    execute(&client, "ROLLBACK TO a; UPDATE item SET n = n + 1; SAVEPOINT a; DELETE FROM item WHERE id = 2; RELEASE a").await;
+    execute(&client, "ROLLBACK TO a; UPDATE item SET n = n + 1; SAVEPOINT a; DELETE FROM item WHERE id = 2; RELEASE a")
+        .await;
     execute(&client, "ROLLBACK TO a; INSERT INTO line VALUES ('kept'); DELETE FROM item WHERE id = 3; COMMIT").await;
     let expected = "1:old:1 2:old:2 10:kept:0";
     assert_eq!(value(&stage.client().await, ALL).await, expected);
@@ -133,11 +145,18 @@ async fn a_message_of_several_statements_is_one_entry() {
     assert_eq!(stage.last_seq().await, 1, "one message is one entry");
     // An explicit block within a message ends where it says.
     fails_with(
-        client.batch_execute("BEGIN; INSERT INTO line VALUES ('committed'); COMMIT; INSERT INTO line VALUES ('lost'); SELECT 1/0").await,
+        client
+            .batch_execute(
+                "BEGIN; INSERT INTO line VALUES ('committed'); COMMIT; INSERT INTO line VALUES ('lost'); SELECT 1/0",
+            )
+            .await,
         &SqlState::DIVISION_BY_ZERO,
     );
     assert_eq!(value(&client, "SELECT string_agg(text, ',' ORDER BY text) FROM line").await, "committed,new");
     stage.drain().await;
-    assert_eq!(value(&stage.main().await, "SELECT string_agg(text, ',' ORDER BY text) FROM line").await, "committed,new");
+    assert_eq!(
+        value(&stage.main().await, "SELECT string_agg(text, ',' ORDER BY text) FROM line").await,
+        "committed,new"
+    );
     assert_eq!(value(&stage.main().await, ALL).await, "1:changed:1 2:again:0 3:old:3 10:new:0");
 }

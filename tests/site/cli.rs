@@ -51,7 +51,11 @@ async fn setup_can_be_repeated_and_printed() {
     let before = rows(&main, definition).await;
     succeeded(&pgoutpost(&["setup"], &of(&site)).await);
     assert_eq!(rows(&main, definition).await, before);
-    assert_eq!(rows(&main, "SELECT seq FROM pgoutpost.ledger").await, [[Some("7".to_owned())]], "setup lost the ledger");
+    assert_eq!(
+        rows(&main, "SELECT seq FROM pgoutpost.ledger").await,
+        [[Some("7".to_owned())]],
+        "setup lost the ledger"
+    );
 
     // What it prints is what it does: it works in psql, on another database, and again there.
     let other = lab.database("cli_setup_printed").await.unwrap();
@@ -97,9 +101,11 @@ async fn a_redis_that_may_forget_is_found_and_refused() {
     let folder = stage.lab().folder().join("forgetful");
     let forgetful = Redis::start(&folder, free_port().unwrap(), stage.lab().run_as()).await.unwrap();
     let url = forgetful.url();
-    for (setting, harmless, harmful) in
-        [("appendonly", "yes", "no"), ("appendfsync", "always", "everysec"), ("maxmemory-policy", "noeviction", "allkeys-lru")]
-    {
+    for (setting, harmless, harmful) in [
+        ("appendonly", "yes", "no"),
+        ("appendfsync", "always", "everysec"),
+        ("maxmemory-policy", "noeviction", "allkeys-lru"),
+    ] {
         redis(&url, &["CONFIG", "SET", setting, harmful]).await;
         let settings: Vec<(&str, &str)> = of(&stage.site).into_iter().chain([("BUFFER__URL", url.as_str())]).collect();
         let check = pgoutpost(&["check"], &settings).await;

@@ -50,7 +50,8 @@ async fn psql_prints_what_it_prints_on_an_ordinary_postgres() {
     execute(&ordinary, SCHEMA).await;
     // Both start with the same generated values.
     for table in ["unit", "observation"] {
-        let copied = rows(&stage.main().await, &format!("SELECT quote_literal({table}) || '::{table}' FROM {table}")).await;
+        let copied =
+            rows(&stage.main().await, &format!("SELECT quote_literal({table}) || '::{table}' FROM {table}")).await;
         let values = copied.iter().map(|row| format!("(({}).*)", row[0].as_deref().unwrap())).collect::<Vec<_>>();
         let selects = values.iter().map(|value| format!("SELECT {value}")).collect::<Vec<_>>().join(" UNION ALL ");
         let emptied = if table == "unit" { "TRUNCATE unit CASCADE" } else { "SELECT" };

@@ -92,11 +92,23 @@ async fn reads_stay_exact_while_the_replica_stands_still_and_when_it_catches_up(
         let replica = stage.site.replica().await.unwrap();
         assert!(stage.ledger(&replica).await < goal, "the replica was not frozen");
         let looks = marks.looks.load(Ordering::Relaxed) + 40;
-        eventually("readers read", async || { alive(); marks.looks.load(Ordering::Relaxed) >= looks }).await;
+        eventually("readers read", async || {
+            alive();
+            marks.looks.load(Ordering::Relaxed) >= looks
+        })
+        .await;
         stage.lab().thaw().await.unwrap();
-        eventually("the replica catches up", async || { alive(); stage.ledger(&replica).await >= goal }).await;
+        eventually("the replica catches up", async || {
+            alive();
+            stage.ledger(&replica).await >= goal
+        })
+        .await;
         let looks = marks.looks.load(Ordering::Relaxed) + 40;
-        eventually("readers read", async || { alive(); marks.looks.load(Ordering::Relaxed) >= looks }).await;
+        eventually("readers read", async || {
+            alive();
+            marks.looks.load(Ordering::Relaxed) >= looks
+        })
+        .await;
     }
 
     marks.stop.store(true, Ordering::Relaxed);
@@ -157,13 +169,20 @@ async fn write_rows(client: Client, marks: Arc<Marks>) {
         marks.item.begin(n);
         marks.event.begin(n);
         // The rows come, are patched, go and come again, all of it pending.
-        let (patch, event) = (format!("UPDATE item SET label = 'p' WHERE n = {n}"), format!("INSERT INTO event VALUES ({n}, 'new')"));
+        let (patch, event) =
+            (format!("UPDATE item SET label = 'p' WHERE n = {n}"), format!("INSERT INTO event VALUES ({n}, 'new')"));
         execute(&client, &format!("BEGIN; INSERT INTO item VALUES ({n}, 'new'); {event}; COMMIT")).await;
         marks.item.acknowledge(n);
         marks.event.acknowledge(n);
         match n % 3 {
             0 => execute(&client, &patch).await,
-            1 => execute(&client, &format!("BEGIN; DELETE FROM item WHERE n = {n}; INSERT INTO item VALUES ({n}, 'again'); COMMIT")).await,
+            1 => {
+                execute(
+                    &client,
+                    &format!("BEGIN; DELETE FROM item WHERE n = {n}; INSERT INTO item VALUES ({n}, 'again'); COMMIT"),
+                )
+                .await
+            }
             _ => {}
         }
     }

@@ -97,13 +97,19 @@ async fn malformed_startups_and_frames_harm_nobody() {
     ];
     for bytes in &frames {
         // Whatever it is, a Sync and a query afterwards are answered, or the connection is closed: it never hangs.
-        let all = [hello.as_slice(), bytes, &honest(b'S', b""), &honest(b'Q', b"SELECT 41 + 1\0"), &honest(b'X', b"")].concat();
+        let all = [hello.as_slice(), bytes, &honest(b'S', b""), &honest(b'Q', b"SELECT 41 + 1\0"), &honest(b'X', b"")]
+            .concat();
         let mut stream = TcpStream::connect(("127.0.0.1", stage.outpost.port())).await.unwrap();
         let _ = stream.write_all(&all).await;
-        let claims_more = bytes.len() >= 5 && i32::from_be_bytes(bytes[1..5].try_into().unwrap()) as i64 > bytes.len() as i64;
+        let claims_more =
+            bytes.len() >= 5 && i32::from_be_bytes(bytes[1..5].try_into().unwrap()) as i64 > bytes.len() as i64;
         let mut answer = Vec::new();
         let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
-        assert!(ended.is_ok() || claims_more, "the connection hangs after {bytes:?}: {:?}", String::from_utf8_lossy(&answer));
+        assert!(
+            ended.is_ok() || claims_more,
+            "the connection hangs after {bytes:?}: {:?}",
+            String::from_utf8_lossy(&answer)
+        );
     }
 
     assert_eq!(stage.outpost.pid(), pid);
@@ -121,7 +127,12 @@ async fn bytes_before_the_answer_to_a_tls_request_are_not_obeyed() {
     let request = [0, 0, 0, 8, 4, 210, 22, 47];
     let inject = honest(b'Q', b"INSERT INTO item VALUES (66, 'injected')\0");
     let answer = throw(&stage, &[request.as_slice(), &startup("postgres", "hostile_tls"), &inject].concat()).await;
-    assert_eq!(value(&stage.client().await, "SELECT count(*) FROM item").await, "1", "{:?}", String::from_utf8_lossy(&answer));
+    assert_eq!(
+        value(&stage.client().await, "SELECT count(*) FROM item").await,
+        "1",
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
     // The proper way works: ask, be told, go on.
     let output = stage.psql(&["-A", "-t", "-c", "SELECT count(*) FROM item"]).await;
     assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n");
@@ -172,7 +183,11 @@ async fn deep_and_huge_statements_are_answered_or_refused() {
     execute(&client, &format!("INSERT INTO item VALUES {}", rows.join(", "))).await;
     let list: Vec<String> = (0..20_000).map(|i| i.to_string()).collect();
     let count = value(&client, &format!("SELECT count(*) FROM item WHERE id IN ({})", list.join(","))).await;
-    assert_eq!(count.parse::<i64>().unwrap() - value(&client, "SELECT count(*) FROM item WHERE id = 3").await.parse::<i64>().unwrap(), 5002);
+    assert_eq!(
+        count.parse::<i64>().unwrap()
+            - value(&client, "SELECT count(*) FROM item WHERE id = 3").await.parse::<i64>().unwrap(),
+        5002
+    );
     let long = "z".repeat(3_000_000);
     client.execute("UPDATE item SET label = $1 WHERE id = 1", &[&long]).await.unwrap();
     assert_eq!(value(&client, "SELECT length(label) FROM item WHERE id = 1").await, "3000000");

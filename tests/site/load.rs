@@ -116,7 +116,9 @@ impl Worker {
     /// A new connection, after a crash perhaps, shows everything that this client was told before.
     async fn check_what_i_know(&self, client: &Client) {
         let count = |wanted: &[Fate]| self.fates.values().filter(|(_, fate)| wanted.contains(fate)).count() as i64;
-        let Ok(row) = client.query_one("SELECT count(*), count(DISTINCT id) FROM token WHERE client = $1", &[&(self.number as i32)]).await
+        let Ok(row) = client
+            .query_one("SELECT count(*), count(DISTINCT id) FROM token WHERE client = $1", &[&(self.number as i32)])
+            .await
         else {
             return;
         };
@@ -172,7 +174,10 @@ impl Outcome {
 
     /// For a daemon that stopped in order: it must not have done what it did not acknowledge.
     pub fn unanswered_is_refused(mut self) -> Outcome {
-        self.fates.values_mut().filter(|(_, fate)| *fate == Fate::Unanswered).for_each(|(_, fate)| *fate = Fate::Refused);
+        self.fates
+            .values_mut()
+            .filter(|(_, fate)| *fate == Fate::Unanswered)
+            .for_each(|(_, fate)| *fate = Fate::Refused);
         self
     }
 

@@ -16,9 +16,9 @@ async fn json(stage: &Stage, path: &str) -> Value {
 /// Whether somewhere in it a key that contains `name` has this number.
 fn says(value: &Value, name: &str, number: u64) -> bool {
     match value {
-        Value::Object(fields) => {
-            fields.iter().any(|(key, value)| (key.contains(name) && value.as_u64() == Some(number)) || says(value, name, number))
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(key, value)| (key.contains(name) && value.as_u64() == Some(number)) || says(value, name, number)),
         Value::Array(values) => values.iter().any(|value| says(value, name, number)),
         _ => false,
     }
@@ -30,7 +30,8 @@ async fn metric(stage: &Stage, name: &str) -> Option<f64> {
     assert_eq!(code, 200, "{body}");
     assert!(head.contains("content-type: text/plain"), "{head}");
     let of_it = |line: &&str| line.split(['{', ' ']).next() == Some(name);
-    let values: Vec<f64> = body.lines().filter(of_it).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+    let values: Vec<f64> =
+        body.lines().filter(of_it).map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
     (!values.is_empty()).then(|| values.iter().sum())
 }
 
@@ -52,16 +53,19 @@ async fn http_says_how_the_site_is() {
     assert!(says(&stats, "pending", 2), "{stats}");
     eventually("health tells that main is away", async || json(&stage, "/health").await != health).await;
     let (_, _, metrics) = get(&stage.outpost.http_url(), "/metrics").await;
-    let strangers: Vec<&str> = metrics.lines().filter(|line| !line.starts_with('#') && !line.starts_with("pgoutpost_")).collect();
+    let strangers: Vec<&str> =
+        metrics.lines().filter(|line| !line.starts_with('#') && !line.starts_with("pgoutpost_")).collect();
     assert!(strangers.iter().all(|line| line.is_empty()), "{strangers:?}");
-    let pending = metrics.lines().find(|line| line.starts_with("pgoutpost_") && line.contains("pending") && line.ends_with(" 2"));
+    let pending =
+        metrics.lines().find(|line| line.starts_with("pgoutpost_") && line.contains("pending") && line.ends_with(" 2"));
     let pending = pending.unwrap_or_else(|| panic!("no metric says that two are pending:\n{metrics}"));
     let name = pending.split(['{', ' ']).next().unwrap().to_owned();
 
     stage.drain().await;
     eventually("nothing is pending", async || says(&json(&stage, "/buffer-stats").await, "pending", 0)).await;
     eventually("the metric follows", async || metric(&stage, &name).await == Some(0.0)).await;
-    eventually("health is as before", async || json(&stage, "/health").await.get("status") == health.get("status")).await;
+    eventually("health is as before", async || json(&stage, "/health").await.get("status") == health.get("status"))
+        .await;
     assert_eq!(get(&stage.outpost.http_url(), "/no-such-page").await.0, 404);
 }
 
@@ -85,7 +89,9 @@ async fn the_console_answers_show_commands() {
     let console = stage.console().await;
     assert_eq!(rows(&console, "SHOW ENTRIES").await.len(), 2);
     assert!(rows(&console, "SHOW CLIENTS").await.len() >= 2);
-    assert!(rows(&console, "SHOW VERSION").await[0].iter().flatten().any(|text| text.contains(env!("CARGO_PKG_VERSION"))));
+    assert!(
+        rows(&console, "SHOW VERSION").await[0].iter().flatten().any(|text| text.contains(env!("CARGO_PKG_VERSION")))
+    );
     let refused = console.simple_query("SHOW NOTHING").await.map(|_| ());
     assert!(refused.as_ref().is_err_and(|error| error.as_db_error().is_some()), "{refused:?}");
     let refused = console.simple_query("DROP TABLE item").await.map(|_| ());

@@ -14,7 +14,12 @@ const READS: &str = include_str!("reads.sql");
 /// The statements of a file: each ends with a semicolon at the end of a line.
 fn statements(file: &str) -> Vec<String> {
     let lines: Vec<&str> = file.lines().filter(|line| !line.starts_with("--")).collect();
-    lines.join("\n").split(";\n").map(|sql| sql.trim().trim_end_matches(';').to_owned()).filter(|sql| !sql.is_empty()).collect()
+    lines
+        .join("\n")
+        .split(";\n")
+        .map(|sql| sql.trim().trim_end_matches(';').to_owned())
+        .filter(|sql| !sql.is_empty())
+        .collect()
 }
 
 /// What a client sees of a statement, in both protocols.
@@ -91,13 +96,22 @@ async fn selects_answer_as_on_an_ordinary_postgres() {
         execute(&ordinary, &write).await;
         execute(&through, &write).await;
     }
-    assert_eq!(value(&stage.site.replica().await.unwrap(), "SELECT count(*) FROM unit").await, "20", "the link was not cut");
+    assert_eq!(
+        value(&stage.site.replica().await.unwrap(), "SELECT count(*) FROM unit").await,
+        "20",
+        "the link was not cut"
+    );
     compare("everything is pending", &ordinary, &through).await;
     for search_path in ["other, public", "public, other", "\"$user\", other"] {
         let set = format!("SET search_path = {search_path}");
         execute(&ordinary, &set).await;
         execute(&through, &set).await;
-        for sql in ["SELECT * FROM unit ORDER BY id", "SELECT u.name FROM unit u WHERE u.id = 1", "SELECT count(*) FROM lonely", "SELECT * FROM log_line ORDER BY 1, 2"] {
+        for sql in [
+            "SELECT * FROM unit ORDER BY id",
+            "SELECT u.name FROM unit u WHERE u.id = 1",
+            "SELECT count(*) FROM lonely",
+            "SELECT * FROM log_line ORDER BY 1, 2",
+        ] {
             assert_eq!(see(&through, sql).await, see(&ordinary, sql).await, "{search_path}: {sql}");
         }
     }

@@ -16,7 +16,8 @@ async fn writes_are_refused_at_once_and_reads_go_on() {
     let stage = Stage::own("redis_gone", SCHEMA).await;
     let client = stage.client().await;
     stage.cut();
-    execute(&client, "INSERT INTO token VALUES (gen_random_uuid(), 9, 1); UPDATE counter SET n = n + 1 WHERE id = 1").await;
+    execute(&client, "INSERT INTO token VALUES (gen_random_uuid(), 9, 1); UPDATE counter SET n = n + 1 WHERE id = 1")
+        .await;
 
     stage.lab().kill_redis().unwrap();
     // A daemon that finds out by this very write cannot know what became of it, and says that (08007); all others are

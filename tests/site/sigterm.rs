@@ -49,7 +49,8 @@ async fn sigterm_finishes_what_is_open_and_leaves_nothing_in_doubt() {
     });
     let replica = stage.site.replica().await.unwrap();
     eventually("the statements run", async || {
-        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        let asleep =
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
         value(&replica, asleep).await == "2"
     })
     .await;
@@ -57,7 +58,8 @@ async fn sigterm_finishes_what_is_open_and_leaves_nothing_in_doubt() {
     let ending = stage.outpost.terminate();
     let asking = async {
         // Refused outright, or told 57P03: not let in, and not left waiting.
-        eventually("new clients are not let in", async || lab::postgres::connect(&stage.outpost.url()).await.is_err()).await;
+        eventually("new clients are not let in", async || lab::postgres::connect(&stage.outpost.url()).await.is_err())
+            .await;
     };
     let (status, ()) = tokio::join!(ending, asking);
     assert_eq!(status.unwrap().code(), Some(0));

@@ -39,7 +39,11 @@ impl Stage {
     }
 
     /// The same, with further settings for the daemon.
-    pub async fn shared_with(name: &str, schema: &str, settings: impl FnOnce(OutpostOptions) -> OutpostOptions) -> Stage {
+    pub async fn shared_with(
+        name: &str,
+        schema: &str,
+        settings: impl FnOnce(OutpostOptions) -> OutpostOptions,
+    ) -> Stage {
         let lab = Lab::shared().await.unwrap();
         let link = Link::start(free_port().unwrap(), lab.main().port()).unwrap();
         let mut site = lab.database(name).await.unwrap();
@@ -110,7 +114,8 @@ impl Stage {
 
     /// How far main (or the replica) has come, by its ledger.
     pub async fn ledger(&self, client: &Client) -> i64 {
-        let row = client.query_opt("SELECT seq FROM pgoutpost.ledger WHERE site = $1", &[&self.site.name]).await.unwrap();
+        let row =
+            client.query_opt("SELECT seq FROM pgoutpost.ledger WHERE site = $1", &[&self.site.name]).await.unwrap();
         row.map_or(0, |row| row.get(0))
     }
 
@@ -210,7 +215,10 @@ pub fn execute<'a>(client: &'a Client, sql: &'a str) -> impl Future<Output = ()>
 
 /// The outcome must be this SQLSTATE; gives message, detail and hint.
 #[track_caller]
-pub fn fails_with<T: Debug>(outcome: Result<T, tokio_postgres::Error>, state: &SqlState) -> tokio_postgres::error::DbError {
+pub fn fails_with<T: Debug>(
+    outcome: Result<T, tokio_postgres::Error>,
+    state: &SqlState,
+) -> tokio_postgres::error::DbError {
     let error = outcome.expect_err("it should have failed");
     let Some(report) = error.as_db_error() else { panic!("expected {}, got {error:?}", state.code()) };
     assert_eq!(report.code(), state, "{report:?}");

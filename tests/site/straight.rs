@@ -23,7 +23,8 @@ async fn create_insert_select_one_after_the_other() {
         "SELECT string_agg(title, ' ' ORDER BY id) FROM star",
     ];
     let arguments: Vec<&str> = typed.iter().flat_map(|sql| ["-c", *sql]).collect();
-    let printed = succeeded(&stage.psql(&[&["-A", "-t", "-v", "ON_ERROR_STOP=1"], arguments.as_slice()].concat()).await);
+    let printed =
+        succeeded(&stage.psql(&[&["-A", "-t", "-v", "ON_ERROR_STOP=1"], arguments.as_slice()].concat()).await);
     let expected = "CREATE TABLE\nINSERT 0 2\n1|Vega|1.5\n2|Deneb|1.5\nCREATE INDEX\n0.03\nUPDATE 1\nCREATE VIEW\nVega\n\
                     ALTER TABLE\n2026-11-21\nINSERT 0 1\n3\nALTER TABLE\nVega Deneb Altair\n";
     assert_eq!(printed, expected);
@@ -92,7 +93,8 @@ async fn a_straight_transaction_is_one_transaction_on_main() {
 
     // A block that has buffered rows cannot become straight: refused with a hint, and nothing is left.
     execute(&client, "BEGIN; INSERT INTO before VALUES (1)").await;
-    let report = fails_with(client.batch_execute("CREATE TABLE fourth (id int)").await, &SqlState::FEATURE_NOT_SUPPORTED);
+    let report =
+        fails_with(client.batch_execute("CREATE TABLE fourth (id int)").await, &SqlState::FEATURE_NOT_SUPPORTED);
     assert!(report.hint().is_some(), "{report:?}");
     execute(&client, "ROLLBACK").await;
     assert_eq!(value(&client, "SELECT count(*) FROM before").await, "0");
@@ -124,7 +126,10 @@ async fn with_the_link_cut_straight_statements_say_so_and_the_rest_goes_on() {
     .await;
     execute(&client, "INSERT INTO late VALUES (1)").await;
     stage.drain().await;
-    assert_eq!(value(&stage.main().await, "SELECT (SELECT count(*) FROM early) + (SELECT count(*) FROM late)").await, "3");
+    assert_eq!(
+        value(&stage.main().await, "SELECT (SELECT count(*) FROM early) + (SELECT count(*) FROM late)").await,
+        "3"
+    );
 }
 
 /// What was acknowledged before must be on main before a straight statement runs there.

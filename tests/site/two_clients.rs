@@ -125,7 +125,10 @@ async fn repeatable_read_refuses_to_overwrite_what_it_did_not_see() {
     assert_eq!(value(&one, "SELECT n FROM counter WHERE id = 1").await, "0");
     execute(&two, "UPDATE counter SET n = 5 WHERE id = 1").await;
     assert_eq!(value(&one, "SELECT n FROM counter WHERE id = 1").await, "0");
-    fails_with(one.batch_execute("UPDATE counter SET n = n + 1 WHERE id = 1").await, &SqlState::T_R_SERIALIZATION_FAILURE);
+    fails_with(
+        one.batch_execute("UPDATE counter SET n = n + 1 WHERE id = 1").await,
+        &SqlState::T_R_SERIALIZATION_FAILURE,
+    );
     execute(&one, "ROLLBACK").await;
 
     // Waiting for the first to commit ends the same way; for the first to roll back, with success.
@@ -187,9 +190,21 @@ async fn the_second_to_insert_a_unique_value_waits_and_is_refused() {
     let (mut one, mut two) = (stage.client().await, stage.client().await);
     for (first, second, constraint) in [
         ("BEGIN; INSERT INTO person VALUES (1, 'a', 'a')", "INSERT INTO person VALUES (1, 'b', 'b')", "person_pkey"),
-        ("BEGIN; INSERT INTO person VALUES (2, 'same', 'c')", "INSERT INTO person VALUES (3, 'same', 'd')", "person_email_key"),
-        ("BEGIN; INSERT INTO person VALUES (4, 'e', 'Same')", "INSERT INTO person VALUES (5, 'f', 'sAME')", "person_nick"),
-        ("BEGIN; UPDATE person SET email = 'taken' WHERE id = 1", "INSERT INTO person VALUES (6, 'taken', 'g')", "person_email_key"),
+        (
+            "BEGIN; INSERT INTO person VALUES (2, 'same', 'c')",
+            "INSERT INTO person VALUES (3, 'same', 'd')",
+            "person_email_key",
+        ),
+        (
+            "BEGIN; INSERT INTO person VALUES (4, 'e', 'Same')",
+            "INSERT INTO person VALUES (5, 'f', 'sAME')",
+            "person_nick",
+        ),
+        (
+            "BEGIN; UPDATE person SET email = 'taken' WHERE id = 1",
+            "INSERT INTO person VALUES (6, 'taken', 'g')",
+            "person_email_key",
+        ),
     ] {
         execute(&one, first).await;
         let waiting = send(two, second);

@@ -298,9 +298,9 @@ async fn simulate(faults: Vec<Fault>, steps: Vec<Step>) {
                 let sessions = commit_all(&buffer, 3, &mut next, &told);
                 tokio::task::yield_now().await;
                 if matches!(step, Step::Kill) {
-                    task.abort()
+                    task.abort();
                 } else {
-                    shutdown.cancel()
+                    shutdown.cancel();
                 }
                 for session in sessions {
                     session.await.unwrap();

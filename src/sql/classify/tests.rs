@@ -141,3 +141,33 @@ fn scripts_are_split() {
     assert_eq!(script(" ; -- nothing\n").unwrap().statements.len(), 0);
     assert!(script("SELEC 1").is_err());
 }
+
+#[test]
+fn a_glance_sees_reads_only() {
+    for text in ["SELECT 1", " select\tabalance FROM pgbench_accounts WHERE aid = 7;", "SELECT 'x' -- y"] {
+        assert!(plainly_reads(text), "{text}");
+        assert_eq!(class_of_only(text), Class::Query { locking: false }, "{text}");
+    }
+    let longer_ways = [
+        "",
+        "SELECTION",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM t FOR UPDATE",
+        "SELECT 1FOR SHARE",
+        "SELECT * INTO u FROM t",
+        "SELECT NextVal('s')",
+        "SELECT set_config('search_path', 'x', false)",
+        "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x",
+        "SELECT * FROM (WITH x AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM x) y",
+        "UPDATE t SET a = 1",
+    ];
+    for text in longer_ways {
+        assert!(!plainly_reads(text), "{text}");
+    }
+}
+
+fn class_of_only(text: &str) -> Class {
+    let mut script = script(text).unwrap();
+    assert_eq!(script.statements.len(), 1, "{text}");
+    script.statements.remove(0).class
+}

@@ -11,6 +11,7 @@ use super::{Lock, Output, Setting, TableRef, WriteKind, WritePlan};
 use crate::catalog::{AttNum, ForeignKey, IndexItem, ReferentialAction, Table};
 use crate::entry::{Seq, Value};
 use crate::overlay::{Existence, RowId, View};
+use crate::report::About;
 use crate::sqlstate::{
     CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState,
     UNIQUE_VIOLATION,
@@ -158,9 +159,8 @@ impl Hidden<'_> {
                 "null value in column \"{name}\" of relation \"{}\" violates not-null constraint",
                 table.name.name
             );
-            let mut report = about(table, NOT_NULL_VIOLATION, message, None).detail(detail);
-            report.column = Some(name);
-            return Err(report);
+            let about = About { column: Some(name), ..table_and(table, None) };
+            return Err(Report::new(NOT_NULL_VIOLATION, message).detail(detail).about(about));
         }
         let name = table.checks.get(number).map_or("", |check| &check.name);
         let message = format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.name.name);
@@ -284,11 +284,13 @@ impl Hidden<'_> {
             names(table, &key.referenced_columns),
             child.name
         );
-        let mut report = Report::new(FOREIGN_KEY_VIOLATION, message).detail(detail);
-        report.schema = Some(child.schema.clone());
-        report.table = Some(child.name.clone());
-        report.constraint = Some(key.name.clone());
-        Err(report)
+        let about = About {
+            schema: Some(child.schema.clone()),
+            table: Some(child.name.clone()),
+            constraint: Some(key.name.clone()),
+            ..About::default()
+        };
+        Err(Report::new(FOREIGN_KEY_VIOLATION, message).detail(detail).about(about))
     }
 
     fn decoded(&self, returning: &[Option<Bytes>]) -> Result<Decoded, Report> {
@@ -336,9 +338,14 @@ fn names(table: &Table, columns: &[AttNum]) -> String {
 }
 
 fn about(table: &Table, code: SqlState, message: String, constraint: Option<&str>) -> Report {
-    let mut report = Report::new(code, message);
-    report.schema = Some(table.name.schema.to_string());
-    report.table = Some(table.name.name.to_string());
-    report.constraint = constraint.map(str::to_owned);
-    report
+    Report::new(code, message).about(table_and(table, constraint))
+}
+
+fn table_and(table: &Table, constraint: Option<&str>) -> About {
+    About {
+        schema: Some(table.name.schema.to_string()),
+        table: Some(table.name.name.to_string()),
+        constraint: constraint.map(str::to_owned),
+        ..About::default()
+    }
 }
