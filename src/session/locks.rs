@@ -151,7 +151,7 @@ enum Attempt {
 
 impl Holder {
     /// Takes these locks, waiting where others hold them. `seen`: the newest entry in the state that the caller
-    /// evaluated; what was changed later, or had to be waited for, is [`Taken::Stale`]. `timeout`: for each wait.
+    /// evaluated; what was changed later, perhaps by somebody waited for, is [`Taken::Stale`]. `timeout`: for each wait.
     ///
     /// # Errors
     /// Locks taken before an error are kept until the transaction ends, as in Postgres.
@@ -173,7 +173,11 @@ impl Holder {
                 }
                 Attempt::Wait(granted) => {
                     self.wait(hash, granted, timeout).await?;
-                    taken = Taken::Stale;
+                    // Who held it may have rolled back: then nothing has changed.
+                    let unchanged = |lock: &Lock| lock.disturbed(shared) <= seen;
+                    if !self.locks.table().locks.get(&hash).is_some_and(unchanged) {
+                        taken = Taken::Stale;
+                    }
                 }
                 Attempt::Deadlock => return Err(LockError::Deadlock),
             }

@@ -206,7 +206,8 @@ impl Session {
     }
 
     async fn connect_main(&mut self) -> Result<(), Failure> {
-        if self.main.as_ref().is_some_and(|main| !main.raw.link.ended) {
+        // A connection that has been idle may have died unnoticed, and a statement sent over it would be in doubt.
+        if self.main.as_ref().is_some_and(|main| !main.raw.link.ended) && self.ask_main("").await.is_ok() {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);
