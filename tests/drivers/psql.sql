@@ -54,8 +54,6 @@ SELECT device, max(value), count(*) OVER () FROM reading WHERE device > 18 GROUP
 COPY (SELECT device, value FROM reading WHERE device > 300 ORDER BY at) TO STDOUT;
 \copy (SELECT device, value FROM reading WHERE device > 300 ORDER BY at) to stdout csv header
 PREPARE find(int) AS SELECT device, value FROM reading WHERE device = $1 ORDER BY at LIMIT 2;
-EXECUTE find(301);
-EXECUTE find(1);
 DEALLOCATE find;
 EXECUTE find(1);
 BEGIN;

@@ -187,7 +187,7 @@ async fn a_deadlock_is_found_and_one_of_them_goes_on() {
 async fn the_second_to_insert_a_unique_value_waits_and_is_refused() {
     let stage = Stage::shared("two_unique", SCHEMA).await;
     stage.cut();
-    let (one, mut two) = (stage.client().await, stage.client().await);
+    let (mut one, mut two) = (stage.client().await, stage.client().await);
     for (first, second, constraint) in [
         ("BEGIN; INSERT INTO person VALUES (1, 'a', 'a')", "INSERT INTO person VALUES (1, 'b', 'b')", "person_pkey"),
         (
@@ -223,13 +223,14 @@ async fn the_second_to_insert_a_unique_value_waits_and_is_refused() {
     let outcome;
     (two, outcome) = answered(waiting).await;
     outcome.unwrap();
-    // A value that is given up can be taken once that is committed. (An ordinary Postgres would make the second wait; here
-    // it is refused while the other is undecided.)
+    // A value that is given up can be taken, once that is committed.
     execute(&two, "BEGIN; UPDATE person SET email = 'moved' WHERE id = 11").await;
-    let taking = "INSERT INTO person VALUES (12, 'ten', 'twelve')";
-    fails_with(one.batch_execute(taking).await, &SqlState::UNIQUE_VIOLATION);
+    let waiting = send(one, "INSERT INTO person VALUES (12, 'ten', 'twelve')");
+    waits(&waiting).await;
     execute(&two, "COMMIT").await;
-    execute(&one, taking).await;
+    let outcome;
+    (one, outcome) = answered(waiting).await;
+    outcome.unwrap();
     // NULLs never meet.
     execute(&one, "BEGIN; INSERT INTO person VALUES (20, NULL, NULL)").await;
     execute(&two, "INSERT INTO person VALUES (21, NULL, NULL)").await;
