@@ -92,9 +92,9 @@ impl Session {
         let Some(statement) = parsed.single() else { return false };
         let here = self.transaction.route == Route::Here;
         match &statement.class {
-            Class::Query { locking } => {
+            Class::Query => {
                 self.changes_settings(parsed.sets_config);
-                here && !locking && !parsed.takes_ids && self.nothing_pending()
+                here && !parsed.takes_ids && self.nothing_pending()
             }
             Class::Replica => {
                 if deallocates(statement) {
@@ -185,7 +185,7 @@ impl Session {
             return self.pass(&statement.text).await;
         }
         match &statement.class {
-            Class::Query { .. } => {
+            Class::Query => {
                 self.changes_settings(parsed.sets_config);
                 let read = self.simple_read(statement).await;
                 let alone = parsed.single().is_some() && self.transaction.phase == Phase::Idle;

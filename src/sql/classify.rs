@@ -85,7 +85,11 @@ fn query(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
         return NOT_BUFFERED;
     }
-    Class::Query { locking: node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE) }
+    // Rows that are only read are not locked at the site: main does it.
+    if node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE) {
+        return NOT_BUFFERED;
+    }
+    Class::Query
 }
 
 fn write(node: &SyntaxNode) -> Class {

@@ -87,7 +87,6 @@ impl<'a> Text<'a> {
         for node in root.descendants() {
             match node.kind() {
                 K::RELATION_NAME_REF => source.relation(&node, names, depth, &mut unaliased)?,
-                K::LOCKING_CLAUSE => source.edits.push((range(&node), Vec::new())),
                 K::TABLE => {
                     if let Some(word) = token(&node, K::TABLE_KW) {
                         source.edits.push((word.text_range().into(), vec![Piece::Text("SELECT * FROM".into())]));
