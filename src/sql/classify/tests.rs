@@ -146,7 +146,7 @@ fn scripts_are_split() {
 fn a_glance_sees_reads_only() {
     for text in ["SELECT 1", " select\tabalance FROM pgbench_accounts WHERE aid = 7;", "SELECT 'x' -- y"] {
         assert!(plainly_reads(text), "{text}");
-        assert_eq!(class_of_only(text), Class::Query { locking: false }, "{text}");
+        check(text, QUERY);
     }
     let longer_ways = [
         "",
@@ -164,10 +164,4 @@ fn a_glance_sees_reads_only() {
     for text in longer_ways {
         assert!(!plainly_reads(text), "{text}");
     }
-}
-
-fn class_of_only(text: &str) -> Class {
-    let mut script = script(text).unwrap();
-    assert_eq!(script.statements.len(), 1, "{text}");
-    script.statements.remove(0).class
 }
