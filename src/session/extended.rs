@@ -99,6 +99,9 @@ impl Session {
         self.held = false;
         self.batch = false;
         self.binds = 0;
+        if self.transaction.phase == Phase::Idle {
+            self.names.portals.clear();
+        }
         if !forwarded {
             self.forward(message);
         }
@@ -135,8 +138,10 @@ impl Session {
     async fn bind(&mut self, message: BytesMut) -> Result<(), Failure> {
         let bind = Bind::read(&message[HEADER..])?;
         let portal = bind.portal.to_vec();
+        self.only_bind = None;
         self.names.portals.remove(&portal);
         let Some(prepared) = self.prepared(bind.statement) else {
+            self.refuse_blind("a statement made by SQL PREPARE")?;
             self.forward(&message);
             self.expected.push_back(Expect::Bare);
             return Ok(());

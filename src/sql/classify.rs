@@ -96,7 +96,8 @@ fn write(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
         return NOT_BUFFERED;
     }
-    if child(node, K::ON_CONFLICT_CLAUSE).is_some() {
+    let locks = node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE);
+    if locks || child(node, K::ON_CONFLICT_CLAUSE).is_some() {
         return NOT_BUFFERED;
     }
     if child(node, K::WHERE_CURRENT_OF).is_some() {

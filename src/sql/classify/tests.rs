@@ -59,6 +59,7 @@ fn writes() {
         "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
         "TRUNCATE t",
         "COPY t FROM STDIN",
+        "UPDATE t SET a = 1 WHERE id = (SELECT id FROM t FOR UPDATE SKIP LOCKED LIMIT 1)",
     ] {
         check(text, Class::Straight { ddl: false, outside_transaction: false });
     }
