@@ -3,6 +3,8 @@
 
 #[path = "session/protocol.rs"]
 mod protocol;
+#[path = "session/regressions.rs"]
+mod regressions;
 #[path = "session/straight.rs"]
 mod straight;
 #[path = "session/transactions.rs"]

@@ -397,6 +397,10 @@ impl Session {
             }
             tokio::time::sleep(POLL).await;
         }
+        // What was pending before is on the replica now: rows from before a column was added must not be merged any more.
+        let mut progress = self.shared.buffer.progress();
+        let applied = progress.borrow_and_update().applied;
+        let _ = timeout(self.shared.limits.straight, progress.wait_for(|now| now.confirmed >= applied)).await;
         if ddl {
             self.names.forget_descriptions();
             if let Err(error) = self.shared.catalog.reload(None).await {

@@ -1,0 +1,104 @@
+//! One test for each way in which an answer was wrong once.
+
+use std::time::{Duration, Instant};
+
+use super::{alone, connect, fails, outpost, value};
+
+const SCHEMA: &str = "CREATE TABLE unit (id int PRIMARY KEY, name text, token uuid, day date);
+    CREATE TABLE pair (a int PRIMARY KEY, b int);
+    INSERT INTO unit SELECT g, 'unit ' || g FROM generate_series(1, 9) g;
+    INSERT INTO pair VALUES (100, 1), (200, 2);";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volatile_expressions_are_evaluated_for_each_row() {
+    let (_site, outpost) = outpost("regression_volatile", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("UPDATE unit SET token = gen_random_uuid()").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(DISTINCT token) FROM unit").await, "9");
+    let rows = client.query("UPDATE unit SET token = gen_random_uuid() RETURNING token::text", &[]).await.unwrap();
+    let tokens: std::collections::HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(tokens.len(), 9);
+    // All or none of 400 rows would be left by a condition that is evaluated once.
+    client.batch_execute("INSERT INTO pair SELECT g, g FROM generate_series(1000, 1399) g").await.unwrap();
+    let gone = client.query("DELETE FROM pair WHERE a >= 1000 AND random() < 0.5 RETURNING a", &[]).await.unwrap();
+    assert!((1..400).contains(&gone.len()), "{} rows", gone.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_was_rolled_back_does_not_decide_what_is_stored() {
+    let (_site, outpost) = outpost("regression_settings", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("SET datestyle = 'SQL, DMY'").await.unwrap();
+    let script = "SET datestyle = 'ISO'; UPDATE unit SET name = 'x' WHERE id = 1; SELECT 1 / 0";
+    assert_eq!(fails(&client, script).await, "22012");
+    client.batch_execute("UPDATE unit SET day = '04/03/2020' WHERE id = 1").await.unwrap();
+    let stored = "SELECT to_char(day, 'YYYY-MM-DD') FROM unit WHERE id = 1";
+    assert_eq!(value(&client, stored).await, "2020-03-04");
+    assert_eq!(value(&client, "SELECT name FROM unit WHERE id = 1").await, "unit 1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_writes_only_what_it_may() {
+    let schema = format!(
+        "{SCHEMA} DROP ROLE IF EXISTS regression_reader; CREATE ROLE regression_reader LOGIN;
+         GRANT SELECT ON unit, pair TO regression_reader; GRANT UPDATE (name) ON unit TO regression_reader"
+    );
+    let (site, outpost) = outpost("regression_rights", &schema).await;
+    let url = outpost.url().replace("postgres://postgres@", "postgres://regression_reader@");
+    assert_ne!(url, outpost.url());
+    let client = connect(&url).await;
+    for sql in
+        ["INSERT INTO pair VALUES (1, 1)", "UPDATE pair SET b = 1", "DELETE FROM unit", "UPDATE unit SET id = 50"]
+    {
+        assert_eq!(fails(&client, sql).await, "42501", "{sql}");
+    }
+    client.batch_execute("UPDATE unit SET name = 'mine' WHERE id = 1").await.unwrap();
+    // A right that is given counts at once.
+    let owner = connect(&outpost.url()).await;
+    owner.batch_execute("GRANT INSERT ON pair TO regression_reader").await.unwrap();
+    client.batch_execute("INSERT INTO pair VALUES (1, 1)").await.unwrap();
+    drop((site, client));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_array_parameter_deeper_in_a_condition_is_no_key() {
+    let (lab, _site, outpost) = alone("regression_slice", SCHEMA).await;
+    lab.link().cut().unwrap();
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("UPDATE unit SET name = 'pending' WHERE id = 2").await.unwrap();
+    let sql = "SELECT name FROM unit WHERE id = (SELECT max(b) FROM pair WHERE a = ANY($1))";
+    let row = client.query_one(sql, &[&vec![100, 200]]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "pending");
+    // Prepared by SQL, its statement is not known to the daemon.
+    client.batch_execute("PREPARE find AS SELECT name FROM unit WHERE id = 2").await.unwrap();
+    assert_eq!(fails(&client, "EXECUTE find").await, "0A000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_over_a_rejected_row_waits_with_it() {
+    let schema = "CREATE TABLE person (id int PRIMARY KEY, email text UNIQUE)";
+    let (lab, site, outpost) = alone("regression_held", schema).await;
+    let client = connect(&outpost.url()).await;
+    lab.link().cut().unwrap();
+    client.batch_execute("INSERT INTO person VALUES (1, 'taken')").await.unwrap();
+    client.batch_execute("UPDATE person SET email = 'other' WHERE id = 1").await.unwrap();
+    client.batch_execute("INSERT INTO person VALUES (2, 'free')").await.unwrap();
+    let main = connect(&site.main_url).await;
+    main.batch_execute("INSERT INTO person VALUES (9, 'taken')").await.unwrap();
+    lab.link().heal().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while value(&main, "SELECT count(*) FROM person").await != "2" {
+        assert!(Instant::now() < until, "entry 3 did not reach main");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let console = connect(&outpost.console_url()).await;
+    let rows = console.simple_query("SHOW QUARANTINE").await.unwrap();
+    let seqs: Vec<String> = rows
+        .iter()
+        .filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(seqs, ["1", "2"]);
+}
