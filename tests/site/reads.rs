@@ -123,7 +123,7 @@ async fn selects_answer_as_on_an_ordinary_postgres() {
         for client in [&ordinary, &through] {
             execute(client, &format!("BEGIN ISOLATION LEVEL {level}")).await;
             execute(client, "UPDATE unit SET weight = 1 WHERE id IN (1, 2, 30)").await;
-            execute(client, "DELETE FROM log_line WHERE false; INSERT INTO log_line VALUES (99, 'mine')").await;
+            execute(client, "INSERT INTO log_line VALUES (99, 'mine')").await;
             execute(client, "DELETE FROM reading WHERE device IN (1, 6)").await;
         }
         for sql in statements(READS) {
