@@ -7,6 +7,7 @@
 //! Never runs what clients wrote: only effects, by key.
 
 mod flight;
+mod held;
 mod ledger;
 mod session;
 mod statements;

@@ -163,6 +163,8 @@ struct Session {
     binds: usize,
     /// The only portal of the pipeline, when the replica runs it as it came.
     only_bind: Option<(Arc<Prepared>, BytesMut)>,
+    /// Writes that the replica has said a role may do: role, catalog version, question.
+    permitted: lru::LruCache<(String, i64, String), ()>,
     pipeline: Pipeline,
     /// What main answered to a question of ours.
     asked: Option<String>,

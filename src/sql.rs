@@ -43,9 +43,7 @@ pub struct Statement {
 pub enum Class {
     Transaction(TransactionCommand),
     /// Reads: SELECT, VALUES, TABLE, WITH; EXPLAIN of anything; DECLARE CURSOR; COPY … TO STDOUT. To be planned.
-    Query {
-        locking: bool,
-    },
+    Query,
     /// INSERT, UPDATE, DELETE. To be planned.
     Write,
     /// SET, RESET, DISCARD: goes to the replica (and to an open main connection); the session's settings may change.

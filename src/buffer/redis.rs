@@ -61,7 +61,8 @@ impl RedisLog {
     /// # Errors
     /// [`LogError::Refused`] when the URL cannot be read.
     pub fn new(url: &str, site: &str, require_durable: bool) -> Result<RedisLog, LogError> {
-        let client = Client::open(url).map_err(|error| LogError::Refused(format!("the URL {url:?}: {error}")))?;
+        let client = Client::open(url)
+            .map_err(|error| LogError::Refused(format!("the URL {:?}: {error}", crate::config::mask(url))))?;
         Ok(RedisLog {
             client,
             require_durable,

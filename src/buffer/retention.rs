@@ -2,12 +2,14 @@
 //!
 //! Never drops an entry that is not confirmed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::log::{Log, LogError};
+use super::log::Log;
 use super::published::Published;
 use crate::entry::Seq;
 
@@ -22,34 +24,27 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) {
     let period = (retention / 4).clamp(Duration::from_millis(200), PERIOD_MAX);
+    // What was confirmed at which time, oldest first. After a restart the time starts anew.
+    let mut marks: VecDeque<(Instant, Seq)> = VecDeque::new();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(period) => {}
         }
+        let now = Instant::now();
         let confirmed = published.progress().confirmed;
-        let limit = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(retention);
-        match trim(&*log, confirmed, limit).await {
-            Ok(()) => {}
-            Err(error) => tracing::debug!(%error, "the log was not trimmed this time"),
+        if marks.back().is_none_or(|(_, known)| *known < confirmed) {
+            marks.push_back((now, confirmed));
+        }
+        let mut old_enough = None;
+        while let Some((_, seq)) = marks.pop_front_if(|(since, _)| now.duration_since(*since) >= retention) {
+            old_enough = Some(seq);
+        }
+        // A replica that went back has taken its word back.
+        let Some(seq) = old_enough.map(|seq| seq.min(confirmed)) else { continue };
+        if let Err(error) = log.trim(seq).await {
+            tracing::debug!(%error, "the log was not trimmed this time");
+            marks.push_front((now.checked_sub(retention).unwrap_or(now), seq));
         }
     }
-}
-
-/// Drops what is confirmed and was made before `limit` (since the epoch). Entries lie in the order of their making, so
-/// the place is found by bisection.
-async fn trim(log: &dyn Log, confirmed: Seq, limit: Duration) -> Result<(), LogError> {
-    let Some(oldest) = log.read(Seq::ZERO, 1).await?.pop() else { return Ok(()) };
-    let (mut keep_from, mut end) = (oldest.seq().0, confirmed.0 + 1);
-    while keep_from < end {
-        let middle = keep_from + (end - keep_from) / 2;
-        let record = log.read(Seq(middle - 1), 1).await?.pop();
-        let made = record.and_then(|record| record.entry.uuid.get_timestamp()).map(|time| time.to_unix());
-        if made.is_some_and(|(seconds, nanos)| Duration::new(seconds, nanos) < limit) {
-            keep_from = middle + 1;
-        } else {
-            end = middle;
-        }
-    }
-    if keep_from > oldest.seq().0 { log.trim(Seq(keep_from - 1)).await } else { Ok(()) }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::flight::{Cargo, Crashed, Flight, Frame, Landed};
+use super::held::Held;
 use super::ledger::{self, Known, Ledger, NoLedger};
 use super::statements::Statements;
 use super::status::{ReplayState, ReplayStatus};
@@ -57,6 +58,8 @@ pub(super) struct Session<'a> {
     sent: Seq,
     /// Entries up to here go one by one: a group that held them failed.
     alone_until: Seq,
+    /// Rows of quarantined entries.
+    held: Held,
 }
 
 /// A connection ready for work.
@@ -88,6 +91,7 @@ impl<'a> Session<'a> {
             flights: VecDeque::new(),
             sent: Seq::ZERO,
             alone_until: Seq::ZERO,
+            held: Held::default(),
         }
     }
 
@@ -96,7 +100,10 @@ impl<'a> Session<'a> {
         let shutdown = self.shutdown;
         let work = async {
             match self.connect().await {
-                Ok(link) => self.pump(&link).await,
+                Ok(link) => match self.remember_held().await {
+                    Ok(()) => self.pump(&link).await,
+                    Err(ending) => Err(ending),
+                },
                 Err(ending) => Err(ending),
             }
         };
@@ -108,6 +115,13 @@ impl<'a> Session<'a> {
             ended = work => ended.err().unwrap_or(Ending::Shutdown),
             () = overdue => Ending::Shutdown,
         }
+    }
+
+    async fn remember_held(&mut self) -> Result<(), Ending> {
+        let quarantined = self.buffer.quarantined().await.map_err(|error| Ending::Refused(error.to_string()))?;
+        self.held = Held::default();
+        quarantined.iter().for_each(|quarantined| self.held.add(&quarantined.entry));
+        Ok(())
     }
 
     async fn connect(&mut self) -> Result<Link, Ending> {
@@ -255,6 +269,11 @@ impl<'a> Session<'a> {
 
     /// Sends one transaction. `false`: it could not be prepared, and what follows from it has been done.
     async fn launch(&mut self, link: &Link, entries: Vec<Arc<Entry>>, bytes: usize) -> Result<bool, Ending> {
+        for entry in &entries {
+            if let Some(holder) = self.held.holder_of(entry).filter(|_| !self.buffer.is_quarantined(entry.seq)) {
+                self.set_aside(entry, holder).await?;
+            }
+        }
         let dead = |_| Ending::Away("main does not answer".to_owned());
         let tables = timeout(STALL, self.statements.tables(&link.client, &entries)).await.map_err(dead)?;
         let tables = tables.map_err(|error| ended(StepKind::Begin, error))?;
@@ -338,9 +357,26 @@ impl<'a> Session<'a> {
     /// Puts an entry aside. Only then may the ledger go past it: a crash in between rejects it again.
     async fn reject(&mut self, entry: &Arc<Entry>, step: StepKind, error: &own::Error) -> Result<(), Ending> {
         error!(seq = %entry.seq, uuid = %entry.uuid, %error, "main rejected an entry; it is put into quarantine");
-        let quarantined =
-            Quarantined { seq: entry.seq, entry: Arc::clone(entry), error: described(step, error), waits_for: None };
+        self.quarantine(entry, described(step, error), None).await
+    }
+
+    /// Puts an entry aside that writes a row of a quarantined one.
+    async fn set_aside(&mut self, entry: &Arc<Entry>, holder: Seq) -> Result<(), Ending> {
+        warn!(seq = %entry.seq, waits_for = %holder, "an entry writes a row of a quarantined one; it waits with it");
+        let why =
+            serde_json::json!({ "message": format!("it writes a row that entry {holder}, in quarantine, wrote") });
+        self.quarantine(entry, why, Some(holder)).await
+    }
+
+    async fn quarantine(
+        &mut self,
+        entry: &Arc<Entry>,
+        error: serde_json::Value,
+        waits_for: Option<Seq>,
+    ) -> Result<(), Ending> {
+        let quarantined = Quarantined { seq: entry.seq, entry: Arc::clone(entry), error, waits_for };
         self.buffer.quarantine(quarantined).await.map_err(|error| Ending::Refused(error.to_string()))?;
+        self.held.add(entry);
         self.status.send_modify(|status| status.rejected_total += 1);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The end of a transaction with effects: one entry, durable before the client hears of it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
@@ -7,11 +8,14 @@ use uuid::Uuid;
 use super::failure::Failure;
 use super::settings::CommitLevel;
 use super::{Session, Waited};
-use crate::buffer::{Draft, Progress};
+use crate::buffer::{CommitError, Draft, Progress};
 use crate::entry::{Entry, FORMAT, Seq};
 use crate::report::Report;
 use crate::sqlstate::SqlState;
 use crate::wire::error::{self, Severity};
+
+/// How often it is looked whether a commit in doubt is settled.
+const DOUBT_POLL: Duration = Duration::from_millis(50);
 
 /// Postgres' class for warnings.
 const WARNING: SqlState = SqlState(*b"01000");
@@ -42,6 +46,9 @@ impl Session {
         let seq = match committed {
             Ok(seq) => seq,
             Err(error) => {
+                if matches!(error, CommitError::Unknown(_)) {
+                    self.keep_locks_while_in_doubt();
+                }
                 self.locks.release(None);
                 return Err(error.report().into());
             }
@@ -54,6 +61,18 @@ impl Session {
             CommitLevel::Visible => self.wait_for(seq, "the replica has", |progress| progress.confirmed).await?,
         }
         Ok(())
+    }
+
+    /// An entry in doubt may still be published: until the buffer has settled it nobody may write what it wrote.
+    fn keep_locks_while_in_doubt(&mut self) {
+        let mut holder = std::mem::replace(&mut self.locks, self.shared.locks.holder());
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            while !shared.buffer.status().available {
+                tokio::time::sleep(DOUBT_POLL).await;
+            }
+            holder.release(Some(shared.buffer.overlay().last()));
+        });
     }
 
     /// Waits until entries have come as far as the client wants; it is warned when they have not, for they are safe.

@@ -58,7 +58,7 @@ impl Session {
         if self.transaction.route == Route::Straight {
             return self.control_straight(command).await;
         }
-        self.before(command).await?;
+        let durable = self.before(command).await?;
         let answer = match execute {
             Some(message) => {
                 self.ask().extend_from_slice(message);
@@ -72,6 +72,15 @@ impl Session {
         };
         let answer = match answer {
             Ok(answer) => answer,
+            // Whatever becomes of the replica's transaction: the client's is committed, and it must hear so.
+            Err(failure) if durable => {
+                self.after(command, false);
+                build::command_complete(&mut self.client.output, "COMMIT");
+                return match failure {
+                    Failure::End(end) => Err(end.into()),
+                    Failure::Server(_) | Failure::Inner(_) | Failure::Own(_) | Failure::Told => Ok(()),
+                };
+            }
             Err(Failure::Inner(message)) => return Err(Failure::Server(message)),
             Err(other) => return Err(other),
         };
@@ -90,10 +99,11 @@ impl Session {
         self.reply_of(b'C').await
     }
 
-    async fn before(&mut self, command: &TransactionCommand) -> Result<(), Failure> {
-        let TransactionCommand::Commit { .. } = command else { return Ok(()) };
+    /// COMMIT makes the effects durable first. Returns whether there were any.
+    async fn before(&mut self, command: &TransactionCommand) -> Result<bool, Failure> {
+        let TransactionCommand::Commit { .. } = command else { return Ok(false) };
         if self.transaction.phase == Phase::Failed || self.transaction.work.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let committed = self.commit().await;
         if let Err(failure) = committed {
@@ -111,7 +121,7 @@ impl Session {
             self.end_transaction(false);
             return Err(failure);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn after(&mut self, command: &TransactionCommand, rolled_back: bool) {

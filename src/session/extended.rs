@@ -99,6 +99,9 @@ impl Session {
         self.held = false;
         self.batch = false;
         self.binds = 0;
+        if self.transaction.phase == Phase::Idle {
+            self.names.portals.clear();
+        }
         if !forwarded {
             self.forward(message);
         }
@@ -135,8 +138,10 @@ impl Session {
     async fn bind(&mut self, message: BytesMut) -> Result<(), Failure> {
         let bind = Bind::read(&message[HEADER..])?;
         let portal = bind.portal.to_vec();
+        self.only_bind = None;
         self.names.portals.remove(&portal);
         let Some(prepared) = self.prepared(bind.statement) else {
+            self.refuse_blind("a statement made by SQL PREPARE")?;
             self.forward(&message);
             self.expected.push_back(Expect::Bare);
             return Ok(());
@@ -148,9 +153,9 @@ impl Session {
                 check_own(name, value.as_deref(), *show)?;
                 true
             }
-            Some(Class::Query { locking }) if self.transaction.route == Route::Here => {
+            Some(Class::Query) if self.transaction.route == Route::Here => {
                 self.changes_settings(prepared.parsed.sets_config);
-                if *locking || prepared.parsed.takes_ids || !self.nothing_pending() {
+                if prepared.parsed.takes_ids || !self.nothing_pending() {
                     return self.bind_read(&prepared, &message, true).await;
                 }
                 self.guard.statement(StatementKind::Untouched);
@@ -160,9 +165,7 @@ impl Session {
                 false
             }
             Some(Class::Write | Class::Straight { .. } | Class::Transaction(_) | Class::Settings { .. }) => true,
-            Some(Class::Query { .. } | Class::Replica | Class::Prepare { .. }) => {
-                self.transaction.route == Route::Straight
-            }
+            Some(Class::Query | Class::Replica | Class::Prepare { .. }) => self.transaction.route == Route::Straight,
             Some(Class::Execute { .. }) => {
                 self.refuse_blind("EXECUTE")?;
                 false
@@ -298,11 +301,7 @@ impl Session {
                 }
                 Ok(None)
             }
-            Class::Query { .. }
-            | Class::Replica
-            | Class::Prepare { .. }
-            | Class::Execute { .. }
-            | Class::Refused(_) => {
+            Class::Query | Class::Replica | Class::Prepare { .. } | Class::Execute { .. } | Class::Refused(_) => {
                 self.forward(message);
                 self.expected.push_back(Expect::Execute);
                 Ok(None)

@@ -69,6 +69,10 @@ impl Lock {
         if shared { self.changed } else { self.changed.max(self.relied_upon) }
     }
 
+    fn is_idle(&self) -> bool {
+        self.owners.is_empty() && self.queue.is_empty()
+    }
+
     fn newest(&self) -> Seq {
         self.changed.max(self.relied_upon)
     }
@@ -151,7 +155,7 @@ enum Attempt {
 
 impl Holder {
     /// Takes these locks, waiting where others hold them. `seen`: the newest entry in the state that the caller
-    /// evaluated; what was changed later, perhaps by somebody waited for, is [`Taken::Stale`]. `timeout`: for each wait.
+    /// evaluated; what was changed later is [`Taken::Stale`]. `timeout`: for each wait.
     ///
     /// # Errors
     /// Locks taken before an error are kept until the transaction ends, as in Postgres.
@@ -173,9 +177,8 @@ impl Holder {
                 }
                 Attempt::Wait(granted) => {
                     self.wait(hash, granted, timeout).await?;
-                    // Who held it may have rolled back: then nothing has changed.
-                    let unchanged = |lock: &Lock| lock.disturbed(shared) <= seen;
-                    if !self.locks.table().locks.get(&hash).is_some_and(unchanged) {
+                    // Who was waited for may have rolled back.
+                    if self.locks.table().disturbed(hash, shared) > seen {
                         taken = Taken::Stale;
                     }
                 }
@@ -257,7 +260,10 @@ impl Drop for Waiting<'_> {
         table.waiting.remove(&owner);
         let Some(lock) = table.locks.get_mut(&self.hash) else { return };
         lock.queue.retain(|waiter| waiter.owner != owner);
-        if !had_it {
+        if had_it {
+            // Those behind it may be let in now.
+            table.admit(self.hash);
+        } else {
             table.free(owner, self.hash, None);
         }
     }
@@ -286,6 +292,10 @@ impl Table {
         }
         self.waiting.insert(owner, hash);
         Attempt::Wait(granted)
+    }
+
+    fn disturbed(&self, hash: u64, shared: bool) -> Seq {
+        self.locks.get(&hash).map_or(self.forgotten, |lock| lock.disturbed(shared))
     }
 
     /// Whether an owner of this lock waits, over any number of others, for `target`.
@@ -317,6 +327,16 @@ impl Table {
                 self.freed.push_back((hash, seq));
             }
         }
+        self.admit(hash);
+        if self.locks.get(&hash).is_some_and(|lock| lock.is_idle() && lock.newest() <= self.forgotten) {
+            self.locks.remove(&hash);
+        }
+        self.forget();
+    }
+
+    /// Lets in who can be let in, in their order.
+    fn admit(&mut self, hash: u64) {
+        let Some(lock) = self.locks.get_mut(&hash) else { return };
         while let Some(waiter) = lock.queue.front()
             && lock.admits(waiter.owner, waiter.shared)
             && let Some(waiter) = lock.queue.pop_front()
@@ -326,17 +346,13 @@ impl Table {
                 lock.enter(waiter.owner, waiter.shared);
             }
         }
-        if lock.owners.is_empty() && lock.queue.is_empty() && lock.newest() <= self.forgotten {
-            self.locks.remove(&hash);
-        }
-        self.forget();
     }
 
     fn forget(&mut self) {
         while self.freed.len() > REMEMBERED {
             let Some((hash, seq)) = self.freed.pop_front() else { return };
             self.forgotten = self.forgotten.max(seq);
-            let idle = |lock: &Lock| lock.owners.is_empty() && lock.queue.is_empty() && lock.newest() == seq;
+            let idle = |lock: &Lock| lock.is_idle() && lock.newest() == seq;
             if self.locks.get(&hash).is_some_and(idle) {
                 self.locks.remove(&hash);
             }

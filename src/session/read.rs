@@ -115,7 +115,8 @@ impl Session {
     pub(super) fn changes_settings(&mut self, changes: bool) {
         if changes {
             self.settings = None;
-            self.settings_changed |= self.transaction.phase != Phase::Idle || self.batch;
+            // Until it is known that it was not rolled back.
+            self.settings_changed = true;
             self.names.forget_descriptions();
         }
     }

@@ -157,9 +157,6 @@ impl Session {
             return;
         }
         let phase = Phase::of_status(status);
-        if phase == Phase::Idle {
-            self.names.portals.clear();
-        }
         match (self.transaction.phase, phase) {
             (Phase::Idle, Phase::Idle) if self.transaction.work.is_empty() => self.end_transaction(false),
             (Phase::Open | Phase::Failed, Phase::Idle) => self.end_transaction(false),

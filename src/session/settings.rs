@@ -20,7 +20,7 @@ pub const PROBE: &str = "SELECT pg_catalog.json_build_object(\
  'date_style', pg_catalog.current_setting('DateStyle'), 'interval_style', pg_catalog.current_setting('IntervalStyle'),\
  'bytea_output', pg_catalog.current_setting('bytea_output'),\
  'extra_float_digits', pg_catalog.current_setting('extra_float_digits'),\
- 'time_zone', pg_catalog.current_setting('TimeZone'), 'encoding', pg_catalog.current_setting('client_encoding'),\
+ 'lc_monetary', pg_catalog.current_setting('lc_monetary'), 'time_zone', pg_catalog.current_setting('TimeZone'), 'encoding', pg_catalog.current_setting('client_encoding'),\
  'isolation', pg_catalog.current_setting('default_transaction_isolation'),\
  'read_only', pg_catalog.current_setting('default_transaction_read_only'),\
  'lock_timeout_ms', (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'lock_timeout'),\
@@ -40,6 +40,7 @@ pub struct Settings {
     pub bytea_output: String,
     pub extra_float_digits: String,
     pub time_zone: String,
+    lc_monetary: String,
     pub encoding: String,
     isolation: String,
     read_only: String,
@@ -82,6 +83,7 @@ impl Settings {
             && self.interval_style == "postgres"
             && matches!(self.time_zone.as_str(), "UTC" | "Etc/UTC" | "GMT")
             && self.bytea_output == "hex"
+            && matches!(self.lc_monetary.as_str(), "C" | "POSIX" | "C.UTF-8" | "C.utf8")
             && self.extra_float_digits.parse::<i32>().is_ok_and(|digits| digits >= 1)
     }
 

@@ -82,6 +82,9 @@ impl Session {
 
     /// Whether the text can go to the replica as it is.
     fn may_forward(&mut self, parsed: &Parsed) -> bool {
+        if self.transaction.route == Route::Straight {
+            return false;
+        }
         if parsed.is_empty() || self.transaction.phase == Phase::Failed {
             return parsed.single().is_none_or(|statement| !matches!(statement.class, Class::Transaction(_)))
                 && (parsed.is_empty() || parsed.single().is_some());
@@ -89,9 +92,9 @@ impl Session {
         let Some(statement) = parsed.single() else { return false };
         let here = self.transaction.route == Route::Here;
         match &statement.class {
-            Class::Query { locking } => {
+            Class::Query => {
                 self.changes_settings(parsed.sets_config);
-                here && !locking && !parsed.takes_ids && self.nothing_pending()
+                here && !parsed.takes_ids && self.nothing_pending()
             }
             Class::Replica => {
                 if deallocates(statement) {
@@ -141,7 +144,7 @@ impl Session {
         });
         let on_main = self.transaction.route == Route::Straight
             && !matches!(statements, [Statement { class: Class::Transaction(_), .. }]);
-        if self.transaction.phase != Phase::Failed {
+        if on_main || self.transaction.phase != Phase::Failed {
             let mut why = None;
             for statement in statements.iter().filter(|_| !on_main && !straight) {
                 let judged = match self.not_bufferable(statement).await {
@@ -182,7 +185,7 @@ impl Session {
             return self.pass(&statement.text).await;
         }
         match &statement.class {
-            Class::Query { .. } => {
+            Class::Query => {
                 self.changes_settings(parsed.sets_config);
                 let read = self.simple_read(statement).await;
                 let alone = parsed.single().is_some() && self.transaction.phase == Phase::Idle;

@@ -23,6 +23,9 @@ use crate::wire::{MESSAGE_MAX, build};
 
 use super::cancel::{Registered, Target};
 
+/// Rights that a session remembers.
+const PERMITTED: std::num::NonZeroUsize = std::num::NonZeroUsize::new(64).expect("not zero");
+
 /// The virtual database that is the console.
 pub(super) const CONSOLE: &str = "pgoutpost";
 
@@ -30,7 +33,11 @@ pub(super) const CONSOLE: &str = "pgoutpost";
 pub async fn run(stream: TcpStream, shared: Arc<Shared>) {
     let address = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
     let mut link = Link::new(Stream::Tcp(stream));
-    let opened = timeout(shared.limits.handshake, open(&mut link)).await;
+    let opening = timeout(shared.limits.handshake, open(&mut link));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = shared.shutdown.cancelled() => return,
+    };
     let (minor, parameters) = match opened {
         Ok(Ok(Opening::Start { minor, parameters })) => (minor, parameters),
         Ok(Ok(Opening::Cancel(key))) => return shared.cancels.cancel(key).await,
@@ -228,6 +235,7 @@ impl Session {
             tries: 0,
             binds: 0,
             only_bind: None,
+            permitted: lru::LruCache::new(PERMITTED),
             pipeline: Pipeline::default(),
             asked: None,
         };

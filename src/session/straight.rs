@@ -99,7 +99,26 @@ impl Session {
 
     /// Transaction control within a straight transaction.
     pub(super) async fn control_straight(&mut self, command: &TransactionCommand) -> Result<(), Failure> {
+        if self.main.is_none() {
+            return self.main_is_gone(command).await;
+        }
         self.straight_text(&plain(command), true).await
+    }
+
+    /// The connection that had the straight transaction is lost, and the transaction with it: it can only be ended.
+    async fn main_is_gone(&mut self, command: &TransactionCommand) -> Result<(), Failure> {
+        match command {
+            TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. } => {
+                self.follow(self.transaction.phase, Phase::Idle).await?;
+                build::command_complete(&mut self.client.output, "ROLLBACK");
+                Ok(())
+            }
+            TransactionCommand::Begin { .. }
+            | TransactionCommand::Savepoint(_)
+            | TransactionCommand::Release(_)
+            | TransactionCommand::RollbackTo(_)
+            | TransactionCommand::Characteristics { .. } => Err(lost().into()),
+        }
     }
 
     /// Execute of a straight statement's portal.
@@ -114,6 +133,12 @@ impl Session {
         if outside_transaction && self.transaction.phase == Phase::Open {
             let message = "this statement cannot run inside a transaction block";
             return Err(Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, message).into());
+        }
+        if self.transaction.phase == Phase::Idle && self.binds > 1 {
+            let message = "a statement that goes straight to main must be alone in its pipeline";
+            let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message);
+            let detail = "Statements before it that went to main are committed there.";
+            return Err(report.detail(detail).hint("Use BEGIN and COMMIT, or a Sync after each.").into());
         }
         self.execute_on_main(prepared, bind, limit).await?;
         if self.transaction.phase == Phase::Idle {
@@ -206,9 +231,12 @@ impl Session {
     }
 
     async fn connect_main(&mut self) -> Result<(), Failure> {
-        // A connection that has been idle may have died unnoticed, and a statement sent over it would be in doubt.
-        if self.main.as_ref().is_some_and(|main| !main.raw.link.ended) && self.ask_main("").await.is_ok() {
-            return Ok(());
+        if let Some(main) = &mut self.main {
+            // What came while nobody looked: the end, perhaps.
+            main.raw.link.look().await;
+            if !main.raw.link.ended {
+                return Ok(());
+            }
         }
         let shared = Arc::clone(&self.shared);
         let parameters = self.who.parameters.clone();
@@ -339,7 +367,17 @@ impl Session {
     /// Waits until the replica has what main has committed, then reads the catalog again. Past the bound the client is
     /// not kept waiting: its statement is done.
     pub(super) async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
-        let Some(lsn) = self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await? else { return Ok(()) };
+        let asked = match self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await {
+            Ok(asked) => asked,
+            Err(Failure::Own(why)) => {
+                let message = "the statement is done on main, but main cannot be asked when the replica will have it";
+                let report = Report::new(sqlstate::SqlState(*b"01000"), message).detail(why.message);
+                error::report(&mut self.client.output, error::Severity::Warning, &report);
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        let Some(lsn) = asked else { return Ok(()) };
         if lsn.parse::<crate::lsn::Lsn>().is_err() {
             return Ok(());
         }

@@ -114,9 +114,10 @@ impl Session {
                 }
             };
             if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
-                let message = format!("cannot execute {} in a read-only transaction", verb(plan.kind));
+                let message = format!("cannot execute {} in a read-only transaction", plan.kind.verb());
                 return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
             }
+            self.may_write(plan, catalog.version, &settings).await?;
             let canonical = settings.canonical();
             let rows = match self.evaluate(plan, (&base, canonical), given, &formats, by).await {
                 Ok(rows) => rows,
@@ -140,6 +141,27 @@ impl Session {
             let decoded = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
             return self.collect(plan, statement, decoded);
         }
+    }
+
+    /// Asks once for each table, action and catalog (GRANT changes its version) whether the role may write it.
+    async fn may_write(
+        &mut self,
+        plan: &WritePlan,
+        catalog: i64,
+        settings: &super::settings::Settings,
+    ) -> Result<(), Failure> {
+        let question = plan.permission();
+        let known = (settings.role.clone(), catalog, question.clone());
+        if self.permitted.contains(&known) {
+            return Ok(());
+        }
+        let rows = self.question(&question).await?;
+        if rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() != Some(b"t") {
+            let message = format!("permission denied for table {}", plan.target.name.name);
+            return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into());
+        }
+        self.permitted.put(known, ());
+        Ok(())
     }
 
     /// Runs the evaluation. Where the count of values from a sequence is not known before, it is run twice.
@@ -256,7 +278,7 @@ impl Session {
         let count = decoded.len();
         let tag = match plan.kind {
             WriteKind::Insert => format!("INSERT 0 {count}"),
-            WriteKind::Update | WriteKind::Delete => format!("{} {count}", verb(plan.kind)),
+            WriteKind::Update | WriteKind::Delete => format!("{} {count}", plan.kind.verb()),
         };
         let mut rows = VecDeque::new();
         if count > 0 {
@@ -279,14 +301,6 @@ impl Session {
         build::parse(out, b"", sql, &[]);
         build::flush(out);
         self.reply_of(b'1').await.map(drop).map_err(as_clients)
-    }
-}
-
-fn verb(kind: WriteKind) -> &'static str {
-    match kind {
-        WriteKind::Insert => "INSERT",
-        WriteKind::Update => "UPDATE",
-        WriteKind::Delete => "DELETE",
     }
 }
 

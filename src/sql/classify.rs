@@ -85,14 +85,19 @@ fn query(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
         return NOT_BUFFERED;
     }
-    Class::Query { locking: node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE) }
+    // Rows that are only read are not locked at the site: main does it.
+    if node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE) {
+        return NOT_BUFFERED;
+    }
+    Class::Query
 }
 
 fn write(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
         return NOT_BUFFERED;
     }
-    if child(node, K::ON_CONFLICT_CLAUSE).is_some() {
+    let locks = node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE);
+    if locks || child(node, K::ON_CONFLICT_CLAUSE).is_some() {
         return NOT_BUFFERED;
     }
     if child(node, K::WHERE_CURRENT_OF).is_some() {

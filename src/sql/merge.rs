@@ -14,6 +14,7 @@ use super::{Report, View};
 use crate::catalog::{AttNum, Column, Table};
 use crate::entry::Seq;
 use crate::overlay::{Existence, PendingRow, RowId};
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// A pending row on its way into a query.
 pub(super) type Row<'a> = (Cow<'a, RowId>, Cow<'a, PendingRow>);
@@ -69,6 +70,10 @@ fn inserted_branch(rendering: &mut Rendering<'_>, table: &Table, rows: &[Row<'_>
     }
     let (mut arrays, mut names, mut values) = (Vec::new(), Vec::new(), Vec::new());
     for column in &table.columns {
+        let lacking = inserted.iter().any(|(_, row)| row.column(column.attnum).is_none());
+        if lacking && (column.default.is_some() || column.not_null) {
+            return Err(added_since(table, column));
+        }
         let of = |row: &PendingRow| row.column(column.attnum).and_then(|pending| pending.value.clone());
         let texts: Vec<_> = inserted.iter().map(|(_, row)| of(row)).collect();
         arrays.push(rendering.array(Element::of(column), texts.iter().map(Option::as_deref))?);
@@ -84,6 +89,13 @@ fn inserted_branch(rendering: &mut Rendering<'_>, table: &Table, rows: &[Row<'_>
         names.iter().fold(String::new(), |all, name| all + name + ", "),
         rendering.gate
     )))
+}
+
+/// Only main knows what a row will hold in a column that was added after the row was written.
+fn added_since(table: &Table, column: &Column) -> Report {
+    let message =
+        format!("table \"{}\" has pending rows from before column \"{}\" was added", table.name.name, column.name);
+    Report::new(FEATURE_NOT_SUPPORTED, message).hint("Wait until the pending rows have been replicated.")
 }
 
 /// Columns of ours laid over the replica's current row, while the row itself is the replica's.

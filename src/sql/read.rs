@@ -38,8 +38,7 @@ impl ReadPlan {
         let template = if explained { Template::text(text) } else { template };
         let mut tables = Vec::new();
         template.tables(&mut tables);
-        let locking = root.descendants().any(|node| node.kind() == K::LOCKING_CLAUSE);
-        let always = locking || !source.findings.sequences.is_empty();
+        let always = !source.findings.sequences.is_empty();
         Ok(ReadPlan { template, tables, findings: source.findings, gate: gate.into(), always, inline: copy.is_some() })
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::syntax::{self, child, dotted, name_of, path_of, range, token};
+use super::syntax::{self, child, dotted, name_of, path_of, quoted, range, token};
 use super::template::{Piece, Relation, Source, Template};
 use super::{Report, parse, slice};
-use crate::catalog::{Catalog, RelationKind, Table};
+use crate::catalog::{Catalog, Column, RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// Views within views that are followed.
@@ -36,6 +36,8 @@ impl Names<'_> {
 pub(super) struct Text<'a> {
     text: &'a str,
     edits: Vec<(Range<usize>, Vec<Piece>)>,
+    /// The FROM items that may be merged, with their places.
+    from_items: Vec<(SyntaxNode, Arc<Relation>)>,
     pub(super) findings: Findings,
 }
 
@@ -71,20 +73,26 @@ impl Findings {
     }
 }
 
+/// Whether GROUP BY can take the column: these types have no equality.
+fn groupable(column: &Column) -> bool {
+    const WITHOUT_EQUALITY: [u32; 8] = [114, 142, 600, 602, 603, 604, 718, 1033];
+    !column.is_composite && !WITHOUT_EQUALITY.contains(&column.base_type_oid)
+}
+
 impl<'a> Text<'a> {
     /// Finds the changes in everything under `root`.
     pub(super) fn read(text: &'a str, root: &SyntaxNode, names: Names<'_>, depth: usize) -> Result<Text<'a>, Report> {
-        let mut source = Text { text, edits: Vec::new(), findings: Findings::default() };
+        let mut source = Text { text, edits: Vec::new(), from_items: Vec::new(), findings: Findings::default() };
         let mut unaliased: Vec<Vec<String>> = Vec::new();
         for node in root.descendants() {
             match node.kind() {
                 K::RELATION_NAME_REF => source.relation(&node, names, depth, &mut unaliased)?,
-                K::LOCKING_CLAUSE => source.edits.push((range(&node), Vec::new())),
                 K::TABLE => {
                     if let Some(word) = token(&node, K::TABLE_KW) {
                         source.edits.push((word.text_range().into(), vec![Piece::Text("SELECT * FROM".into())]));
                     }
                 }
+                K::GROUP_BY_CLAUSE => source.group(&node),
                 K::CALL_EXPR => source.call(&node, names)?,
                 K::NAME_REF => source.system_column(&node),
                 _ => {}
@@ -150,8 +158,40 @@ impl<'a> Text<'a> {
             alias: written.is_none().then_some(visible),
             obstacle: child(&parent, K::TABLESAMPLE_CLAUSE).map(|_| "TABLESAMPLE"),
         };
-        self.edits.push((place, vec![Piece::Relation(Arc::new(relation))]));
+        let relation = Arc::new(relation);
+        self.from_items.push((parent, Arc::clone(&relation)));
+        self.edits.push((place, vec![Piece::Relation(relation)]));
         Ok(())
+    }
+
+    /// A query grouped by a table's key may use its other columns ungrouped
+    /// (<https://www.postgresql.org/docs/15/sql-select.html#SQL-GROUPBY>); a merged relation has no key that Postgres
+    /// knows of, so they are named. The groups stay the same.
+    fn group(&mut self, clause: &SyntaxNode) {
+        let Some(list) = child(clause, K::GROUP_BY_LIST) else { return };
+        let items = list.children().filter(|item| item.kind() == K::GROUPING_EXPR);
+        let grouped: Vec<Vec<String>> = items.filter_map(|item| dotted(&item.children().next()?)).collect();
+        for (from_item, relation) in &self.from_items {
+            let Source::Table(table) = &relation.source else { continue };
+            let level = from_item.ancestors().find(|above| above.kind() == K::SELECT);
+            let visible = relation.alias.clone().or_else(|| slice::alias_of(from_item));
+            let (Some(visible), true) = (visible, level == clause.parent()) else { continue };
+            let is_grouped = |name: &str| {
+                grouped.iter().any(|path| match path.as_slice() {
+                    [column] => column == name,
+                    [.., qualifier, column] => *qualifier == visible && column == name,
+                    [] => false,
+                })
+            };
+            let key = table.key.iter().filter_map(|key| table.attribute(*key));
+            if table.key.is_empty() || !key.map(|column| &*column.name).all(is_grouped) {
+                continue;
+            }
+            let rest = table.columns.iter().filter(|column| !is_grouped(&column.name) && groupable(column));
+            let text: String = rest.map(|column| format!(", {}.{}", quoted(&visible), quoted(&column.name))).collect();
+            let end = range(&list).end;
+            self.edits.push((end..end, vec![Piece::IfMerged { relation: Arc::clone(relation), text }]));
+        }
     }
 
     /// The template of a view's definition; `None` when no table is under it.

@@ -299,7 +299,12 @@ fn column_of<'t>(node: &SyntaxNode, reference: &Reference<'t>) -> Option<&'t Col
 
 /// `ANY ($n)`, `ANY ($n::type[])`
 fn any_parameter(node: &SyntaxNode) -> Option<usize> {
-    let any = node.descendants().find(|inner| inner.kind() == K::ANY_FN)?;
+    // The call itself: one deeper down is about something else.
+    let any = match node.kind() {
+        K::ANY_FN => node.clone(),
+        K::CALL_EXPR => node.children().find(|inner| inner.kind() == K::ANY_FN)?,
+        _ => return None,
+    };
     let mut argument = any.children().next()?;
     if argument.kind() == K::CAST_EXPR {
         argument = argument.children().find(|inner| inner.kind() == K::LITERAL)?;

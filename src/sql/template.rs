@@ -24,6 +24,11 @@ pub(super) enum Piece {
         sequence: usize,
         place: usize,
     },
+    /// Text that is needed only where this relation is merged.
+    IfMerged {
+        relation: Arc<Relation>,
+        text: String,
+    },
     /// All values taken from a sequence, as `bigint[]`.
     Ids {
         sequence: usize,
@@ -114,6 +119,8 @@ pub(super) struct Rendering<'a> {
     pub(super) merged: bool,
     /// Whole merged relations already written, so that their arrays travel once.
     whole: HashMap<TableId, String>,
+    /// The relations that were merged.
+    relations: Vec<&'a Relation>,
     id_parameters: HashMap<usize, String>,
 }
 
@@ -129,6 +136,7 @@ impl<'a> Rendering<'a> {
             extra: Vec::new(),
             merged: false,
             whole: HashMap::new(),
+            relations: Vec::new(),
             id_parameters: HashMap::new(),
         }
     }
@@ -138,11 +146,16 @@ impl<'a> Rendering<'a> {
     }
 
     /// Fills the template's places.
-    pub(super) fn fill(&mut self, template: &Template) -> Result<(), Report> {
+    pub(super) fn fill(&mut self, template: &'a Template) -> Result<(), Report> {
         for piece in &template.pieces {
             match piece {
                 Piece::Text(text) => self.sql.push_str(text),
                 Piece::Relation(relation) => self.relation(relation)?,
+                Piece::IfMerged { relation, text } => {
+                    if self.relations.iter().any(|merged| std::ptr::eq(*merged, &**relation)) {
+                        self.sql.push_str(text);
+                    }
+                }
                 Piece::Id { sequence, place } => {
                     let array = self.id_array(*sequence)?;
                     if self.ids.get(*sequence).is_none_or(|ids| ids.len() <= *place) {
@@ -169,7 +182,7 @@ impl<'a> Rendering<'a> {
         Ok(array)
     }
 
-    fn relation(&mut self, relation: &Relation) -> Result<(), Report> {
+    fn relation(&mut self, relation: &'a Relation) -> Result<(), Report> {
         let merged = match &relation.source {
             Source::Table(table) => self.table(table, relation.slice.as_ref(), relation.obstacle)?,
             Source::View(definition) => self.view(definition, relation.obstacle)?,
@@ -179,6 +192,7 @@ impl<'a> Rendering<'a> {
             return Ok(());
         };
         self.merged = true;
+        self.relations.push(relation);
         self.sql.push_str(&merged);
         if let Some(alias) = &relation.alias {
             self.sql.push_str(" AS ");
@@ -220,7 +234,7 @@ impl<'a> Rendering<'a> {
         Ok(Some(merged))
     }
 
-    fn view(&mut self, definition: &Template, obstacle: Option<&str>) -> Result<Option<String>, Report> {
+    fn view(&mut self, definition: &'a Template, obstacle: Option<&str>) -> Result<Option<String>, Report> {
         let outer_sql = std::mem::take(&mut self.sql);
         let outer_merged = std::mem::replace(&mut self.merged, false);
         let known = self.extra.len();

@@ -48,6 +48,17 @@ pub enum WriteKind {
     Delete,
 }
 
+impl WriteKind {
+    /// The command, as tags and rights name it.
+    pub fn verb(self) -> &'static str {
+        match self {
+            WriteKind::Insert => "INSERT",
+            WriteKind::Update => "UPDATE",
+            WriteKind::Delete => "DELETE",
+        }
+    }
+}
+
 /// The template of a write.
 #[derive(Debug)]
 pub struct WritePlan {
@@ -63,6 +74,7 @@ pub struct WritePlan {
     findings: Findings,
     tables: Vec<TableId>,
     gate: String,
+    assigned: Vec<AttNum>,
 }
 
 /// What a hidden output column of the evaluation holds.
@@ -131,9 +143,24 @@ impl WritePlan {
             foreign: foreign.template,
             outputs: canonical.outputs,
             findings: canonical.findings,
+            assigned: canonical.assigned,
             tables,
             gate: gate.into(),
         })
+    }
+
+    /// A query that tells whether the session's role may do this on the table: the rights are those of main, which the
+    /// replica has too (<https://www.postgresql.org/docs/15/ddl-priv.html>). Evaluation by itself only needs SELECT.
+    pub fn permission(&self) -> String {
+        let (oid, verb) = (self.target.id.0, self.kind.verb());
+        let table = format!("pg_catalog.has_table_privilege({oid}::pg_catalog.oid, '{verb}')");
+        if self.assigned.is_empty() || self.kind == WriteKind::Delete {
+            return format!("SELECT {table}");
+        }
+        let columns = self.assigned.iter().map(|attnum| {
+            format!("pg_catalog.has_column_privilege({oid}::pg_catalog.oid, {}::pg_catalog.int2, '{verb}')", attnum.0)
+        });
+        format!("SELECT {table} OR ({})", columns.collect::<Vec<_>>().join(" AND "))
     }
 
     /// Every table the evaluation reads, the target and those of foreign keys among them.
@@ -231,6 +258,10 @@ fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
     }
     if table.row_security {
         return refuse("it has row security");
+    }
+    let keys = table.references.iter().chain(&table.referenced_by);
+    if keys.clone().any(|key| key.initially_deferred) || table.unique.iter().any(|index| index.initially_deferred) {
+        return refuse("it has constraints that are initially deferred");
     }
     if table.key.is_empty() && kind != WriteKind::Insert {
         let message = format!("rows of \"{}\" cannot be updated or deleted: it has no key", table.name.name);

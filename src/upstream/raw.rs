@@ -23,6 +23,9 @@ use crate::wire::read::Body;
 use crate::wire::startup::Key;
 use crate::wire::{Malformed, build, error, read};
 
+/// How long an unanswered connection is believed in.
+const DEAD_AFTER: Duration = Duration::from_secs(20);
+
 /// Startup answers are short. Bytes.
 const GREETING_MAX: usize = 1 << 20;
 /// How long a cancel request may take, connecting included.
@@ -96,9 +99,20 @@ pub async fn connect(config: &Config, parameters: &[(String, String)], limit: Du
 
 async fn open(address: &Address) -> io::Result<Stream> {
     match address {
-        Address::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(Stream::Tcp),
+        Address::Tcp(host, port) => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            watch(&stream)?;
+            Ok(Stream::Tcp(stream))
+        }
         Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
     }
+}
+
+/// Lets the kernel notice a silently dead link within some [`DEAD_AFTER`], idle or not.
+fn watch(stream: &TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(DEAD_AFTER))?;
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(DEAD_AFTER / 2).with_interval(DEAD_AFTER / 4))
 }
 
 /// Startup, authentication, and what the server says until it is ready.

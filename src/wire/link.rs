@@ -104,6 +104,19 @@ impl Link {
         .await;
     }
 
+    /// Reads what has come already, to learn whether the other side has ended. An error is an end, too.
+    pub async fn look(&mut self) {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(Err(_)) = self.poll_fill(cx) {
+                self.ended = true;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        // A server says why before it closes.
+        self.ended |= self.header().is_ok_and(|header| header.is_some_and(|header| header.kind == b'E'));
+    }
+
     /// Waits until all output has been written.
     pub async fn drain(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_drain(cx)).await

@@ -72,6 +72,8 @@ SELECT c = 'z', c || '|' FROM other.lonely ORDER BY id;
 -- Joins.
 SELECT u.name, o.id FROM unit u JOIN observation o ON o.unit_id = u.id ORDER BY o.id;
 SELECT u.id, count(o.id) FROM unit u LEFT JOIN observation o ON o.unit_id = u.id GROUP BY u.id ORDER BY u.id;
+SELECT u.id, u.name, count(o.id) FROM unit u LEFT JOIN observation o ON o.unit_id = u.id AND o.ended IS NULL GROUP BY u.id ORDER BY u.id;
+SELECT u.*, max(o.started) FROM unit u LEFT JOIN observation o ON o.unit_id = u.id GROUP BY u.id, lower(u.name) ORDER BY u.id;
 SELECT u.id, o.started FROM unit u RIGHT JOIN observation o ON u.id = o.unit_id AND u.active ORDER BY o.started, u.id;
 SELECT u.id, r.value FROM unit u FULL JOIN reading r ON u.id = r.device AND r.value > 80 ORDER BY 1, 2;
 SELECT * FROM unit u NATURAL JOIN (SELECT id FROM other.unit) x ORDER BY id;

@@ -40,7 +40,7 @@ async fn waiters_are_served_in_their_order() {
     for number in 0..3 {
         let (mut holder, told) = (locks.holder(), told.clone());
         tokio::spawn(async move {
-            assert_eq!(holder.take(&exclusive(&[7]), NOW, None).await, Ok(Taken::Stale));
+            assert_eq!(holder.take(&exclusive(&[7]), NOW, None).await, Ok(Taken::Fresh));
             told.send(number).unwrap();
         });
         tokio::task::yield_now().await;
@@ -64,7 +64,7 @@ async fn a_closed_circle_is_a_deadlock() {
     tokio::task::yield_now().await;
     assert_eq!(two.take(&exclusive(&[1]), NOW, None).await, Err(LockError::Deadlock));
     drop(two);
-    assert_eq!(waiting.await.unwrap().1, Ok(Taken::Stale));
+    assert_eq!(waiting.await.unwrap().1, Ok(Taken::Fresh), "it was rolled back");
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn who_gives_up_does_not_block_those_behind() {
     let behind = tokio::spawn(async move { three.take(&exclusive(&[1]), NOW, None).await });
     tokio::task::yield_now().await;
     drop(one);
-    assert_eq!(behind.await.unwrap(), Ok(Taken::Stale));
+    assert_eq!(behind.await.unwrap(), Ok(Taken::Fresh));
     assert_eq!(two.take(&exclusive(&[1]), NOW, None).await, Ok(Taken::Fresh));
 }
 
@@ -164,5 +164,5 @@ async fn a_share_becomes_exclusive_and_two_that_want_that_are_a_deadlock() {
     tokio::task::yield_now().await;
     assert_eq!(two.take(&exclusive(&[1]), NOW, None).await, Err(LockError::Deadlock));
     drop(two);
-    assert_eq!(waiting.await.unwrap().1, Ok(Taken::Stale));
+    assert_eq!(waiting.await.unwrap().1, Ok(Taken::Fresh), "it was rolled back");
 }

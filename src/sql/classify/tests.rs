@@ -14,8 +14,8 @@ fn check_refused(text: &str) {
     assert!(matches!(classes(text).as_slice(), [Class::Refused(_)]), "{text}");
 }
 
-const QUERY: Class = Class::Query { locking: false };
-const LOCKING: Class = Class::Query { locking: true };
+const QUERY: Class = Class::Query;
+const LOCKING: Class = Class::Straight { ddl: false, outside_transaction: false };
 const DDL: Class = Class::Straight { ddl: true, outside_transaction: false };
 const SETTINGS: Class = Class::Settings { discard_all: false };
 
@@ -59,6 +59,7 @@ fn writes() {
         "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
         "TRUNCATE t",
         "COPY t FROM STDIN",
+        "UPDATE t SET a = 1 WHERE id = (SELECT id FROM t FOR UPDATE SKIP LOCKED LIMIT 1)",
     ] {
         check(text, Class::Straight { ddl: false, outside_transaction: false });
     }
@@ -146,7 +147,7 @@ fn scripts_are_split() {
 fn a_glance_sees_reads_only() {
     for text in ["SELECT 1", " select\tabalance FROM pgbench_accounts WHERE aid = 7;", "SELECT 'x' -- y"] {
         assert!(plainly_reads(text), "{text}");
-        assert_eq!(class_of_only(text), Class::Query { locking: false }, "{text}");
+        assert_eq!(class_of_only(text), QUERY, "{text}");
     }
     let longer_ways = [
         "",

@@ -32,6 +32,8 @@ pub(super) struct Built {
     pub(super) template: Template,
     pub(super) outputs: Vec<Output>,
     pub(super) findings: Findings,
+    /// The columns that the statement assigns to.
+    pub(super) assigned: Vec<AttNum>,
 }
 
 /// The SELECT under construction.
@@ -46,6 +48,8 @@ pub(super) struct Builder<'a> {
     select: Template,
     pub(super) from: Template,
     condition: Template,
+    /// The columns that the statement assigns to.
+    pub(super) assigned: Vec<AttNum>,
     /// Set when the statement can have several rows that must not take the same unique value: their order, if any.
     pub(super) row_order: Option<String>,
 }
@@ -66,6 +70,7 @@ impl<'a> Builder<'a> {
             select: Template::default(),
             from: Template::default(),
             condition: Template::default(),
+            assigned: Vec::new(),
             row_order: None,
         }
     }
@@ -288,7 +293,7 @@ impl<'a> Builder<'a> {
         if let Some(order) = self.row_order.filter(|order| !order.is_empty()) {
             template.push(&format!(" ORDER BY {order}"));
         }
-        Built { template, outputs: self.outputs, findings: self.findings }
+        Built { template, outputs: self.outputs, findings: self.findings, assigned: self.assigned }
     }
 }
 
@@ -326,12 +331,27 @@ fn existence(parent: &Table, columns: &[AttNum], values: &[&str]) -> String {
     format!("CASE WHEN {given} THEN {} END", hash(columns, typed, salt))
 }
 
-/// A hash of the values, as `bigint`; types without hash support go through text.
+/// Stands for every value of a type whose equality we cannot hash for certain (citext, odd collations, arrays …): such
+/// values exclude each other, which is slow but never wrong.
+const ALIKE: &str = "0";
+
+/// Whether a collation may find different texts equal. Those that come with Postgres do not.
+fn is_odd(collation: Option<&str>) -> bool {
+    collation.is_some_and(|name| !name.starts_with("pg_catalog.") && !name.starts_with("\"pg_catalog\"."))
+}
+
+/// A hash of the values, as `bigint`: equal values have equal hashes.
 fn hash(columns: Vec<Option<&Column>>, values: Vec<String>, salt: i64) -> String {
-    const HASHED: [u32; 16] = [16, 20, 21, 23, 25, 26, 700, 701, 1042, 1043, 1082, 1114, 1184, 1186, 1700, 2950];
-    let items = columns.into_iter().zip(values).map(|(column, value)| {
-        let hashed = column.is_some_and(|c| HASHED.contains(&c.base_type_oid) && !c.is_array && c.collation.is_none());
-        if hashed { value } else { format!("pg_catalog.concat({value}) COLLATE \"C\"") }
+    const HASHED: [u32; 24] = [
+        16, 17, 18, 19, 20, 21, 23, 25, 26, 650, 700, 701, 829, 869, 1042, 1043, 1082, 1083, 1114, 1184, 1186, 1266,
+        1700, 2950,
+    ];
+    let items = columns.into_iter().zip(values).map(|(column, value)| match column {
+        Some(column) if column.is_array || is_odd(column.collation.as_deref()) => ALIKE.to_owned(),
+        Some(column) if HASHED.contains(&column.base_type_oid) => value,
+        Some(_) => ALIKE.to_owned(),
+        // Of an index over an expression, mostly text.
+        None => format!("pg_catalog.concat({value}) COLLATE \"C\""),
     });
     format!("pg_catalog.hash_record_extended(ROW({}), {salt})", list(items))
 }

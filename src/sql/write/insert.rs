@@ -28,6 +28,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     let table = Arc::clone(builder.table);
     let rows = rows(request.statement)?;
     let columns = columns(&builder, &table, &rows)?;
+    builder.assigned = columns.iter().map(|column| column.attnum).collect();
     builder.row_order = match &rows {
         Rows::Values(values) if values.len() > 1 => Some(ROW_ORDER.into()),
         Rows::Query(_) => Some(ROW_ORDER.into()),

@@ -3,7 +3,7 @@
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::super::Report;
-use super::super::merge::key_columns;
+use super::super::merge::{key_columns, list};
 use super::super::slice::{self, Reference};
 use super::super::syntax::{child, has_token, name_of, quoted, range};
 use super::super::template::Template;
@@ -24,6 +24,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         let (before, after) = around(column)?;
         subselect.push(&before).append(expression).push(&format!("{after} AS {}", hidden("n", column.attnum)));
     }
+    subselect.push(&for_each_row(&builder));
     builder.lateral(&subselect, "pgoutpost.n");
     let old = old_row(&builder);
     let mut new: Row = old.clone();
@@ -34,8 +35,9 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         }
     }
     builder.generate(&mut new);
-    let table = builder.table;
     let mut set: Vec<AttNum> = settings.iter().map(|(column, _)| column.attnum).collect();
+    builder.assigned.clone_from(&set);
+    let table = builder.table;
     set.extend(table.columns.iter().filter(|column| column.generated).map(|column| column.attnum));
     let key_set = table.key.iter().any(|key| set.contains(key));
 
@@ -85,6 +87,13 @@ pub(super) fn target(builder: &mut Builder<'_>, clause: K, word: K) {
     }
 }
 
+/// A condition that is always true and depends on the target's row: a subselect of volatile expressions would
+/// otherwise be evaluated once for all rows.
+fn for_each_row(builder: &Builder<'_>) -> String {
+    let key = list(key_columns(builder.table).into_iter().map(|column| column_of(&builder.alias, column)));
+    format!(" WHERE pg_catalog.num_nonnulls({key}) >= 0")
+}
+
 /// WHERE. With RETURNING the condition gets a scope of its own, in which RETURNING's columns are not seen.
 pub(super) fn condition(builder: &mut Builder<'_>) {
     let Some(clause) = child(builder.request.statement, K::WHERE_CLAUSE) else { return };
@@ -95,7 +104,7 @@ pub(super) fn condition(builder: &mut Builder<'_>) {
         return;
     }
     let mut scoped = Template::text("SELECT (");
-    scoped.append(&condition).push(") AS \"pgoutpost.w\"");
+    scoped.append(&condition).push(") AS \"pgoutpost.w\"").push(&for_each_row(builder));
     builder.lateral(&scoped, "pgoutpost.w");
     builder.condition(&Template::text("\"pgoutpost.w\".\"pgoutpost.w\""));
 }
