@@ -55,7 +55,7 @@ COPY (SELECT device, value FROM reading WHERE device > 300 ORDER BY at) TO STDOU
 \copy (SELECT device, value FROM reading WHERE device > 300 ORDER BY at) to stdout csv header
 PREPARE find(int) AS SELECT device, value FROM reading WHERE device = $1 ORDER BY at LIMIT 2;
 DEALLOCATE find;
-EXECUTE find(1);
+DEALLOCATE find;
 BEGIN;
 DECLARE c CURSOR FOR SELECT device, value FROM reading WHERE device >= 300 ORDER BY at;
 FETCH 2 FROM c;

@@ -254,7 +254,7 @@ async fn read(client: Client, reader: Reader, marks: Arc<Marks>) {
                 first
             }
         };
-        possible(&marks, least, &seen);
+        possible(&marks, reader, least, &seen);
         if let Some(before) = &before {
             never_backwards(before, &seen);
         }
@@ -264,19 +264,20 @@ async fn read(client: Client, reader: Reader, marks: Arc<Marks>) {
 }
 
 #[track_caller]
-fn possible(marks: &Marks, least: [i64; 4], seen: &[i64]) {
+fn possible(marks: &Marks, reader: Reader, least: [i64; 4], seen: &[i64]) {
+    let seen_by = format!("seen by {reader:?}: {seen:?}");
     let [counter, item, event, churn] = least;
     marks.counter.allows("the sum of the counters", counter, seen[1]);
-    assert_eq!(seen[2], ACCOUNTS_TOTAL, "a transfer was seen half, or twice");
+    assert_eq!(seen[2], ACCOUNTS_TOTAL, "a transfer was seen half, or twice, {seen_by}");
     assert_eq!(seen[3], 10, "accounts");
     marks.item.allows("the last item", item, seen[6]);
-    assert_eq!(seen[4], seen[5], "an item was seen twice");
-    assert_eq!(seen[4], seen[6] + OLD, "an item is missing");
+    assert_eq!(seen[4], seen[5], "an item was seen twice, {seen_by}");
+    assert_eq!(seen[4], seen[6] + OLD, "an item is missing, {seen_by}");
     marks.event.allows("the last event", event, seen[9]);
-    assert_eq!(seen[7], seen[8], "an event was seen twice");
-    assert_eq!(seen[7], seen[9] + OLD, "an event is missing");
-    assert_eq!((seen[10], seen[11]), (6, 6), "rows that are replaced in one transaction");
-    assert_eq!(seen[12], seen[13], "half a transaction was seen");
+    assert_eq!(seen[7], seen[8], "an event was seen twice, {seen_by}");
+    assert_eq!(seen[7], seen[9] + OLD, "an event is missing, {seen_by}");
+    assert_eq!((seen[10], seen[11]), (6, 6), "rows that are replaced in one transaction, {seen_by}");
+    assert_eq!(seen[12], seen[13], "half a transaction was seen, {seen_by}");
     marks.churn.allows("the generation", churn, seen[12]);
 }
 

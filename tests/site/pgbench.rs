@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::stage::{Stage, run, succeeded, try_rows, value};
+use super::stage::{Stage, eventually, run, succeeded, try_rows, value};
 
 const CLIENTS: u64 = 4;
 /// Of each client in each protocol.
@@ -22,6 +22,13 @@ async fn tpcb_with_the_link_cut_keeps_its_sums() {
     stage.lab().wait_replica_caught_up().await.unwrap();
 
     stage.cut();
+    // What main made past the daemon is noticed with the tracker's next look at the replica.
+    let client = stage.client().await;
+    let probe = "BEGIN; UPDATE pgbench_accounts SET abalance = abalance WHERE aid = 1; ROLLBACK";
+    eventually("the new tables are known", async || {
+        client.batch_execute(probe).await.is_ok() || client.batch_execute("ROLLBACK").await.is_err()
+    })
+    .await;
     // Somebody looks on: every single read must find the sums equal, half a transaction never.
     let looking = Arc::new(AtomicBool::new(true));
     let onlooker = tokio::spawn(look_on(stage.client().await, Arc::clone(&looking)));

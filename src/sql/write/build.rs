@@ -183,7 +183,13 @@ impl<'a> Builder<'a> {
                 IndexItem::Expression(_) => None,
             });
             let salt = if is_key(index) { salt } else { salt + 1 + place as i64 };
-            let hash = hash(columns.collect(), self.items(index, row), salt);
+            let items = self.items(index, row);
+            // NULLs are distinct: they stand in nobody's way.
+            let present = format!("pg_catalog.num_nulls({}) = 0", list(items.clone()));
+            let mut hash = hash(columns.collect(), items, salt);
+            if !index.nulls_not_distinct {
+                hash = format!("CASE WHEN {present} THEN {hash} END");
+            }
             self.output(Output::Lock, &Template::text(hash));
         }
     }
