@@ -164,6 +164,8 @@ struct Session {
     /// The only portal of the pipeline, when the replica runs it as it came.
     only_bind: Option<(Arc<Prepared>, BytesMut)>,
     pipeline: Pipeline,
+    /// The WAL position of a straight commit that the replica did not have when its bound was over.
+    behind: Option<String>,
     /// What main answered to a question of ours.
     asked: Option<String>,
 }

@@ -229,6 +229,7 @@ impl Session {
             binds: 0,
             only_bind: None,
             pipeline: Pipeline::default(),
+            behind: None,
             asked: None,
         };
         session.aim_at_replica();
