@@ -166,6 +166,8 @@ struct Session {
     /// Writes that the replica has said a role may do: role, catalog version, question.
     permitted: lru::LruCache<(String, i64, String), ()>,
     pipeline: Pipeline,
+    /// The WAL position of a straight commit that the replica did not have when its bound was over.
+    behind: Option<String>,
     /// What main answered to a question of ours.
     asked: Option<String>,
 }

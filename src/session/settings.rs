@@ -24,6 +24,7 @@ pub const PROBE: &str = "SELECT pg_catalog.json_build_object(\
  'isolation', pg_catalog.current_setting('default_transaction_isolation'),\
  'read_only', pg_catalog.current_setting('default_transaction_read_only'),\
  'lock_timeout_ms', (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'lock_timeout'),\
+ 'statement_timeout_ms', (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'statement_timeout'),\
  'commit', pg_catalog.current_setting('pgoutpost.commit', true),\
  'read', pg_catalog.current_setting('pgoutpost.read', true))::pg_catalog.text";
 
@@ -45,6 +46,7 @@ pub struct Settings {
     isolation: String,
     read_only: String,
     lock_timeout_ms: String,
+    statement_timeout_ms: String,
     commit: Option<String>,
     read: Option<String>,
 }
@@ -62,6 +64,12 @@ pub enum CommitLevel {
 pub enum ReadLevel {
     Merged,
     Replica,
+}
+
+/// A setting in milliseconds, where 0 is for ever.
+fn limit(setting: &str) -> Option<Duration> {
+    let limit_ms = setting.parse().ok().filter(|&limit_ms| limit_ms > 0)?;
+    Some(Duration::from_millis(limit_ms))
 }
 
 impl Settings {
@@ -88,8 +96,11 @@ impl Settings {
     }
 
     pub fn lock_timeout(&self) -> Option<Duration> {
-        let limit_ms = self.lock_timeout_ms.parse().ok().filter(|&limit_ms| limit_ms > 0)?;
-        Some(Duration::from_millis(limit_ms))
+        limit(&self.lock_timeout_ms)
+    }
+
+    pub fn statement_timeout(&self) -> Option<Duration> {
+        limit(&self.statement_timeout_ms)
     }
 
     pub fn commit(&self) -> CommitLevel {

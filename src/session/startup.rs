@@ -237,6 +237,7 @@ impl Session {
             only_bind: None,
             permitted: lru::LruCache::new(PERMITTED),
             pipeline: Pipeline::default(),
+            behind: None,
             asked: None,
         };
         session.aim_at_replica();

@@ -381,26 +381,18 @@ impl Session {
         if lsn.parse::<crate::lsn::Lsn>().is_err() {
             return Ok(());
         }
-        let sql = format!("SELECT pg_catalog.pg_last_wal_replay_lsn() >= '{lsn}'::pg_catalog.pg_lsn");
-        let until = Instant::now() + self.shared.limits.straight;
-        loop {
-            let rows = self.question(&sql).await?;
-            let value = rows.first().and_then(|row| row.first().cloned().flatten());
-            if value.as_deref() == Some(b"t") {
-                break;
-            }
-            if Instant::now() >= until {
-                let message = "the statement is done on main, but the replica does not have it yet";
-                let report = Report::new(sqlstate::SqlState(*b"01000"), message);
-                error::report(&mut self.client.output, error::Severity::Warning, &report);
-                return Ok(());
-            }
-            tokio::time::sleep(POLL).await;
+        if !self.replayed(&lsn).await? {
+            let message = "the statement is done on main, but the replica does not have it yet";
+            let report = Report::new(sqlstate::SqlState(*b"01000"), message);
+            error::report(&mut self.client.output, error::Severity::Warning, &report);
+            self.behind = Some(lsn);
+            return Ok(());
         }
         // What was pending before is on the replica now: rows from before a column was added must not be merged any more.
         let mut progress = self.shared.buffer.progress();
         let applied = progress.borrow_and_update().applied;
         let _ = timeout(self.shared.limits.straight, progress.wait_for(|now| now.confirmed >= applied)).await;
+        self.behind = None;
         if ddl {
             self.names.forget_descriptions();
             if let Err(error) = self.shared.catalog.reload(None).await {
@@ -408,6 +400,41 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Refuses to evaluate a write on a replica that lacks what this session did on main: it could undo that.
+    pub(super) async fn caught_up(&mut self) -> Result<(), Failure> {
+        let Some(lsn) = self.behind.take() else { return Ok(()) };
+        if self.transaction.phase == Phase::Open {
+            // The question takes the snapshot of a repeatable read.
+            let now = self.overlay();
+            self.transaction.frozen(|| now);
+        }
+        if self.replayed(&lsn).await? {
+            return Ok(());
+        }
+        self.behind = Some(lsn);
+        let message = "the replica does not have this session's last statement on main yet";
+        Err(Report::new(sqlstate::CANNOT_CONNECT_NOW, message)
+            .hint("Try again when the replica has caught up (SHOW LAG in the console).")
+            .into())
+    }
+
+    /// Waits (bounded) until the replica has replayed up to there.
+    async fn replayed(&mut self, lsn: &str) -> Result<bool, Failure> {
+        let sql = format!("SELECT pg_catalog.pg_last_wal_replay_lsn() >= '{lsn}'::pg_catalog.pg_lsn");
+        let until = Instant::now() + self.shared.limits.straight;
+        loop {
+            let rows = self.question(&sql).await?;
+            let value = rows.first().and_then(|row| row.first().cloned().flatten());
+            if value.as_deref() == Some(b"t") {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 }
 

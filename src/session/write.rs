@@ -6,8 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::locks::Taken;
@@ -94,6 +96,7 @@ impl Session {
         self.guard.statement(StatementKind::Write);
         let settings = self.settings().await?;
         settings.readable()?;
+        self.caught_up().await?;
         let shared = Arc::clone(&self.shared);
         let mut tries = 0;
         loop {
@@ -263,10 +266,15 @@ impl Session {
         }
         let fresh = self.shared.locks.holder();
         let mut holder = std::mem::replace(&mut self.locks, fresh);
-        let waited = self.wait(holder.take(wanted, seen, settings.lock_timeout())).await;
+        let limit = settings.statement_timeout().unwrap_or(Duration::MAX);
+        let waited = self.wait(timeout(limit, holder.take(wanted, seen, settings.lock_timeout()))).await;
         self.locks = holder;
         match waited? {
-            Waited::Done(taken) => taken.map_err(|error| error.report().into()),
+            Waited::Done(Ok(taken)) => taken.map_err(|error| error.report().into()),
+            Waited::Done(Err(_)) => {
+                let message = "canceling statement due to statement timeout";
+                Err(Report::new(sqlstate::QUERY_CANCELED, message).into())
+            }
             Waited::Cancelled => {
                 let message = "canceling statement due to user request";
                 Err(Report::new(sqlstate::QUERY_CANCELED, message).into())

@@ -213,6 +213,10 @@ fn straight(node: &SyntaxNode) -> Class {
     }
     let words = words(node);
     let word = |place: usize| words.get(place).map_or("", String::as_str);
+    if word(0) == "CREATE" && words.iter().take(3).any(|word| matches!(word.as_str(), "TEMP" | "TEMPORARY")) {
+        let hint = "Use a subquery or a CTE, or connect to main.";
+        return refused("temporary tables are not available through pgoutpost", hint);
+    }
     let concurrently = words.iter().take(5).any(|word| word == "CONCURRENTLY");
     let outside_transaction = matches!(node.kind(), K::VACUUM | K::ALTER_SYSTEM)
         || matches!((word(0), word(1)), ("CREATE" | "DROP", "DATABASE" | "TABLESPACE" | "SUBSCRIPTION"))

@@ -78,3 +78,23 @@ async fn without_the_link_writes_go_on_and_ddl_says_why_not() {
     }
     assert_eq!(value(&connect(&site.main_url).await, "SELECT count(*) FROM t").await, "20");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_not_evaluated_on_a_replica_that_lacks_what_the_session_did_on_main() {
+    let (lab, site, outpost) = alone("session_behind", "CREATE TABLE t (id int PRIMARY KEY, v int)").await;
+    let client = connect(&outpost.url()).await;
+    lab.freeze().await.unwrap();
+    client.batch_execute("INSERT INTO t VALUES (1, 1) ON CONFLICT DO NOTHING").await.unwrap();
+    assert_eq!(fails(&client, "UPDATE t SET v = v + 1").await, "57P03");
+    lab.thaw().await.unwrap();
+    client.batch_execute("UPDATE t SET v = v + 1").await.unwrap();
+    assert_eq!(value(&client, "SELECT v FROM t").await, "2");
+    drop(site);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_tables_are_refused() {
+    let (_site, outpost) = outpost("session_temporary", "").await;
+    let client = connect(&outpost.url()).await;
+    assert_eq!(fails(&client, "CREATE TEMP TABLE t (id int)").await, "0A000");
+}

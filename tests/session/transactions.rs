@@ -103,3 +103,14 @@ async fn commit_waits_as_far_as_it_is_told() {
     assert_eq!(fails(&client, "SET pgoutpost.commit = 'soon'").await, "22023");
     assert_eq!(value(&client, "SHOW pgoutpost.commit").await, "visible");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statement_timeout_holds_while_a_write_waits_for_another_session() {
+    let (_site, outpost) = outpost("session_timeout", "CREATE TABLE t (id int PRIMARY KEY)").await;
+    let (one, two) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    one.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+    two.batch_execute("SET statement_timeout = 200").await.unwrap();
+    assert_eq!(fails(&two, "INSERT INTO t VALUES (1)").await, "57014");
+    one.batch_execute("ROLLBACK").await.unwrap();
+    two.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+}

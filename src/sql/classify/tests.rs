@@ -69,6 +69,8 @@ fn writes() {
         "LISTEN x",
         "PREPARE TRANSACTION 'x'",
         "LOCK TABLE t",
+        "CREATE TEMP TABLE t (a int)",
+        "create local temporary table t as select 1",
     ] {
         check_refused(text);
     }
