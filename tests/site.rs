@@ -3,7 +3,7 @@
 //! Every promise of issue 2 has a test here that fails when it is broken. Nothing is a mock, nothing sleeps to
 //! synchronise: tests poll with a deadline. `make test` prepares what they need (`.venv` with the drivers, servers).
 
-#![allow(clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
 mod site {
     mod atomicity;

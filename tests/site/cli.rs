@@ -24,7 +24,7 @@ fn printed(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn of<'a>(site: &'a lab::Site) -> [(&'a str, &'a str); 4] {
+fn of(site: &lab::Site) -> [(&str, &str); 4] {
     [
         ("SITE__NAME", &site.name),
         ("MAIN__URL", &site.main_url),

@@ -181,7 +181,7 @@ async fn write_rows(client: Client, marks: Arc<Marks>) {
                     &client,
                     &format!("BEGIN; DELETE FROM item WHERE n = {n}; INSERT INTO item VALUES ({n}, 'again'); COMMIT"),
                 )
-                .await
+                .await;
             }
             _ => {}
         }
