@@ -117,6 +117,7 @@ impl Session {
         };
         let replacement = parsed.single().and_then(|statement| self.for_standby(statement));
         let prepared = Prepared { sql: parse.sql.to_vec().into(), types: parse.types.clone(), parsed };
+        self.freeze();
         match replacement {
             Some(sql) => build::parse(&mut self.replica.link.output, parse.name, sql.as_bytes(), &parse.types),
             None => self.forward(message),

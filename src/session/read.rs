@@ -102,6 +102,15 @@ impl Session {
         empty
     }
 
+    /// To be called before anything that makes the replica take a repeatable read's snapshot: a Parse does, and so does a
+    /// question of ours. An overlay of later on may lack entries that this snapshot does not have.
+    pub(super) fn freeze(&mut self) {
+        if self.transaction.phase == Phase::Open {
+            let now = self.overlay();
+            self.transaction.frozen(|| now);
+        }
+    }
+
     /// The overlay that the next statement sees.
     pub(super) fn base(&mut self, settings: &Settings) -> Arc<Overlay> {
         let now = self.overlay();
@@ -126,11 +135,7 @@ impl Session {
         if let Some(settings) = &self.settings {
             return Ok(Arc::clone(settings));
         }
-        if self.transaction.phase == Phase::Open {
-            let now = self.overlay();
-            // The question takes the snapshot of a repeatable read.
-            self.transaction.frozen(|| now);
-        }
+        self.freeze();
         let rows = self.question(PROBE).await?;
         let text = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
         let settings: Settings = serde_json::from_slice(&text)

@@ -79,3 +79,41 @@ async fn redis_dies_under_load_and_nothing_acknowledged_is_lost() {
     stage.drain().await;
     outcome.must_be_in(&stage.main().await).await;
 }
+
+/// A transaction whose fate is unknown may still be done when Redis is back. Until that is decided nobody may build on the
+/// state without it: that would lose its increment.
+#[tokio::test]
+async fn what_is_in_doubt_is_not_overwritten() {
+    let stage = Stage::own("redis_doubt", SCHEMA).await;
+    let (one, two) = (stage.client().await, stage.client().await);
+    stage.cut();
+    let raise = |n: u8| {
+        format!(
+            "BEGIN; INSERT INTO token VALUES (gen_random_uuid(), 9, {n}); UPDATE counter SET n = n + 1 WHERE id = 1"
+        )
+    };
+    execute(&one, &format!("{}; COMMIT", raise(1))).await;
+    execute(&one, &raise(2)).await;
+    stage.lab().kill_redis().unwrap();
+    let doubtful = one.batch_execute("COMMIT").await.expect_err("nobody can promise this");
+    println!("{:?}", doubtful.code());
+    let second = raise(3);
+    let building = tokio::spawn(async move {
+        let outcome = two.batch_execute(&second).await;
+        (two, outcome)
+    });
+    // Time enough to evaluate, if it does not wait.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stage.lab().restart_redis().await.unwrap();
+    eventually("writes are accepted again", async || {
+        one.execute("UPDATE counter SET n = 0 WHERE id = 8", &[]).await.is_ok()
+    })
+    .await;
+    let (two, outcome) = building.await.unwrap();
+    outcome.unwrap();
+    execute(&two, "COMMIT").await;
+    let both = "SELECT (SELECT count(*) FROM token) - (SELECT n FROM counter WHERE id = 1)";
+    assert_eq!(value(&two, both).await, "0", "an increment was lost");
+    stage.drain().await;
+    assert_eq!(value(&stage.main().await, both).await, "0", "an increment was lost");
+}
