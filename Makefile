@@ -49,7 +49,7 @@ bench:
 	@scripts/install-deps bench
 	$(CARGO) bench --locked --bench site -- --report docs/BENCHMARKS.md $(ARGS)
 
-lint:
+lint: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --quiet
