@@ -357,7 +357,7 @@ impl Session {
         Ok(())
     }
 
-    async fn reload(&mut self) -> Result<(), Failure> {
+    pub(super) async fn reload(&mut self) -> Result<(), Failure> {
         let reloaded = self.shared.catalog.reload(None).await;
         reloaded.map(drop).map_err(|error| {
             let message = format!("the definitions of the tables cannot be read from the replica: {error}");

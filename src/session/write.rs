@@ -80,10 +80,27 @@ impl Session {
             return Ok(None);
         }
         let settings = self.settings().await?;
+        let (version, why) = self.unsupported(statement, &settings.schemas);
+        if why.is_none() {
+            return Ok(None);
+        }
+        // The replica may know more of the tables than the catalog that was read from it.
+        let rows = self.question("SELECT version FROM pgoutpost.catalog").await?;
+        let now = rows.first().and_then(|row| row.first().cloned().flatten());
+        if now.as_deref() == Some(version.to_string().as_bytes()) {
+            return Ok(why);
+        }
+        self.reload().await?;
+        Ok(self.unsupported(statement, &settings.schemas).1)
+    }
+
+    /// Why a write cannot be planned, by the catalog of this version.
+    fn unsupported(&self, statement: &Statement, schemas: &Arc<[Arc<str>]>) -> (i64, Option<Report>) {
         let catalog = self.shared.catalog.current();
-        let plan = self.shared.statements.plan(statement, &catalog, &settings.schemas, &self.shared.site);
-        let unsupported = [sqlstate::FEATURE_NOT_SUPPORTED, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE];
-        Ok(plan.as_ref().as_ref().err().filter(|report| unsupported.contains(&report.code)).cloned())
+        let plan = self.shared.statements.plan(statement, &catalog, schemas, &self.shared.site);
+        let codes = [sqlstate::FEATURE_NOT_SUPPORTED, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE];
+        let why = plan.as_ref().as_ref().err().filter(|report| codes.contains(&report.code)).cloned();
+        (catalog.version, why)
     }
 
     async fn write(
@@ -106,15 +123,7 @@ impl Session {
             let plan = match &*plan {
                 Ok(Plan::Write(plan)) => plan,
                 Ok(Plan::Read(_)) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a write").into()),
-                // Perhaps a refusal of what was true a moment ago: a key that main has just given the table.
-                Err(report) => {
-                    let looked = tries == 0 && shared.catalog.reload(None).await.is_ok();
-                    if looked && shared.catalog.current().version != catalog.version {
-                        tries += 1;
-                        continue;
-                    }
-                    return Err(report.clone().into());
-                }
+                Err(report) => return Err(report.clone().into()),
             };
             if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
                 let message = format!("cannot execute {} in a read-only transaction", plan.kind.verb());
