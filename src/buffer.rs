@@ -1,6 +1,6 @@
 //! The buffer: acknowledged transactions, durable in a log, and shown in the overlay until the replica has them.
 //!
-//! A [`Buffer`] is a handle, cheap to clone. Commits go through one task ([`committer`]); everybody reads the overlay
+//! A [`Buffer`] is a handle, cheap to clone. Commits go through one task (`committer`); everybody reads the overlay
 //! without a lock. Only this module knows Redis. It never acknowledges what is not durable and never shows what is not
 //! acknowledged to be durable by the log.
 

@@ -3,7 +3,7 @@
 //! Pure: text, a catalog snapshot and an overlay go in, plain values come out. The only user of the SQL parser.
 //!
 //! The way of a statement:
-//! 1. [`parse`] splits and classifies the text; needs no catalog.
+//! 1. [`parse()`] splits and classifies the text; needs no catalog.
 //! 2. [`plan`] resolves names and makes a [`Plan`]: a template of text pieces and relations. Depends on text, catalog
 //!    and search path only, so it is cached and shared.
 //! 3. [`ReadPlan::render`] / [`WritePlan::render`] fill the template for one execution: relations that have pending
@@ -166,7 +166,7 @@ pub fn parse(text: &str) -> Result<Script, Unparsed> {
     classify::script(text)
 }
 
-/// Whether a text is, at a glance and beyond doubt, one query that only reads. False says nothing: then [`parse`] it.
+/// Whether a text is, at a glance and beyond doubt, one query that only reads. False says nothing: then [`parse()`] it.
 pub fn plainly_reads(text: &str) -> bool {
     classify::plainly_reads(text)
 }

@@ -10,7 +10,7 @@ use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 use SyntaxKind as K;
 
-/// See [`super::parse`].
+/// See [`super::parse()`].
 pub(super) fn script(text: &str) -> Result<Script, Unparsed> {
     parse::with_tree(text, |root| {
         let statements = root.children().filter(|node| node.kind() != K::EMPTY_STMT).map(|node| statement(text, &node));

@@ -34,6 +34,9 @@ struct Standing {
     lab: Lab,
 }
 
+/// How often it is looked whether the daemon runs.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Starts everything, then takes orders until `down`, SIGTERM or SIGINT; then stops everything.
 pub async fn serve(options: ServeOptions) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -47,8 +50,10 @@ pub async fn serve(options: ServeOptions) -> Result<()> {
     // A socket left by a killed process; `up` made sure that nobody listens on it.
     let _ = std::fs::remove_file(&control);
     let listener = UnixListener::bind(&control).with_context(|| format!("listening on {}", control.display()))?;
+    let mut look = tokio::time::interval(LOOK);
     let waiting = loop {
         tokio::select! {
+            _ = look.tick() => standing.revive(),
             accepted = listener.accept() => {
                 if let Some(waiting) = standing.attend(accepted?.0).await {
                     break Some(waiting);
@@ -88,6 +93,17 @@ impl Standing {
             }
         };
         Ok(Standing { outpost, site, lab })
+    }
+
+    /// Starts a daemon that died, as a service manager would: `kill -9` is something to play with.
+    fn revive(&self) {
+        let Some(outpost) = &self.outpost else { return };
+        if let Ok(Some(status)) = outpost.exited() {
+            tracing::warn!(%status, "the daemon ended; it is started again");
+            if let Err(error) = outpost.launch() {
+                tracing::warn!(%error, "the daemon does not start");
+            }
+        }
     }
 
     /// Answers one asker. `down` is not answered here: its stream is returned.
