@@ -83,7 +83,7 @@ pub(crate) struct Report {
 const INTRODUCTION: &str = "\
 # Benchmarks
 
-Written by `make bench` (`benches/site.rs`), not by hand. Every figure stands beside its yardstick, measured in the same
+Written by `make bench` (`benches/site/main.rs`), not by hand. Every figure stands beside its yardstick, measured in the same
 run by the same client (`pgbench`); contenders take turns in short rounds, medians over the rounds are shown. Ratios are
 *pgoutpost ÷ yardstick*: of rates, more is better; of times, less. Client, servers and daemon share the machine's cores,
 so the ratios carry over to other machines better than the figures do.
