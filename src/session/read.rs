@@ -365,14 +365,19 @@ impl Session {
         })
     }
 
+    /// Parses a client's text as the unnamed statement, and asks what Postgres makes of it.
+    pub(super) async fn describe_text(&mut self, text: &str) -> Result<Description, Failure> {
+        let out = self.ask();
+        build::parse(out, b"", text.as_bytes(), &[]);
+        build::describe_statement(out, b"");
+        build::flush(out);
+        self.description().await
+    }
+
     /// A read in the simple protocol, by the unnamed statement and portal.
     pub(super) async fn simple_read(&mut self, statement: &Statement) -> Result<(), Failure> {
         for _ in 0..TRIES {
-            let out = self.ask();
-            build::parse(out, b"", statement.text.as_bytes(), &[]);
-            build::describe_statement(out, b"");
-            build::flush(out);
-            let description = self.description().await?;
+            let description = self.describe_text(&statement.text).await?;
             let given = Given { types: &description.types, ..Given::default() };
             let rendered = match description.types.is_empty() {
                 true => self.render_read(statement, &given).await?,

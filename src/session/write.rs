@@ -54,11 +54,7 @@ impl Session {
 
     /// A write in the simple protocol. The client's own text is parsed first, so its errors are Postgres' own.
     pub(super) async fn simple_write(&mut self, statement: &Statement) -> Result<(), Failure> {
-        let out = self.ask();
-        build::parse(out, b"", statement.text.as_bytes(), &[]);
-        build::describe_statement(out, b"");
-        build::flush(out);
-        let description = self.description().await?;
+        let description = self.describe_text(&statement.text).await?;
         let given = Given { types: &description.types, ..Given::default() };
         if !given.types.is_empty() {
             let message = "there is no parameter $1";
