@@ -117,7 +117,7 @@ pub struct Unparsed {
 #[derive(Debug)]
 pub enum Plan {
     Read(ReadPlan),
-    Write(WritePlan),
+    Write(Arc<WritePlan>),
 }
 
 /// A client's Bind, as far as rewriting looks at it.
@@ -145,7 +145,7 @@ pub struct ExtraParameter {
 }
 
 pub use read::ReadPlan;
-pub use write::{Decoded, Lock, Outcome, WriteKind, WritePlan};
+pub use write::{Decoded, Event, Judged, Lock, Outcome, WriteKind, WritePlan};
 
 mod arrays;
 mod classify;
@@ -182,7 +182,7 @@ pub fn plan(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>], 
     let gate = format!("(SELECT pgoutpost.gate({}, {}))", syntax::literal(site), catalog.version);
     let text = &*statement.text;
     let planned = parse::with_tree(text, |root| match statement.class {
-        Class::Write => WritePlan::new(text, root, names, &gate).map(Plan::Write),
+        Class::Write => WritePlan::new(text, root, names, &gate).map(|plan| Plan::Write(Arc::new(plan))),
         _ => ReadPlan::new(text, root, names, &gate).map(Plan::Read),
     });
     planned.map_err(|error| Report::new(crate::sqlstate::SYNTAX_ERROR, error.reason))?

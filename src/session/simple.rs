@@ -127,7 +127,7 @@ impl Session {
             return self.forward_query(message, None);
         }
         let sql = query(&message[HEADER..]).unwrap_or_default().to_vec();
-        let outcome = match self.judge(&sql).await {
+        let outcome = match self.analyse(&sql).await {
             Ok(()) => self.refuse_blind("a statement that pgoutpost cannot read").map_err(Failure::from),
             Err(failure) => Err(failure),
         };
@@ -152,7 +152,7 @@ impl Session {
                     Ok(reason) => {
                         why = why.or(reason);
                         // What is wrong with it is said here, whether or not main can be reached.
-                        self.judge(statement.text.as_bytes()).await
+                        self.analyse(statement.text.as_bytes()).await
                     }
                     Err(failure) => Err(failure),
                 };
@@ -216,7 +216,7 @@ impl Session {
                 self.pass(&statement.text).await
             }
             Class::Refused(report) => {
-                self.judge(statement.text.as_bytes()).await?;
+                self.analyse(statement.text.as_bytes()).await?;
                 Err(report.clone().into())
             }
             Class::Straight { .. } => {

@@ -15,12 +15,13 @@ use super::failure::Failure;
 use super::locks::Taken;
 use super::read::{Given, as_clients, values};
 use super::serve::TRIES;
+use super::settings::Settings;
 use super::statements::{Description, Prepared};
 use super::{Session, Waited};
 use crate::entry::Seq;
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Class, Decoded, Isolation, Lock, Plan, Rendered, Statement, WriteKind, WritePlan};
+use crate::sql::{Class, Decoded, Isolation, Judged, Lock, Plan, Rendered, Statement, WriteKind, WritePlan};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
@@ -110,14 +111,29 @@ impl Session {
         let settings = self.settings().await?;
         settings.readable()?;
         self.caught_up().await?;
+        let (plan, judged) = self.judge(statement, given, &formats, by, &settings).await?;
+        let written = self.collect(&plan, statement, judged.rows)?;
+        self.after_statement(judged.events).await?;
+        Ok(written)
+    }
+
+    /// Evaluates the statement on the replica and takes its locks, until what was evaluated is still true once they are held.
+    async fn judge(
+        &mut self,
+        statement: &Statement,
+        given: &Given<'_>,
+        formats: &[i16],
+        by: By,
+        settings: &Settings,
+    ) -> Result<(Arc<WritePlan>, Judged), Failure> {
         let shared = Arc::clone(&self.shared);
         let mut tries = 0;
         loop {
-            let base = self.base(&settings);
+            let base = self.base(settings);
             let catalog = shared.catalog.current();
             let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
             let plan = match &*plan {
-                Ok(Plan::Write(plan)) => plan,
+                Ok(Plan::Write(plan)) => Arc::clone(plan),
                 Ok(Plan::Read(_)) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a write").into()),
                 Err(report) => return Err(report.clone().into()),
             };
@@ -125,9 +141,9 @@ impl Session {
                 let message = format!("cannot execute {} in a read-only transaction", plan.kind.verb());
                 return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
             }
-            self.may_write(plan, catalog.version, &settings).await?;
+            self.may_write(&plan, catalog.version, settings).await?;
             let canonical = settings.canonical();
-            let rows = match self.evaluate(plan, (&base, canonical), given, &formats, by).await {
+            let rows = match self.evaluate(&plan, (&base, canonical), given, formats, by).await {
                 Ok(rows) => rows,
                 Err(Failure::Inner(error)) if tries < TRIES => {
                     tries += 1;
@@ -137,7 +153,7 @@ impl Session {
                 Err(failure) => return Err(failure),
             };
             // Before constraints are judged: what breaks one may be about to go, with another transaction.
-            if self.lock(&plan.locks(&rows), base.last(), &settings).await? == Taken::Stale {
+            if self.lock(&plan.locks(&rows), base.last(), settings).await? == Taken::Stale {
                 match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
                     Isolation::ReadCommitted => continue,
                     Isolation::RepeatableRead | Isolation::Serializable => {
@@ -146,18 +162,13 @@ impl Session {
                     }
                 }
             }
-            let decoded = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
-            return self.collect(plan, statement, decoded);
+            let judged = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
+            return Ok((plan, judged));
         }
     }
 
     /// Asks once for each table, action and catalog (GRANT changes its version) whether the role may write it.
-    async fn may_write(
-        &mut self,
-        plan: &WritePlan,
-        catalog: i64,
-        settings: &super::settings::Settings,
-    ) -> Result<(), Failure> {
+    async fn may_write(&mut self, plan: &WritePlan, catalog: i64, settings: &Settings) -> Result<(), Failure> {
         let question = plan.permission();
         let known = (settings.role.clone(), catalog, question.clone());
         if self.permitted.contains(&known) {
@@ -260,12 +271,7 @@ impl Session {
     }
 
     /// Locks what the rows take or free; the client may leave or cancel while it waits.
-    async fn lock(
-        &mut self,
-        wanted: &[Lock],
-        seen: Seq,
-        settings: &super::settings::Settings,
-    ) -> Result<Taken, Failure> {
+    async fn lock(&mut self, wanted: &[Lock], seen: Seq, settings: &Settings) -> Result<Taken, Failure> {
         if wanted.is_empty() {
             return Ok(Taken::Fresh);
         }
@@ -309,7 +315,7 @@ impl Session {
     }
 
     /// Asks Postgres whether a text is right, without running it.
-    pub(super) async fn judge(&mut self, sql: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn analyse(&mut self, sql: &[u8]) -> Result<(), Failure> {
         let out = self.ask();
         build::parse(out, b"", sql, &[]);
         build::flush(out);

@@ -31,7 +31,7 @@ mod insert;
 mod update;
 mod verdict;
 
-pub use decode::{Decoded, Outcome};
+pub use decode::{Decoded, Event, Judged, Outcome};
 
 /// Something that a transaction holds until its end, by hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -211,12 +211,12 @@ impl WritePlan {
         decode::locks(self, rows)
     }
 
-    /// Reads all rows of the evaluation, in order: each row's effect, or the first constraint that fails, just as
+    /// Reads all rows of the evaluation, in order: each row's effect and what comes of it at the end of the statement, or the first constraint that fails, just as
     /// Postgres would have reported it. `view` is the one it was rendered with, or a later one.
     ///
     /// # Errors
     /// 23xxx as Postgres words them; 0A000 for a referential action; 55000 when more ids are needed.
-    pub fn decode(&self, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
+    pub fn decode(&self, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Judged, Report> {
         decode::rows(self, view, rows)
     }
 }

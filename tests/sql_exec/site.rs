@@ -106,7 +106,7 @@ impl Site {
                 let rows: Vec<Vec<Option<Bytes>>> =
                     rows.into_iter().map(|row| row.into_iter().map(|value| value.map(Bytes::from)).collect()).collect();
                 let view = View { base: &self.overlay, own: &self.own };
-                let decoded = write.decode(view, &rows)?;
+                let decoded = write.decode(view, &rows)?.rows;
                 let table = &write.target;
                 let seq = self.overlay.last().next();
                 let changes: Vec<_> = decoded.iter().enumerate().flat_map(|(n, d)| changes(table, seq, n, d)).collect();

@@ -17,6 +17,18 @@ use crate::sqlstate::{
     UNIQUE_VIOLATION,
 };
 
+/// What an evaluation says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Judged {
+    pub rows: Vec<Decoded>,
+    /// In the order in which Postgres fires the triggers behind them.
+    pub events: Vec<Event>,
+}
+
+/// What is judged or done at the end of the statement, over the state with its effects.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {}
+
 /// One row of the evaluation, read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
@@ -53,7 +65,7 @@ struct Hidden<'a> {
     values: Vec<Value>,
 }
 
-pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Decoded>, Report> {
+pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Judged, Report> {
     let mut hidden = Vec::with_capacity(rows.len());
     let mut seen: HashSet<Vec<Value>> = HashSet::new();
     let mut kept = Vec::with_capacity(rows.len());
@@ -76,7 +88,8 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
     for row in &hidden {
         row.foreign_keys(&hidden, &seen)?;
     }
-    hidden.iter().zip(kept).map(|(values, row)| values.decoded(&row[plan.outputs.len()..])).collect()
+    let decoded = hidden.iter().zip(kept).map(|(values, row)| values.decoded(&row[plan.outputs.len()..]));
+    Ok(Judged { rows: decoded.collect::<Result<_, _>>()?, events: Vec::new() })
 }
 
 pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
