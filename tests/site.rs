@@ -15,6 +15,7 @@ mod site {
     mod load;
     mod looking_in;
     mod pgbench;
+    mod pgbench_mixed;
     mod reads;
     mod redis_gone;
     mod sigterm;
