@@ -7,6 +7,7 @@
 //! Never runs what clients wrote: only effects, by key.
 
 mod flight;
+mod greeting;
 mod held;
 mod ledger;
 mod session;

@@ -1,6 +1,7 @@
 //! Main's word on how far this site's history has come, and what follows from it.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::verdict::NO_SCHEMA;
@@ -25,7 +26,7 @@ pub(super) enum NoLedger {
 /// Reads the site's row.
 pub(super) async fn read(client: &Client, site: &str) -> Result<Ledger, NoLedger> {
     let query = "SELECT seq, entry FROM pgoutpost.ledger WHERE site = $1";
-    let row = match client.query_opt(query, &[&site]).await.map_err(own::Error::from) {
+    let row = match client.query_typed_opt(query, &[(&site, Type::TEXT)]).await.map_err(own::Error::from) {
         Ok(Some(row)) => row,
         Ok(None) => return Err(NoLedger::Missing(NO_SCHEMA)),
         Err(error) => {

@@ -1,4 +1,4 @@
-//! One connection's life: find the place, keep transactions under way, judge what comes back.
+//! One connection's life: keep transactions under way, judge what comes back. How it begins: [`super::greeting`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use tracing::{debug, error, info, warn};
 
 use super::flight::{Cargo, Crashed, Flight, Frame, Landed};
 use super::held::Held;
-use super::ledger::{self, Known, Ledger, NoLedger};
 use super::statements::Statements;
 use super::status::{ReplayState, ReplayStatus};
 use super::verdict::{self, StepKind, Verdict};
@@ -22,7 +21,7 @@ use crate::entry::{Effect, Entry, Seq};
 use crate::upstream::own;
 
 /// Entries of one transaction on main, at most.
-const GROUP_ENTRIES: usize = 256;
+pub(super) const GROUP_ENTRIES: usize = 256;
 const GROUP_BYTES: usize = 1 << 20;
 /// Transactions under way, at most: entries that come meanwhile gather into larger ones.
 const FLIGHTS: usize = 32;
@@ -35,27 +34,19 @@ const IDLE_PROBE: Duration = Duration::from_secs(5);
 /// How long shutdown waits for what is under way.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
-/// notice a dead link too, and set our locks free.
-const SETTINGS: &str =
-    "SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET lc_monetary = 'C';
-SET lock_timeout = '10s'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '60s';
-SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
-SET tcp_user_timeout = '20s'; SET client_min_messages = error";
-
 pub(super) struct Session<'a> {
-    buffer: &'a Buffer,
-    main: &'a Config,
-    site: &'a str,
-    status: &'a watch::Sender<ReplayStatus>,
+    pub(super) buffer: &'a Buffer,
+    pub(super) main: &'a Config,
+    pub(super) site: &'a str,
+    pub(super) status: &'a watch::Sender<ReplayStatus>,
     shutdown: &'a CancellationToken,
     /// How long main may be silent with something under way: then the link is dead although nobody said so. Doubles when
     /// it was for nothing, since a statement may take long.
     patience: &'a mut Duration,
-    statements: Statements,
-    flights: VecDeque<Flight>,
+    pub(super) statements: Statements,
+    pub(super) flights: VecDeque<Flight>,
     /// The last entry that has been sent on this connection, or that main has.
-    sent: Seq,
+    pub(super) sent: Seq,
     /// Entries up to here go one by one: a group that held them failed.
     alone_until: Seq,
     /// Rows of quarantined entries.
@@ -63,10 +54,10 @@ pub(super) struct Session<'a> {
 }
 
 /// A connection ready for work.
-struct Link {
-    client: Arc<Client>,
-    frame: Frame,
-    role: String,
+pub(super) struct Link {
+    pub(super) client: Arc<Client>,
+    pub(super) frame: Frame,
+    pub(super) role: String,
 }
 
 // `&mut self` also where nothing changes: the answers under way are `Send` and not `Sync`, so a task can hold a session
@@ -122,78 +113,6 @@ impl<'a> Session<'a> {
         self.held = Held::default();
         quarantined.iter().for_each(|quarantined| self.held.add(&quarantined.entry));
         Ok(())
-    }
-
-    async fn connect(&mut self) -> Result<Link, Ending> {
-        let client = own::connect(self.main).await.map_err(|error| ended(StepKind::Begin, error))?;
-        let limit = timeout(STALL, self.greet(&client)).await;
-        let (frame, role) = limit.map_err(|_| Ending::Away("main does not answer".to_owned()))??;
-        Ok(Link { client: Arc::new(client), frame, role })
-    }
-
-    /// Settings, identity, and the place to go on from.
-    async fn greet(&mut self, client: &Client) -> Result<(Frame, String), Ending> {
-        let failed = |error: tokio_postgres::Error| ended(StepKind::Begin, error.into());
-        client.batch_execute(SETTINGS).await.map_err(failed)?;
-        let who =
-            client.query_one("SELECT pg_catalog.pg_is_in_recovery(), session_user::text", &[]).await.map_err(failed)?;
-        let read = || Ok((who.try_get::<_, bool>(0)?, who.try_get::<_, String>(1)?));
-        let (in_recovery, role) = read().map_err(failed)?;
-        if in_recovery {
-            return Err(Ending::Refused("the server of [main] url is a standby".to_owned()));
-        }
-        self.identify(client).await;
-        self.find_place(client).await?;
-        let frame = Frame::prepare(client).await.map_err(|error| ended(StepKind::Advance, error))?;
-        self.status.send_modify(|status| status.link_up = true);
-        info!(from = %self.sent.next(), "connected to main");
-        Ok((frame, role))
-    }
-
-    /// Remembers which server main is, and reports a change.
-    async fn identify(&mut self, client: &Client) {
-        let query = "SELECT system_identifier::text,
-            pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) FROM pg_catalog.pg_control_system()";
-        // A user without the right to ask is no reason not to replay.
-        let Ok(row) = client.query_one(query, &[]).await else { return };
-        let (Ok(identifier), Ok(timeline)) = (row.try_get::<_, String>(0), row.try_get::<_, String>(1)) else { return };
-        let (identifier, timeline) = (identifier.parse().ok(), u32::from_str_radix(&timeline, 16).ok());
-        self.status.send_modify(|status| {
-            let before = (status.system_identifier, status.timeline);
-            if before.0.is_some() && before != (identifier, timeline) {
-                warn!(?before, now = ?(identifier, timeline), "main is another server or was promoted; its ledger decides");
-            }
-            (status.system_identifier, status.timeline) = (identifier, timeline);
-        });
-    }
-
-    /// Asks main's ledger where to go on.
-    async fn find_place(&mut self, client: &Client) -> Result<(), Ending> {
-        let found = ledger::read(client, self.site).await.map_err(|error| match error {
-            NoLedger::Missing(advice) => Ending::Halted(advice.to_owned()),
-            NoLedger::Failed(error) => ended(StepKind::Advance, error),
-        })?;
-        let progress = *self.buffer.progress().borrow();
-        let known = self.known(found, progress.last).await?;
-        if let Some(obstacle) = ledger::obstacle(found, known) {
-            return Err(Ending::Halted(obstacle));
-        }
-        if found.seq < progress.applied {
-            warn!(ledger = %found.seq, applied = %progress.applied, "main lost commits (failover or restore); applying them again");
-        }
-        self.flights.clear();
-        self.sent = found.seq;
-        self.buffer.set_applied(found.seq);
-        self.status.send_modify(|status| status.ledger = Some(found.seq));
-        Ok(())
-    }
-
-    async fn known(&mut self, found: Ledger, last: Seq) -> Result<Known, Ending> {
-        let before = Seq(found.seq.0.saturating_sub(1));
-        let around = self.buffer.read(before, 2).await.map_err(|error| Ending::Refused(error.to_string()))?;
-        let at = |seq: Seq| around.iter().find(|entry| entry.seq == seq);
-        let at_ledger = if found.seq == Seq::ZERO { None } else { at(found.seq).map(|entry| entry.uuid) };
-        Ok(Known { last, at_ledger, next_is_there: at(found.seq.next()).is_some() })
     }
 
     /// Sends and receives until shutdown (`Ok`) or until the connection is of no more use.
@@ -411,7 +330,7 @@ impl<'a> Session<'a> {
 }
 
 /// How a failure that is no entry's fault ends the session.
-fn ended(step: StepKind, error: own::Error) -> Ending {
+pub(super) fn ended(step: StepKind, error: own::Error) -> Ending {
     match (verdict::verdict(step, &error, false), error) {
         (Verdict::Halt(advice), error) => Ending::Halted(format!("{advice} ({error})")),
         (_, own::Error::Connection(why)) => Ending::Away(why),
