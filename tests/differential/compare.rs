@@ -1,0 +1,91 @@
+//! Two transcripts side by side.
+
+use std::collections::BTreeMap;
+
+use super::perform::{Seen, Tables, Transcript};
+use super::script::{Action, Judged, Script};
+
+/// One thing that is not as on a plain Postgres.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// The step's line in the script; absent for what shows only at the end.
+    pub line: Option<usize>,
+    /// What differs, in words that stay the same while a script is shrunk.
+    pub kind: String,
+    pub text: String,
+}
+
+/// All steps, and the tables as clients see them.
+pub fn transcripts(script: &Script, plain: &Transcript, through: &Transcript) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let mut started = BTreeMap::new();
+    for (number, step) in script.steps.iter().enumerate() {
+        let sql = match &step.action {
+            Action::Run { sql, .. } => sql.clone(),
+            Action::Start { sql } => {
+                started.insert(step.session, sql.clone());
+                sql.clone()
+            }
+            Action::Finish => started.get(&step.session).cloned().unwrap_or_default(),
+        };
+        let (Some(expected), Some(got)) = (plain.seen.get(number), through.seen.get(number)) else { break };
+        let kinds = match (&step.judged, expected, got) {
+            (Judged::Differs(_), Seen::Answered(_), Seen::Answered(_)) => Vec::new(),
+            (Judged::Refused(state, _), _, Seen::Answered(got)) => match got.sqlstate() {
+                Some(is) if is == state => Vec::new(),
+                is => vec![format!("refusal {state} became {}", is.unwrap_or("success"))],
+            },
+            (_, Seen::Answered(expected), Seen::Answered(got)) => expected.differences(got),
+            (_, Seen::Blocked, Seen::Blocked) => Vec::new(),
+            (_, Seen::Blocked, Seen::Answered(got)) => {
+                vec![format!("blocked became {}", got.sqlstate().unwrap_or("success"))]
+            }
+            (_, Seen::Answered(_), Seen::Blocked) => vec!["became blocked".to_owned()],
+            (_, Seen::Lost(_), _) => vec!["the plain server gives no answer".to_owned()],
+            (_, _, Seen::Lost(_)) => vec!["no answer".to_owned()],
+        };
+        if !kinds.is_empty() {
+            let text = format!("{sql}\n    expected {}\n    got      {}", describe(expected), describe(got));
+            differences.push(Difference { line: Some(step.line), kind: kinds.join(", "), text });
+        }
+    }
+    differences.extend(tables("through the daemon", &plain.tables, &through.tables));
+    differences
+}
+
+/// Tables of the plain server and of `whose`.
+pub fn tables(whose: &str, plain: &Tables, others: &Tables) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    for (name, expected) in plain {
+        let got = others.get(name);
+        if got == Some(expected) {
+            continue;
+        }
+        let text = match (expected, got) {
+            (Ok(expected), Some(Ok(got))) => {
+                let only = |these: &[String], those: &[String]| {
+                    let rows = these.iter().filter(|row| !those.contains(row)).take(10).cloned();
+                    rows.collect::<Vec<_>>().join("\n      ")
+                };
+                format!(
+                    "{name} {whose}: {} rows for {}\n    missing\n      {}\n    too many\n      {}",
+                    got.len(),
+                    expected.len(),
+                    only(expected, got),
+                    only(got, expected)
+                )
+            }
+            (expected, got) => format!("{name} {whose}: expected {expected:?}, got {got:?}"),
+        };
+        differences.push(Difference { line: None, kind: format!("table {whose}"), text });
+    }
+    differences
+}
+
+fn describe(seen: &Seen) -> String {
+    match seen {
+        Seen::Answered(answer) => answer.describe(),
+        Seen::Blocked => "blocked".to_owned(),
+        Seen::Lost(why) => format!("no answer: {why}"),
+    }
+}

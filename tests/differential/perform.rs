@@ -1,0 +1,203 @@
+//! Performs a script on one side and writes down what was answered.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use super::answer::Answer;
+use super::client::{Connection, Protocol};
+use super::script::{Action, Judged, Script, Step, is_ordered};
+
+/// Nothing that a script does takes so long, except on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a statement that should be blocked is watched.
+const WATCHED: Duration = Duration::from_millis(300);
+/// What the plain server gets in the place of a statement that the daemon refuses: it fails as well.
+const REFUSED: &str = "DO 'BEGIN RAISE EXCEPTION ''refused at the site''; END'";
+
+/// Where a side is.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub port: u16,
+    pub database: String,
+    /// Type names by OID.
+    pub types: HashMap<String, String>,
+}
+
+/// One step's outcome.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    Answered(Answer),
+    /// Started, and waiting for another session.
+    Blocked,
+    /// No answer, and never one.
+    Lost(String),
+}
+
+/// What one side answered, step by step, and what its tables held in the end, as a client sees them.
+#[derive(Clone, Debug)]
+pub struct Transcript {
+    pub seen: Vec<Seen>,
+    pub tables: Tables,
+}
+
+/// Sorted rows by the table's name.
+pub type Tables = BTreeMap<String, Result<Vec<String>, String>>;
+
+/// On the plain server. `watcher` is a connection to it.
+pub async fn on_plain(script: &Script, protocol: Protocol, place: &Place, watcher: &Client) -> Transcript {
+    let mut stand = Stand { script, protocol, place, guide: None, watcher: Some(watcher), open: BTreeMap::new() };
+    let seen = stand.perform().await;
+    drop(stand);
+    let names = table_names(watcher).await;
+    Transcript { seen, tables: tables(place, &names).await }
+}
+
+/// Through the daemon, told by the plain server's transcript what to wait for.
+pub async fn through(script: &Script, protocol: Protocol, place: &Place, plain: &Transcript) -> Transcript {
+    let mut stand = Stand { script, protocol, place, guide: Some(plain), watcher: None, open: BTreeMap::new() };
+    let seen = stand.perform().await;
+    drop(stand);
+    let names: Vec<_> = plain.tables.keys().cloned().collect();
+    Transcript { seen, tables: tables(place, &names).await }
+}
+
+struct Stand<'a> {
+    script: &'a Script,
+    protocol: Protocol,
+    place: &'a Place,
+    guide: Option<&'a Transcript>,
+    watcher: Option<&'a Client>,
+    open: BTreeMap<u32, Session>,
+}
+
+struct Session {
+    connection: Connection,
+    /// What its statement under way is.
+    sql: String,
+}
+
+impl Stand<'_> {
+    async fn perform(&mut self) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        let script = self.script;
+        for (number, step) in script.steps.iter().enumerate() {
+            let outcome = self.step(number, step).await;
+            let outcome = outcome.unwrap_or_else(Seen::Lost);
+            let lost = matches!(outcome, Seen::Lost(_));
+            seen.push(outcome);
+            if lost {
+                break;
+            }
+        }
+        seen
+    }
+
+    async fn step(&mut self, number: usize, step: &Step) -> Result<Seen, String> {
+        if !self.open.contains_key(&step.session) {
+            let connection = Connection::open(self.place.port, "postgres", &self.place.database).await?;
+            self.open.insert(step.session, Session { connection, sql: String::new() });
+        }
+        let (plain, protocol) = (self.guide.is_none(), self.protocol);
+        let session = self.open.get_mut(&step.session).ok_or("no such session")?;
+        match &step.action {
+            Action::Run { sql, copy } => {
+                let refused = plain && matches!(step.judged, Judged::Refused(..));
+                let copy = copy.as_deref().unwrap_or_default().as_bytes();
+                session.sql.clone_from(sql);
+                session.connection.send(protocol, if refused { REFUSED } else { sql }, copy).await?;
+                self.answer(step.session).await
+            }
+            Action::Start { sql } => {
+                session.sql.clone_from(sql);
+                session.connection.send(protocol, sql, b"").await?;
+                let blocked = self.guide.map(|guide| matches!(guide.seen.get(number), Some(Seen::Blocked)));
+                self.started(step.session, blocked).await
+            }
+            Action::Finish => self.answer(step.session).await,
+        }
+    }
+
+    async fn answer(&mut self, session: u32) -> Result<Seen, String> {
+        let answer = self.answer_by(session, Instant::now() + PATIENCE).await?;
+        Ok(answer.map_or_else(|| Seen::Lost(format!("no answer after {PATIENCE:?}")), Seen::Answered))
+    }
+
+    async fn answer_by(&mut self, session: u32, limit: Instant) -> Result<Option<Answer>, String> {
+        let session = self.open.get_mut(&session).ok_or("no such session")?;
+        let answer = session.connection.answer_by(limit).await?;
+        Ok(answer.map(|mut answer| {
+            answer.name_types(&self.place.types);
+            if !is_ordered(&session.sql) {
+                answer.sort_rows();
+            }
+            answer
+        }))
+    }
+
+    /// `expected` is whether it was blocked on the plain server; absent when this is the plain server.
+    async fn started(&mut self, session: u32, expected: Option<bool>) -> Result<Seen, String> {
+        match expected {
+            Some(false) => {
+                let answer = self.answer_by(session, Instant::now() + PATIENCE / 3).await?;
+                Ok(answer.map_or(Seen::Blocked, Seen::Answered))
+            }
+            Some(true) => {
+                let answer = self.answer_by(session, Instant::now() + WATCHED).await?;
+                Ok(answer.map_or(Seen::Blocked, Seen::Answered))
+            }
+            None => {
+                let pid = self.open.get(&session).ok_or("no such session")?.connection.pid;
+                let limit = Instant::now() + PATIENCE;
+                while Instant::now() < limit {
+                    if let Some(answer) = self.answer_by(session, Instant::now() + Duration::from_millis(20)).await? {
+                        return Ok(Seen::Answered(answer));
+                    }
+                    let watcher = self.watcher.ok_or("nobody watches")?;
+                    let blocked = watcher.query_one("SELECT cardinality(pg_blocking_pids($1)) > 0", &[&pid]).await;
+                    if blocked.map_err(|error| error.to_string())?.get(0) {
+                        return Ok(Seen::Blocked);
+                    }
+                }
+                Err("neither an answer nor a lock".to_owned())
+            }
+        }
+    }
+}
+
+/// Tables of users, quoted and with their schema.
+async fn table_names(client: &Client) -> Vec<String> {
+    let question =
+        "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+        WHERE relkind IN ('r', 'p') AND nspname NOT LIKE 'pg\\_%' AND nspname NOT IN ('information_schema', 'pgoutpost')
+        ORDER BY 1";
+    client.query(question, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// What the tables hold, as a client of that place sees it.
+pub async fn tables(place: &Place, names: &[String]) -> Tables {
+    let mut tables = Tables::new();
+    let mut connection = Connection::open(place.port, "postgres", &place.database).await;
+    for name in names {
+        let held = match &mut connection {
+            Err(error) => Err(error.clone()),
+            Ok(connection) => contents(connection, name).await,
+        };
+        tables.insert(name.clone(), held);
+    }
+    tables
+}
+
+async fn contents(connection: &mut Connection, table: &str) -> Result<Vec<String>, String> {
+    connection.send(Protocol::Simple, &format!("SELECT * FROM {table}"), b"").await?;
+    let answer = connection.answer_by(Instant::now() + PATIENCE).await?.ok_or("no answer")?;
+    if let Some(error) = answer.error() {
+        return Err(format!("{error:?}"));
+    }
+    let rows = answer.outcomes.iter().flat_map(|outcome| &outcome.rows);
+    let mut rows: Vec<_> = rows.map(|row| format!("{row:?}").replace("Some(", "(")).collect();
+    rows.sort();
+    Ok(rows)
+}
