@@ -45,6 +45,9 @@ pub struct PendingRow {
     pub existence: Option<(Existence, Seq)>,
     /// In `attnum` order. Every column of an inserted row; the columns we set, of a patch; none, of a deleted row.
     pub columns: Arc<[PendingColumn]>,
+    /// The number of the newest change among its entry's: with [`PendingRow::newest`], the order in which a table comes
+    /// to hold its rows.
+    pub change: u32,
 }
 
 /// A column's pending value, and the entry that set it.
@@ -73,7 +76,11 @@ impl PendingRow {
         if self.existence.is_some() {
             return self.clone();
         }
-        PendingRow { existence: earlier.existence, columns: lay_over(&earlier.columns, &self.columns) }
+        PendingRow {
+            existence: earlier.existence,
+            columns: lay_over(&earlier.columns, &self.columns),
+            change: self.change,
+        }
     }
 
     /// What is left of the row when the replica has all entries up to `confirmed`.
@@ -83,7 +90,7 @@ impl PendingRow {
             return Some(self.clone());
         }
         let columns: Arc<[_]> = self.columns.iter().filter(|column| column.seq > confirmed).cloned().collect();
-        (!columns.is_empty()).then_some(PendingRow { existence: None, columns })
+        (!columns.is_empty()).then_some(PendingRow { existence: None, columns, change: self.change })
     }
 }
 
@@ -137,6 +144,8 @@ pub struct Overlay {
     touched: OrdMap<Seq, Arc<[(TableId, RowId)]>>,
     last: Seq,
     trimmed: Seq,
+    /// How many uncommitted changes were folded in.
+    uncommitted: u32,
 }
 
 impl Overlay {
@@ -173,8 +182,8 @@ impl Overlay {
     /// Folds one entry's changes in. Entries must come in order.
     pub fn apply(&mut self, seq: Seq, changes: &[(TableId, Change)]) {
         debug_assert!(seq > self.last, "entries are applied in order");
-        for (table, change) in changes {
-            self.fold(seq, *table, change);
+        for (number, (table, change)) in changes.iter().enumerate() {
+            self.fold((seq, u32::try_from(number).unwrap_or(u32::MAX)), *table, change);
         }
         let touched = changes.iter().map(|(table, change)| (*table, change.row().clone())).collect();
         self.touched.insert(seq, touched);
@@ -183,10 +192,11 @@ impl Overlay {
 
     /// Folds a change of a session's own open transaction in.
     pub fn apply_uncommitted(&mut self, table: TableId, change: &Change) {
-        self.fold(Seq::UNCOMMITTED, table, change);
+        self.uncommitted = self.uncommitted.saturating_add(1);
+        self.fold((Seq::UNCOMMITTED, self.uncommitted), table, change);
     }
 
-    fn fold(&mut self, seq: Seq, table: TableId, change: &Change) {
+    fn fold(&mut self, (seq, number): (Seq, u32), table: TableId, change: &Change) {
         let pending = |values: &[(AttNum, Value)]| -> Arc<[PendingColumn]> {
             let column =
                 |(attnum, value): &(AttNum, Value)| PendingColumn { attnum: *attnum, seq, value: value.clone() };
@@ -197,13 +207,15 @@ impl Overlay {
         let rows = self.tables.entry(table).or_default();
         let (row, state) = match change {
             Change::Insert { row, values } => {
-                (row, PendingRow { existence: Some((Existence::Inserted, seq)), columns: pending(values) })
+                let existence = Some((Existence::Inserted, seq));
+                (row, PendingRow { existence, columns: pending(values), change: number })
             }
             Change::Delete { row } => {
-                (row, PendingRow { existence: Some((Existence::Deleted, seq)), columns: Arc::new([]) })
+                let existence = Some((Existence::Deleted, seq));
+                (row, PendingRow { existence, columns: Arc::new([]), change: number })
             }
             Change::Update { row, set } => {
-                let patch = PendingRow { existence: None, columns: pending(set) };
+                let patch = PendingRow { existence: None, columns: pending(set), change: number };
                 let state = match rows.get(row) {
                     Some(earlier) => patch.over(earlier),
                     None => patch,

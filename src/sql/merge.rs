@@ -24,9 +24,8 @@ pub(super) fn rows<'a>(view: View<'a>, table: &Table, keys: Option<&[RowId]>) ->
     match keys {
         None => {
             let mut rows: Vec<_> = view.rows(table.id).map(|(id, row)| (Cow::Borrowed(id), row)).collect();
-            if table.key.is_empty() {
-                rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-            }
+            // As a table comes to hold them: what depends on that order is then the same each time, and mostly as on main.
+            rows.sort_by_cached_key(|(_, row)| (row.newest(), row.change));
             rows
         }
         Some(keys) => {

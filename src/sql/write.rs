@@ -28,6 +28,7 @@ mod build;
 mod decode;
 mod delete;
 mod insert;
+mod unique;
 mod update;
 mod verdict;
 
@@ -75,6 +76,18 @@ pub struct WritePlan {
     tables: Vec<TableId>,
     gate: String,
     assigned: Vec<AttNum>,
+    /// The columns that an update changes, generated ones among them: for each of the statement's SETs.
+    sets: Vec<Vec<AttNum>>,
+}
+
+/// What becomes of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Insert,
+    /// By this one of the statement's SETs.
+    Update(usize),
+    Delete,
+    Nothing,
 }
 
 /// What a hidden output column of the evaluation holds.
@@ -88,8 +101,14 @@ enum Output {
     RowRule,
     /// The whole new row, for the detail of that error.
     FailingRow,
-    /// The values that another row has already, of the index in this place.
-    Unique(usize),
+    /// `i`, `u<place of the SET>`, `d`, `n`: what becomes of the row, where that is not the same for all.
+    Action,
+    /// The values of the index in this place and the key of the row that has them, when another one has.
+    Taken(usize),
+    /// Which rows of the statement have the same new values in the index in this place, and the values.
+    Group(usize),
+    /// A column for an outer query only.
+    Ignored,
     /// Not NULL: the replica has a row with this key. What is pending of it is looked up when the answer is read.
     UniqueKey(usize),
     /// The ledger value of the evaluation's snapshot.
@@ -144,6 +163,7 @@ impl WritePlan {
             outputs: canonical.outputs,
             findings: canonical.findings,
             assigned: canonical.assigned,
+            sets: canonical.sets,
             tables,
             gate: gate.into(),
         })

@@ -34,6 +34,16 @@ pub(super) struct Built {
     pub(super) findings: Findings,
     /// The columns that the statement assigns to.
     pub(super) assigned: Vec<AttNum>,
+    /// The columns that each SET changes.
+    pub(super) sets: Vec<Vec<AttNum>>,
+}
+
+/// Rows of the statement that have the same values in an index.
+pub(super) struct Window {
+    pub(super) output: Output,
+    /// Whether the index keeps the row's values apart.
+    pub(super) applies: String,
+    pub(super) items: Vec<String>,
 }
 
 /// The SELECT under construction.
@@ -50,8 +60,10 @@ pub(super) struct Builder<'a> {
     condition: Template,
     /// The columns that the statement assigns to.
     pub(super) assigned: Vec<AttNum>,
-    /// Set when the statement can have several rows that must not take the same unique value: their order, if any.
+    pub(super) sets: Vec<Vec<AttNum>>,
+    /// Set when the statement can have several rows that must not take the same unique value: their order.
     pub(super) row_order: Option<String>,
+    windows: Vec<Window>,
 }
 
 /// An expression for each column of a row.
@@ -71,7 +83,9 @@ impl<'a> Builder<'a> {
             from: Template::default(),
             condition: Template::default(),
             assigned: Vec::new(),
+            sets: Vec::new(),
             row_order: None,
+            windows: Vec::new(),
         }
     }
 
@@ -87,6 +101,13 @@ impl<'a> Builder<'a> {
         }
         self.select.append(expression);
         self.outputs.push(output);
+    }
+
+    /// Adds what is known only when all rows of the statement are.
+    pub(super) fn window(&mut self, window: Window) {
+        if self.row_order.is_some() {
+            self.windows.push(window);
+        }
     }
 
     /// A column's value as canonical text.
@@ -289,12 +310,52 @@ impl<'a> Builder<'a> {
         self.condition.push(if self.condition.pieces.is_empty() { " WHERE " } else { " AND " });
         self.condition.push(self.request.gate).push(" >= 0");
         let mut template = self.with();
-        template.push("SELECT ").append(&self.select).push(" FROM ").append(&self.from).append(&self.condition);
-        if let Some(order) = self.row_order.filter(|order| !order.is_empty()) {
-            template.push(&format!(" ORDER BY {order}"));
-        }
-        Built { template, outputs: self.outputs, findings: self.findings, assigned: self.assigned }
+        let (around, outputs) = match &self.row_order {
+            Some(order) => over_all_rows(&self.windows, order, self.outputs),
+            None => (None, self.outputs),
+        };
+        let (before, inner, after) = around.unwrap_or_default();
+        template.push(&before).push("SELECT ").push(&inner).append(&self.select);
+        template.push(" FROM ").append(&self.from).append(&self.condition).push(&after);
+        let (findings, assigned, sets) = (self.findings, self.assigned, self.sets);
+        Built { template, outputs, findings, assigned, sets }
     }
+}
+
+/// The order of rows of which nothing better is known: the one in which they come.
+pub(super) const AS_FOUND: &str = "pg_catalog.row_number() OVER ()";
+
+/// What goes before the SELECT, at the head of its list, and after it, so that rows are compared with each other in their
+/// order; and the outputs then.
+type Around = (String, String, String);
+
+fn over_all_rows(windows: &[Window], order: &str, outputs: Vec<Output>) -> (Option<Around>, Vec<Output>) {
+    const ROW: &str = "\"pgoutpost.row\"";
+    if windows.is_empty() {
+        let after = if order == AS_FOUND { String::new() } else { format!(" ORDER BY {order}") };
+        return (Some((String::new(), String::new(), after)), outputs);
+    }
+    let (mut before, mut inner) = (String::from("SELECT "), format!("{order} AS {ROW}, "));
+    let (mut first, mut ignored) = (Vec::new(), vec![Output::Ignored]);
+    for (place, window) in windows.iter().enumerate() {
+        let names: Vec<String> = (0..window.items.len()).map(|n| format!("q.\"pgoutpost.i{place}_{n}\"")).collect();
+        let applies = format!("q.\"pgoutpost.a{place}\"");
+        let over = format!("(PARTITION BY {}, {applies})", list(names.clone()));
+        before.push_str(&format!(
+            "CASE WHEN {applies} AND pg_catalog.count(*) OVER {over} > 1 THEN \
+             pg_catalog.json_build_array(pg_catalog.min(q.{ROW}) OVER {over}, {})::text END, ",
+            super::verdict::printed(&names)
+        ));
+        inner.push_str(&format!("({}) AS \"pgoutpost.a{place}\", ", window.applies));
+        for (n, item) in window.items.iter().enumerate() {
+            inner.push_str(&format!("{item} AS \"pgoutpost.i{place}_{n}\", "));
+        }
+        first.push(window.output.clone());
+        ignored.extend(std::iter::repeat_n(Output::Ignored, 1 + window.items.len()));
+    }
+    before.push_str("q.* FROM (");
+    let outputs = first.into_iter().chain(ignored).chain(outputs).collect();
+    (Some((before, inner, format!(") AS q ORDER BY q.{ROW}"))), outputs)
 }
 
 /// `"pgoutpost.n3"`: a column name that no table has.

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::Report;
+use super::unique::Before;
 use super::verdict::action;
-use super::{Lock, Output, Setting, TableRef, WriteKind, WritePlan};
-use crate::catalog::{AttNum, ForeignKey, IndexItem, ReferentialAction, Table};
-use crate::entry::{Seq, Value};
-use crate::overlay::{Existence, RowId, View};
+use super::{Action, Lock, Output, Setting, TableRef, WriteKind, WritePlan};
+use crate::catalog::{AttNum, ForeignKey, ReferentialAction, Table};
+use crate::entry::Value;
+use crate::overlay::View;
 use crate::report::About;
 use crate::sqlstate::{
     CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState,
-    UNIQUE_VIOLATION,
 };
 
 /// What an evaluation says.
@@ -60,8 +60,8 @@ pub enum Outcome {
 }
 
 /// One row's hidden outputs.
-struct Hidden<'a> {
-    plan: &'a WritePlan,
+pub(super) struct Hidden<'a> {
+    pub(super) plan: &'a WritePlan,
     values: Vec<Value>,
 }
 
@@ -73,23 +73,31 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
         let values = read(plan, row)?;
         let key = values.key();
         // UPDATE … FROM and DELETE … USING can find a row more than once: the first time counts.
-        if plan.kind == WriteKind::Insert || seen.insert(key) {
+        if !matches!(plan.kind, WriteKind::Update | WriteKind::Delete) || seen.insert(key) {
             hidden.push(values);
             kept.push(row);
         }
     }
     enough_ids(plan, &hidden)?;
-    let mut before = HashSet::new();
+    let mut before = Before::default();
     for row in &hidden {
         row.row_rules()?;
-        row.unique(view, &before)?;
-        before.insert(row.key());
+        row.unique(view, &before, |index| !index.deferrable)?;
+        before.add(row);
+    }
+    // At the end of the statement.
+    let mut before = before.at_the_end();
+    for row in &hidden {
+        row.unique(view, &before, |index| index.deferrable)?;
+        before.add(row);
     }
     for row in &hidden {
         row.foreign_keys(&hidden, &seen)?;
     }
-    let decoded = hidden.iter().zip(kept).map(|(values, row)| values.decoded(&row[plan.outputs.len()..]));
-    Ok(Judged { rows: decoded.collect::<Result<_, _>>()?, events: Vec::new() })
+    let decoded = hidden.iter().zip(kept).filter_map(|(values, row)| {
+        Some(Decoded { outcome: values.outcome()?, returning: row[plan.outputs.len()..].to_vec() })
+    });
+    Ok(Judged { rows: decoded.collect(), events: Vec::new() })
 }
 
 pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
@@ -142,19 +150,19 @@ fn enough_ids(plan: &WritePlan, rows: &[Hidden<'_>]) -> Result<(), Report> {
 const MORE_IDS: &str = "the statement needs more sequence values than it was given";
 
 impl Hidden<'_> {
-    fn outputs(&self) -> impl Iterator<Item = (&Output, &Value)> {
+    pub(super) fn outputs(&self) -> impl Iterator<Item = (&Output, &Value)> {
         self.plan.outputs.iter().zip(&self.values)
     }
 
-    fn of(&self, wanted: impl Fn(&Output) -> bool) -> Vec<Value> {
+    pub(super) fn of(&self, wanted: impl Fn(&Output) -> bool) -> Vec<Value> {
         self.outputs().filter(|(output, _)| wanted(output)).map(|(_, value)| value.clone()).collect()
     }
 
-    fn key(&self) -> Vec<Value> {
+    pub(super) fn key(&self) -> Vec<Value> {
         self.of(|output| *output == Output::Key)
     }
 
-    fn new_value(&self, attnum: AttNum) -> Option<&Value> {
+    pub(super) fn new_value(&self, attnum: AttNum) -> Option<&Value> {
         self.outputs().find(|(output, _)| **output == Output::New(attnum)).map(|(_, value)| value)
     }
 
@@ -178,50 +186,6 @@ impl Hidden<'_> {
         let name = table.checks.get(number).map_or("", |check| &check.name);
         let message = format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.name.name);
         Err(about(table, CHECK_VIOLATION, message, Some(name)).detail(detail))
-    }
-
-    fn unique(&self, view: View<'_>, before: &HashSet<Vec<Value>>) -> Result<(), Report> {
-        let table = &*self.plan.target;
-        for (output, value) in self.outputs() {
-            let (place, values) = match (output, value) {
-                (Output::Unique(place), Some(found)) => match serde_json::from_str::<Vec<String>>(found) {
-                    // The row that had the values was updated earlier in the statement.
-                    Ok(row) if before.contains(&keys(&row)) => continue,
-                    Ok(row) => (place, row.into_iter().next().unwrap_or_default()),
-                    Err(_) => (place, found.to_string()),
-                },
-                (Output::UniqueKey(place), found) if self.key_exists(view, found.is_some()) => {
-                    let values = table.key.iter().map(|key| self.new_value(*key).cloned().flatten());
-                    (place, format!("({})", values.flatten().collect::<Vec<_>>().join(", ")))
-                }
-                _ => continue,
-            };
-            let Some(index) = table.unique.get(*place) else { continue };
-            let items = index.items.iter().map(|item| match item {
-                IndexItem::Column(attnum) => name_of(table, *attnum),
-                IndexItem::Expression(expression) => expression.clone(),
-            });
-            let items = items.collect::<Vec<_>>().join(", ");
-            let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
-            return Err(about(table, UNIQUE_VIOLATION, message, Some(&index.name))
-                .detail(format!("Key ({items})={values} already exists.")));
-        }
-        Ok(())
-    }
-
-    /// Whether a row with the new row's key is there: the replica's, or a pending one which the replica's snapshot
-    /// does not contain yet.
-    fn key_exists(&self, view: View<'_>, on_replica: bool) -> bool {
-        let table = &*self.plan.target;
-        let key: Option<Arc<[Arc<str>]>> =
-            table.key.iter().map(|key| self.new_value(*key).cloned().flatten()).collect();
-        let ledger = self.of(|output| *output == Output::Ledger).into_iter().flatten().next();
-        let ledger = Seq(ledger.and_then(|text| text.parse().ok()).unwrap_or(0));
-        let pending = key.and_then(|key| view.row(table.id, &RowId::Key(key)));
-        match pending.and_then(|row| row.existence) {
-            Some((existence, seq)) if seq > ledger => existence == Existence::Inserted,
-            Some(_) | None => on_replica,
-        }
     }
 
     fn foreign_keys(&self, all: &[Hidden<'_>], gone: &HashSet<Vec<Value>>) -> Result<(), Report> {
@@ -265,7 +229,7 @@ impl Hidden<'_> {
     fn child(&self, place: usize, child: &TableRef, found: &str, gone: &HashSet<Vec<Value>>) -> Result<(), Report> {
         let table = &*self.plan.target;
         let Some(key) = table.referenced_by.get(place) else { return Ok(()) };
-        let deleted = self.plan.kind == WriteKind::Delete;
+        let deleted = self.action() == Action::Delete;
         let values = match serde_json::from_str::<Vec<Vec<String>>>(found) {
             Ok(rows) => match rows.iter().find(|row| !gone.contains(&keys(row))) {
                 Some(row) => row.first().cloned().unwrap_or_default(),
@@ -306,21 +270,33 @@ impl Hidden<'_> {
         Err(Report::new(FOREIGN_KEY_VIOLATION, message).detail(detail).about(about))
     }
 
-    fn decoded(&self, returning: &[Option<Bytes>]) -> Result<Decoded, Report> {
-        Ok(Decoded { outcome: self.outcome(), returning: returning.to_vec() })
+    /// What happens to this row.
+    pub(super) fn action(&self) -> Action {
+        let said = self.outputs().find(|(output, _)| **output == Output::Action);
+        match (said.and_then(|(_, value)| value.as_deref()), self.plan.kind) {
+            (Some("i"), _) | (None, WriteKind::Insert) => Action::Insert,
+            (Some("d"), _) | (None, WriteKind::Delete) => Action::Delete,
+            (None, WriteKind::Update) => Action::Update(0),
+            (Some(text), _) => {
+                let of = text.strip_prefix('u').and_then(|number| number.parse().ok());
+                of.map_or(Action::Nothing, Action::Update)
+            }
+        }
     }
 
-    fn outcome(&self) -> Outcome {
+    fn outcome(&self) -> Option<Outcome> {
         let columns = &self.plan.target.columns;
         let key = self.key();
         let whole =
             || columns.iter().map(|column| self.new_value(column.attnum).cloned().flatten()).collect::<Vec<_>>();
-        match self.plan.kind {
-            WriteKind::Insert => Outcome::Insert { row: whole() },
-            WriteKind::Delete => Outcome::Delete { key, old: self.of(|output| matches!(output, Output::Old(_))) },
-            WriteKind::Update => {
+        Some(match self.action() {
+            Action::Nothing => return None,
+            Action::Insert => Outcome::Insert { row: whole() },
+            Action::Delete => Outcome::Delete { key, old: self.of(|output| matches!(output, Output::Old(_))) },
+            Action::Update(of) => {
+                let assigned = self.plan.sets.get(of).map_or(&[][..], Vec::as_slice);
                 let old: Vec<Setting> = self.settings(|output| match output {
-                    Output::Old(attnum) => Some(*attnum),
+                    Output::Old(attnum) => Some(*attnum).filter(|attnum| assigned.contains(attnum)),
                     _ => None,
                 });
                 let set = old.iter().map(|(attnum, _)| (*attnum, self.new_value(*attnum).cloned().flatten())).collect();
@@ -329,7 +305,7 @@ impl Hidden<'_> {
                     target.iter().zip(&key).any(|(column, was)| self.new_value(*column).is_some_and(|v| v != was));
                 Outcome::Update { key, set, old, row: moved.then(whole) }
             }
-        }
+        })
     }
 
     fn settings(&self, column: impl Fn(&Output) -> Option<AttNum>) -> Vec<Setting> {
@@ -342,7 +318,7 @@ fn keys(row: &[String]) -> Vec<Value> {
     row.iter().skip(1).map(|text| Some(Arc::from(text.as_str()))).collect()
 }
 
-fn name_of(table: &Table, attnum: AttNum) -> String {
+pub(super) fn name_of(table: &Table, attnum: AttNum) -> String {
     table.attribute(attnum).map_or_else(String::new, |column| column.name.to_string())
 }
 
@@ -350,7 +326,7 @@ fn names(table: &Table, columns: &[AttNum]) -> String {
     columns.iter().map(|column| name_of(table, *column)).collect::<Vec<_>>().join(", ")
 }
 
-fn about(table: &Table, code: SqlState, message: String, constraint: Option<&str>) -> Report {
+pub(super) fn about(table: &Table, code: SqlState, message: String, constraint: Option<&str>) -> Report {
     Report::new(code, message).about(table_and(table, constraint))
 }
 

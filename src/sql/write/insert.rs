@@ -11,7 +11,7 @@ use super::super::template::{Piece, Template};
 use super::super::{Report, classify};
 use super::build::{Builder, Built, Request, Row, hidden};
 use super::update::{column, default};
-use super::{Output, assign, verdict};
+use super::{Output, assign, unique, verdict};
 use crate::catalog::{AttNum, Column, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -58,7 +58,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         Rows::Values(values) => slice_of(values, &columns, other, column_for),
         Rows::Query(_) | Rows::Default => None,
     };
-    verdict::unique(&mut builder, &new, None, Some(&slices));
+    unique::unique(&mut builder, &new, None, Some(&slices));
     verdict::parents(&mut builder, &new, None, Some(&slices))?;
     builder.locks(&new, true, |_| true);
     builder.parent_locks(&new, None)?;

@@ -8,7 +8,7 @@ use super::super::slice::{self, Reference};
 use super::super::syntax::{child, has_token, name_of, quoted, range};
 use super::super::template::Template;
 use super::build::{Builder, Built, Request, Row, hidden};
-use super::{Output, assign, verdict};
+use super::{Output, assign, unique, verdict};
 use crate::catalog::{AttNum, Column};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -54,13 +54,14 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
             builder.value(Output::Old(column.attnum), column, &column_of(&builder.alias, column));
         }
     }
-    builder.row_order = Some(String::new());
+    builder.row_order = Some(super::build::AS_FOUND.into());
+    builder.sets.push(set.clone());
     verdict::row_rules(&mut builder, &new, Some(&set));
-    verdict::unique(&mut builder, &new, Some((&old, &set)), None);
+    unique::unique(&mut builder, &new, Some((&old, &set)), None);
     verdict::parents(&mut builder, &new, Some((&old, &set)), None)?;
     verdict::children(&mut builder, &old, Some((&new, &set)))?;
     builder.locks(&old, true, |_| false);
-    let touched = |index: &crate::catalog::UniqueIndex| verdict::index_touched(index, &set);
+    let touched = |index: &crate::catalog::UniqueIndex| unique::index_touched(index, &set);
     builder.locks(&old, false, touched);
     builder.locks(&new, false, touched);
     builder.existence_locks(&old, Some(&set));

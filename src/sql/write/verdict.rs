@@ -5,17 +5,17 @@
 use std::sync::Arc;
 
 use super::super::Report;
-use super::super::merge::{key_columns, list, qualified};
+use super::super::merge::{key_columns, list};
 use super::super::slice::Slice;
 use super::super::syntax::quoted;
 use super::super::template::Template;
 use super::build::{Builder, Row, value_of};
 use super::{Output, TableRef};
-use crate::catalog::{AttNum, Column, ForeignKey, IndexItem, ReferentialAction, Table, UniqueIndex};
+use crate::catalog::{AttNum, Column, ForeignKey, ReferentialAction, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// The other side of a probe: a name that no client uses.
-const OTHER: &str = "\"pgoutpost.x\"";
+pub(super) const OTHER: &str = "\"pgoutpost.x\"";
 
 /// An UPDATE's row before (or after), and the columns that it sets.
 pub(super) type Change<'r> = (&'r Row, &'r [AttNum]);
@@ -63,140 +63,23 @@ fn joined(texts: Vec<String>) -> String {
     format!("pg_catalog.concat('(', pg_catalog.concat_ws(', ', {}), ')')", list(texts))
 }
 
-fn printed(values: &[String]) -> String {
+pub(super) fn printed(values: &[String]) -> String {
     joined(
         values.iter().map(|v| format!("CASE WHEN {v} IS NULL THEN 'null' ELSE pg_catalog.concat({v}) END")).collect(),
     )
 }
 
-/// Whether an UPDATE of these columns can change what the index holds.
-pub(super) fn index_touched(index: &UniqueIndex, set: &[AttNum]) -> bool {
-    let item = |item: &IndexItem| match item {
-        IndexItem::Column(attnum) => set.contains(attnum),
-        IndexItem::Expression(_) => true,
-    };
-    index.predicate.is_some() || index.items.iter().any(item)
-}
-
-/// Unique indexes, against the table as it is and against earlier rows of the same statement.
-pub(super) fn unique(builder: &mut Builder<'_>, new: &Row, update: Option<Change<'_>>, slices: SliceOf<'_>) {
-    let table = Arc::clone(builder.table);
-    for (place, index) in table.unique.iter().enumerate() {
-        if update.is_some_and(|(_, set)| !index_touched(index, set)) {
-            continue;
-        }
-        if update.is_none() && is_key(&table, index) && index.predicate.is_none() && Slice::key_is_text(&table) {
-            key_taken(builder, &table, place, new);
-            continue;
-        }
-        let verdict = taken(builder, &table, index, new, update, slices);
-        builder.output(Output::Unique(place), &verdict);
-    }
-}
-
-/// The key of a new row, where equal keys have equal texts: Postgres looks at the replica's rows, and the pending row,
-/// if there is one, is found by its text. So an INSERT ships no pending rows at all.
-fn key_taken(builder: &mut Builder<'_>, table: &Arc<Table>, place: usize, new: &Row) {
-    let values = values_of(new, &table.key);
-    let found = format!(
-        "CASE WHEN EXISTS (SELECT 1 FROM {} AS {OTHER} WHERE {}) THEN 'r' END",
-        qualified(table),
-        matches(table, &table.key, &values)
-    );
-    builder.output(Output::UniqueKey(place), &Template::text(found));
-    builder.output(Output::Ledger, &Template::text(builder.request.gate));
-    if let Some(order) = &builder.row_order {
-        let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-        let again = format!(
-            "CASE WHEN pg_catalog.row_number() OVER (PARTITION BY {} ORDER BY {order}) > 1 THEN {} END",
-            list(values.iter().cloned()),
-            printed(&values)
-        );
-        builder.output(Output::Unique(place), &Template::text(again));
-    }
-}
-
-fn taken(
-    builder: &Builder<'_>,
-    table: &Arc<Table>,
-    index: &UniqueIndex,
-    new: &Row,
-    update: Option<Change<'_>>,
-    slices: SliceOf<'_>,
-) -> Template {
-    let items = builder.items(index, new);
-    let operator = if index.nulls_not_distinct { "IS NOT DISTINCT FROM" } else { "=" };
-    let mut conditions: Vec<String> = Vec::new();
-    for (item, value) in index.items.iter().zip(&items) {
-        let other = match item {
-            IndexItem::Column(attnum) => of_other(table, *attnum),
-            IndexItem::Expression(expression) => format!("({expression})"),
-        };
-        conditions.push(format!("{other} {operator} {value}"));
-    }
-    conditions.extend(index.predicate.as_ref().map(|predicate| format!("({predicate})")));
-    if let Some((old, _)) = update {
-        let same = table
-            .key
-            .iter()
-            .map(|key| format!("{} = {}", of_other(table, *key), value_of(old, *key).unwrap_or("NULL")));
-        conditions.push(format!("NOT ({})", same.collect::<Vec<_>>().join(" AND ")));
-    }
-    let mut applies: Vec<String> = Vec::new();
-    if !index.nulls_not_distinct {
-        applies.extend(items.iter().map(|item| format!("{item} IS NOT NULL")));
-    }
-    let predicate = index.predicate.as_ref().map(|predicate| builder.over(new, &format!("({predicate})")));
-    applies.extend(predicate.clone());
-    applies.push("true".into());
-    let slice = slices.filter(|_| update.is_none()).and_then(|slices| slices(table, &|column| Some(column.attnum)));
-    let slice = slice.filter(|_| is_key(table, index));
-    let mut partition = items.clone();
-    partition.extend(predicate);
-    let applies = applies.join(" AND ");
-    let found = conditions.join(" AND ");
-    let printed = printed(&items);
-    let mut verdict = Template::text(format!("CASE WHEN {applies} THEN "));
-    match update {
-        None => {
-            verdict.push("CASE WHEN EXISTS (SELECT 1 FROM ").table(table, slice);
-            verdict.push(&format!(" AS {OTHER} WHERE {found})"));
-            if let Some(order) = &builder.row_order {
-                let again =
-                    format!("pg_catalog.row_number() OVER (PARTITION BY {} ORDER BY {order}) > 1", list(partition));
-                verdict.push(&format!(" OR {again}"));
-            }
-            verdict.push(&format!(" THEN {printed} END"));
-        }
-        Some((old, _)) => {
-            let own = list(values_of(old, &table.key).into_iter().map(str::to_owned));
-            let other = format!("pg_catalog.first_value(ROW({own})) OVER (PARTITION BY {})", list(partition));
-            let keys = list(key_columns(table).iter().map(|c| builder.text_of(c, &of_other(table, c.attnum))));
-            verdict.push(&format!("CASE WHEN {other} IS DISTINCT FROM ROW({own}) THEN {printed} ELSE "));
-            verdict.push(&format!("(SELECT pg_catalog.json_build_array({printed}, {keys})::text FROM "));
-            verdict.table(table, slice).push(&format!(" AS {OTHER} WHERE {found} LIMIT 1) END"));
-        }
-    }
-    verdict.push(" END");
-    verdict
-}
-
-fn is_key(table: &Table, index: &UniqueIndex) -> bool {
-    index.items.len() == table.key.len()
-        && index.items.iter().all(|item| matches!(item, IndexItem::Column(attnum) if table.key.contains(attnum)))
-}
-
-fn of_other(table: &Table, attnum: AttNum) -> String {
+pub(super) fn of_other(table: &Table, attnum: AttNum) -> String {
     let name = table.attribute(attnum).map_or("", |column| &column.name);
     format!("{OTHER}.{}", quoted(name))
 }
 
-fn matches(other: &Table, columns: &[AttNum], values: &[&str]) -> String {
+pub(super) fn matches(other: &Table, columns: &[AttNum], values: &[&str]) -> String {
     let equal = columns.iter().zip(values).map(|(column, value)| format!("{} = {value}", of_other(other, *column)));
     equal.collect::<Vec<_>>().join(" AND ")
 }
 
-fn values_of<'r>(row: &'r Row, columns: &[AttNum]) -> Vec<&'r str> {
+pub(super) fn values_of<'r>(row: &'r Row, columns: &[AttNum]) -> Vec<&'r str> {
     columns.iter().map(|column| value_of(row, *column).unwrap_or("NULL")).collect()
 }
 

@@ -1,0 +1,237 @@
+//! Unique indexes: what a row would collide with, as hidden outputs, and what that means row by row.
+//!
+//! Postgres checks an index that is not deferrable as each row is written: a value that an earlier row of the statement has
+//! given up is free by then, one that a later row is going to give up is not
+//! (<https://www.postgresql.org/docs/15/sql-createtable.html>, "Non-deferred Uniqueness Constraints"). So an output tells
+//! which row of the table holds the values, another which rows of the statement take the same ones, and
+//! [`Before`] goes through the rows in their order.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::super::Report;
+use super::super::merge::{key_columns, list, qualified};
+use super::super::slice::Slice;
+use super::super::template::Template;
+use super::Output;
+use super::build::{Builder, Row, Window, value_of};
+use super::decode::{Hidden, about, name_of};
+use super::verdict::{Change, OTHER, SliceOf, matches, of_other, printed, values_of};
+use crate::catalog::{AttNum, IndexItem, Table, UniqueIndex};
+use crate::entry::{Seq, Value};
+use crate::overlay::{Existence, RowId, View};
+use crate::sqlstate::UNIQUE_VIOLATION;
+
+/// Whether an UPDATE of these columns can change what the index holds.
+pub(super) fn index_touched(index: &UniqueIndex, set: &[AttNum]) -> bool {
+    let item = |item: &IndexItem| match item {
+        IndexItem::Column(attnum) => set.contains(attnum),
+        IndexItem::Expression(_) => true,
+    };
+    index.predicate.is_some() || index.items.iter().any(item)
+}
+
+/// Whether the index is the one by which rows are identified.
+pub(super) fn is_key(table: &Table, index: &UniqueIndex) -> bool {
+    index.items.len() == table.key.len()
+        && index.items.iter().all(|item| matches!(item, IndexItem::Column(attnum) if table.key.contains(attnum)))
+}
+
+/// Whether a row has values which the index keeps apart, as SQL.
+pub(super) fn applies(builder: &Builder<'_>, index: &UniqueIndex, row: &Row) -> String {
+    let mut conditions: Vec<String> = Vec::new();
+    if !index.nulls_not_distinct {
+        conditions.extend(builder.items(index, row).iter().map(|item| format!("{item} IS NOT NULL")));
+    }
+    conditions.extend(index.predicate.as_ref().map(|predicate| builder.over(row, &format!("({predicate})"))));
+    conditions.push("true".into());
+    conditions.join(" AND ")
+}
+
+/// Whether the row called [`OTHER`] has the same values in the index, as SQL.
+pub(super) fn collides(builder: &Builder<'_>, index: &UniqueIndex, row: &Row) -> String {
+    let operator = if index.nulls_not_distinct { "IS NOT DISTINCT FROM" } else { "=" };
+    let items = builder.items(index, row);
+    let same = index.items.iter().zip(&items).map(|(item, value)| {
+        let other = match item {
+            IndexItem::Column(attnum) => of_other(builder.table, *attnum),
+            IndexItem::Expression(expression) => format!("({expression})"),
+        };
+        format!("{other} {operator} {value}")
+    });
+    let predicate = index.predicate.as_ref().map(|predicate| format!("({predicate})"));
+    same.chain(predicate).collect::<Vec<_>>().join(" AND ")
+}
+
+/// Adds what the new row collides with: rows of the table as it was, and other rows of the statement.
+/// `update`: the row before and the columns that may have changed; `slices`: which pending rows an INSERT can collide with.
+pub(super) fn unique(builder: &mut Builder<'_>, new: &Row, update: Option<Change<'_>>, slices: SliceOf<'_>) {
+    let table = Arc::clone(builder.table);
+    for (place, index) in table.unique.iter().enumerate() {
+        if update.is_some_and(|(_, set)| !index_touched(index, set)) {
+            continue;
+        }
+        let slice = slices.and_then(|slices| slices(&table, &|column| Some(column.attnum)));
+        let slice = slice.filter(|_| is_key(&table, index));
+        if update.is_none() && is_key(&table, index) && index.predicate.is_none() && Slice::key_is_text(&table) {
+            key_taken(builder, &table, place, new);
+        } else {
+            taken(builder, &table, place, new, update.map(|(old, _)| old), slice);
+        }
+        group(builder, Output::Group(place), index, new);
+    }
+}
+
+/// The key of a new row, where equal keys have equal texts: Postgres looks at the replica's rows, and the pending row,
+/// if there is one, is found by its text. So an INSERT ships no pending rows at all.
+fn key_taken(builder: &mut Builder<'_>, table: &Arc<Table>, place: usize, new: &Row) {
+    let found = format!(
+        "CASE WHEN EXISTS (SELECT 1 FROM {} AS {OTHER} WHERE {}) THEN 'r' END",
+        qualified(table),
+        matches(table, &table.key, &values_of(new, &table.key))
+    );
+    builder.output(Output::UniqueKey(place), &Template::text(found));
+    builder.output(Output::Ledger, &Template::text(builder.request.gate));
+}
+
+/// The values and the key of the row, other than the one before, that has the new values.
+pub(super) fn taken(
+    builder: &mut Builder<'_>,
+    table: &Arc<Table>,
+    place: usize,
+    new: &Row,
+    old: Option<&Row>,
+    slice: Option<Slice>,
+) {
+    let index = &table.unique[place];
+    let mut conditions = collides(builder, index, new);
+    if let Some(old) = old {
+        let theirs = list(table.key.iter().map(|key| of_other(table, *key)));
+        let own = list(table.key.iter().map(|key| value_of(old, *key).unwrap_or("NULL").to_owned()));
+        conditions.push_str(&format!(" AND ROW({theirs}) IS DISTINCT FROM ROW({own})"));
+    }
+    let texts = key_columns(table).into_iter().map(|c| builder.text_of(c, &of_other(table, c.attnum)));
+    let texts = list(std::iter::once(printed(&builder.items(index, new))).chain(texts));
+    let applies = applies(builder, index, new);
+    let mut verdict =
+        Template::text(format!("CASE WHEN {applies} THEN (SELECT pg_catalog.json_build_array({texts})::text FROM "));
+    verdict.table(table, slice).push(&format!(" AS {OTHER} WHERE {conditions} LIMIT 1) END"));
+    builder.output(Output::Taken(place), &verdict);
+}
+
+/// Which rows of the statement have the same values in the index.
+pub(super) fn group(builder: &mut Builder<'_>, output: Output, index: &UniqueIndex, row: &Row) {
+    let window = Window { output, applies: applies(builder, index, row), items: builder.items(index, row) };
+    builder.window(window);
+}
+
+/// What the statement's earlier rows have done.
+#[derive(Default)]
+pub(super) struct Before {
+    /// The keys of rows that were changed or deleted.
+    pub(super) changed: HashSet<Vec<Value>>,
+    /// Values that were taken: an index, and which of the groups of equal values.
+    groups: HashSet<(usize, String)>,
+}
+
+impl Before {
+    /// What a deferrable index is judged by: all rows have given up what they give up.
+    pub(super) fn at_the_end(self) -> Before {
+        Before { changed: self.changed, groups: HashSet::new() }
+    }
+
+    /// Adds a row that is written.
+    pub(super) fn add(&mut self, row: &Hidden<'_>) {
+        let key = row.key();
+        if !key.is_empty() {
+            self.changed.insert(key);
+        }
+        self.groups.extend(row.groups().map(|(place, group)| (place, group.name)));
+    }
+}
+
+/// Rows with the same values in an index.
+pub(super) struct Group {
+    pub(super) name: String,
+    values: String,
+}
+
+impl Group {
+    pub(super) fn read(text: &str) -> Option<Group> {
+        let (name, values) = serde_json::from_str::<(i64, String)>(text).ok()?;
+        Some(Group { name: name.to_string(), values })
+    }
+}
+
+impl Hidden<'_> {
+    fn groups(&self) -> impl Iterator<Item = (usize, Group)> {
+        self.outputs().filter_map(|(output, value)| match (output, value) {
+            (Output::Group(place), Some(text)) => Some((*place, Group::read(text)?)),
+            _ => None,
+        })
+    }
+
+    /// Whether the row can be written after those before it, as far as `of` these indexes.
+    ///
+    /// # Errors
+    /// 23505
+    pub(super) fn unique(
+        &self,
+        view: View<'_>,
+        before: &Before,
+        of: impl Fn(&UniqueIndex) -> bool,
+    ) -> Result<(), Report> {
+        let table = &*self.plan.target;
+        for (place, index) in table.unique.iter().enumerate().filter(|(_, index)| of(index)) {
+            let found = self.holder(place, view, before).or_else(|| {
+                let mut groups = self.groups();
+                let group =
+                    groups.find(|(of, group)| *of == place && before.groups.contains(&(place, group.name.clone())));
+                group.map(|(_, group)| group.values)
+            });
+            let Some(values) = found else { continue };
+            let items = index.items.iter().map(|item| match item {
+                IndexItem::Column(attnum) => name_of(table, *attnum),
+                IndexItem::Expression(expression) => expression.clone(),
+            });
+            let items = items.collect::<Vec<_>>().join(", ");
+            let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
+            return Err(about(table, UNIQUE_VIOLATION, message, Some(&index.name))
+                .detail(format!("Key ({items})={values} already exists.")));
+        }
+        Ok(())
+    }
+
+    /// The values, when a row of the table has them and no earlier row of the statement has changed that one.
+    fn holder(&self, place: usize, view: View<'_>, before: &Before) -> Option<String> {
+        let table = &*self.plan.target;
+        self.outputs().find_map(|(output, value)| match (output, value) {
+            (Output::Taken(of), Some(found)) if *of == place => {
+                let mut texts = serde_json::from_str::<Vec<String>>(found).ok()?.into_iter();
+                let values = texts.next()?;
+                let key: Vec<Value> = texts.map(|text| Some(Arc::from(text))).collect();
+                (!before.changed.contains(&key)).then_some(values)
+            }
+            (Output::UniqueKey(of), found) if *of == place && self.key_exists(view, found.is_some()) => {
+                let values = table.key.iter().map(|key| self.new_value(*key).cloned().flatten());
+                Some(format!("({})", values.flatten().collect::<Vec<_>>().join(", ")))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether a row with the new row's key is there: the replica's, or a pending one which the replica's snapshot
+    /// does not contain yet.
+    fn key_exists(&self, view: View<'_>, on_replica: bool) -> bool {
+        let table = &*self.plan.target;
+        let key: Option<Arc<[Arc<str>]>> =
+            table.key.iter().map(|key| self.new_value(*key).cloned().flatten()).collect();
+        let ledger = self.of(|output| *output == Output::Ledger).into_iter().flatten().next();
+        let ledger = Seq(ledger.and_then(|text| text.parse().ok()).unwrap_or(0));
+        let pending = key.and_then(|key| view.row(table.id, &RowId::Key(key)));
+        match pending.and_then(|row| row.existence) {
+            Some((existence, seq)) if seq > ledger => existence == Existence::Inserted,
+            Some(_) | None => on_replica,
+        }
+    }
+}
