@@ -126,7 +126,7 @@ pub struct Check {
     pub expression: String,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UniqueIndex {
     pub name: String,
     pub items: Vec<IndexItem>,
@@ -140,14 +140,14 @@ pub struct UniqueIndex {
 }
 
 /// One key item of an index.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexItem {
     Column(AttNum),
     /// `pg_get_indexdef(index, n, false)`
     Expression(String),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignKey {
     pub name: String,
     pub table: TableId,
@@ -156,6 +156,8 @@ pub struct ForeignKey {
     pub referenced_columns: Vec<AttNum>,
     pub on_delete: ReferentialAction,
     pub on_update: ReferentialAction,
+    /// The columns that ON DELETE SET NULL and SET DEFAULT change; empty: all.
+    pub set_columns: Vec<AttNum>,
     pub match_full: bool,
     pub deferrable: bool,
     pub initially_deferred: bool,

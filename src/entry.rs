@@ -128,4 +128,8 @@ pub struct Entry {
     pub statements: Vec<String>,
     pub tables: Vec<EntryTable>,
     pub effects: Vec<Effect>,
+    /// Places of the effects that foreign keys have brought about (CASCADE, SET NULL, SET DEFAULT). They are pending like
+    /// all others; on main its own referential actions do them, as part of the effect before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<usize>,
 }

@@ -144,9 +144,12 @@ pub struct ExtraParameter {
     pub value: Bytes,
 }
 
+pub use crate::catalog::ReferentialAction;
+pub use after::{Event, Rule, arguments, judge as judge_events, violation};
 pub use read::ReadPlan;
-pub use write::{Decoded, Event, Judged, Lock, Outcome, WriteKind, WritePlan};
+pub use write::{Decoded, Judged, Lock, Outcome, WriteKind, WritePlan};
 
+mod after;
 mod arrays;
 mod classify;
 mod merge;
@@ -171,6 +174,11 @@ pub fn plainly_reads(text: &str) -> bool {
     classify::plainly_reads(text)
 }
 
+/// The ledger value within a query's own snapshot, as SQL; raises when the catalog is another.
+fn gate(site: &str, catalog: &Catalog) -> String {
+    format!("(SELECT pgoutpost.gate({}, {}))", syntax::literal(site), catalog.version)
+}
+
 /// Makes the template of a [`Class::Query`] or [`Class::Write`] statement. `site` names the ledger's row by which
 /// merged relations are judged.
 ///
@@ -179,7 +187,7 @@ pub fn plainly_reads(text: &str) -> bool {
 /// reports them when it parses the client's own text.
 pub fn plan(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>], site: &str) -> Result<Plan, Report> {
     let names = resolve::Names { catalog, search_path };
-    let gate = format!("(SELECT pgoutpost.gate({}, {}))", syntax::literal(site), catalog.version);
+    let gate = gate(site, catalog);
     let text = &*statement.text;
     let planned = parse::with_tree(text, |root| match statement.class {
         Class::Write => WritePlan::new(text, root, names, &gate).map(|plan| Plan::Write(Arc::new(plan))),

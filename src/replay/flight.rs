@@ -18,6 +18,9 @@ use crate::lsn::Lsn;
 use crate::setup::identifier;
 use crate::upstream::own;
 
+/// What can be deferred is: main then judges, as the site has, the end of the transaction, not of each statement of ours.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET CONSTRAINTS ALL DEFERRED";
+
 /// The statements every transaction has.
 pub(super) struct Frame {
     advance: Statement,
@@ -112,7 +115,7 @@ impl Flight {
             landed: Landed::default(),
             entries,
         };
-        flight.send(StepKind::Begin, command(client, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE".to_owned()));
+        flight.send(StepKind::Begin, command(client, BEGIN.to_owned()));
         flight.send(StepKind::Advance, advance(client, frame, site, from, last, uuid));
         let mut role = own_role.to_owned();
         for step in steps {

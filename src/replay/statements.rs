@@ -91,11 +91,17 @@ async fn ask(client: &Client, name: &TableName) -> Result<MainTable, tokio_postg
     let query = "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
                          WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped),
                         EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
-                          OR c.relhasrules
+                          OR c.relhasrules,
+                        EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                                 WHERE k.contype = 'f' AND k.conrelid = c.oid AND k.confrelid = c.oid)
                    FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
     let rows = client.query_typed(query, &[(&relation, Type::TEXT)]).await?;
     match rows.first() {
-        Some(row) => Ok(MainTable { generated: row.try_get(0)?, has_triggers: row.try_get(1)? }),
+        Some(row) => Ok(MainTable {
+            generated: row.try_get(0)?,
+            has_triggers: row.try_get(1)?,
+            refers_to_itself: row.try_get(2)?,
+        }),
         None => Ok(MainTable::default()),
     }
 }

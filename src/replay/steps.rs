@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::entry::{Effect, Entry, EntryTable, TableName, Value};
 use crate::setup::identifier;
 
+mod several;
+
 /// What must be known of a table on main, beyond what entries say.
 #[derive(Debug, Clone, Default)]
 pub(super) struct MainTable {
@@ -13,6 +15,9 @@ pub(super) struct MainTable {
     pub(super) generated: Vec<String>,
     /// Row by row then: a trigger may look at the rows before its own.
     pub(super) has_triggers: bool,
+    /// Has a foreign key upon itself: its rows go together, as in the client's statement, since main judges at the end of
+    /// each of ours.
+    pub(super) refers_to_itself: bool,
 }
 
 /// One statement of a transaction: prepared by its text, with text parameters.
@@ -46,20 +51,31 @@ pub(super) fn add(
     main: &HashMap<TableName, Arc<MainTable>>,
     join: bool,
 ) {
-    for (effect_place, effect) in entry.effects.iter().enumerate() {
+    // Main's own referential actions do theirs.
+    let own = entry.effects.iter().enumerate().filter(|(place, _)| entry.actions.binary_search(place).is_err());
+    for (effect_place, effect) in own {
         let Some(table) = entry.tables.get(effect.table()) else { continue };
         let main_table = main.get(&table.name).map(Arc::as_ref);
         let first_of_entry = effect_place == 0;
+        let together = main_table.is_some_and(|table| table.refers_to_itself);
+        let at = (place, effect_place);
         match effect {
             Effect::Insert { row, .. } => {
                 let kept = kept(table, main_table);
-                let may_join = (join || !first_of_entry) && main_table.is_some_and(|table| !table.has_triggers);
-                insert(steps, (place, effect_place), table, &kept, row, may_join);
+                let joins = main_table.is_some_and(|table| !table.has_triggers || table.refers_to_itself);
+                insert(steps, at, table, &kept, row, joins && (join || !first_of_entry));
             }
             Effect::Update { key, set, .. } => {
-                let (sql, parameters) = update(table, key, set, main_table);
+                let kept = kept(table, main_table);
+                let set: Vec<&(usize, Value)> = set.iter().filter(|(place, _)| kept.contains(place)).collect();
+                if together && !set.is_empty() {
+                    several::update(steps, at, table, key, &set);
+                    continue;
+                }
+                let (sql, parameters) = update(table, key, &set);
                 steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
             }
+            Effect::Delete { key, .. } if together => several::delete(steps, at, table, key),
             Effect::Delete { key, .. } => {
                 let sql = format!("DELETE FROM {} WHERE {}", relation(table), matches_key(table, 0));
                 let parameters = Parameters::Row(key.clone());
@@ -131,9 +147,7 @@ fn insert_into(table: &EntryTable, kept: &[usize]) -> String {
     format!("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE", relation(table), names.join(", "))
 }
 
-fn update(table: &EntryTable, key: &[Value], set: &[(usize, Value)], main: Option<&MainTable>) -> (String, Parameters) {
-    let kept = kept(table, main);
-    let set: Vec<&(usize, Value)> = set.iter().filter(|(place, _)| kept.contains(place)).collect();
+fn update(table: &EntryTable, key: &[Value], set: &[&(usize, Value)]) -> (String, Parameters) {
     let mut values: Vec<Value> = set.iter().map(|(_, value)| value.clone()).collect();
     let where_key = matches_key(table, values.len());
     values.extend(key.iter().cloned());

@@ -2,17 +2,100 @@
 //!
 //! Postgres queues an event for each row and constraint and fires them in order when the statement has done its work
 //! (<https://www.postgresql.org/docs/15/trigger-definition.html>); what a referential action does queues more of them.
+//! Here the events of one constraint that follow each other are judged, or acted upon, together.
+
+use std::collections::VecDeque;
 
 use super::Session;
 use super::failure::Failure;
-use crate::sql::Event;
+use super::read::Given;
+use super::serve::TRIES;
+use super::write::{By, Rights};
+use crate::overlay::View;
+use crate::report::Report;
+use crate::sql::{self, Event, ReferentialAction};
+use crate::sqlstate;
+
+/// `text[]`
+const TEXT_ARRAY: u32 = 1009;
+
+/// With more events than this, those of one constraint are taken together even where others stand between them: in
+/// order, thousands of rows would be as many statements.
+const IN_ORDER_MAX: usize = 100;
 
 impl Session {
-    /// To be called once for each statement of the client, after [`Session::collect`] of all its parts.
+    /// To be called once for each statement of the client, when the effects of all its parts are collected.
     pub(super) async fn after_statement(&mut self, events: Vec<Event>) -> Result<(), Failure> {
-        match events.into_iter().next() {
-            None => Ok(()),
-            Some(event) => match event {},
+        let mut queue = VecDeque::from(events);
+        while let Some(run) = next_run(&mut queue) {
+            match run[0].rule.action() {
+                None => self.judge_events(&run).await?,
+                Some(action) => {
+                    queue.extend(self.act(&run).await?);
+                    if action == ReferentialAction::SetDefault {
+                        // The default may be the value that has just gone, which no check of the row would notice.
+                        self.judge_events(&run).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges events of one constraint over the state as it is now.
+    async fn judge_events(&mut self, events: &[Event]) -> Result<(), Failure> {
+        let mut tries = 0;
+        loop {
+            let settings = self.settings().await?;
+            let base = self.base(&settings);
+            let catalog = self.shared.catalog.current();
+            let view = View { base: &base, own: &self.transaction.work.own };
+            let question = sql::judge_events(events, &catalog, view, &self.shared.site)?;
+            let rows = match self.run_evaluation(&question, &Given::default(), &[], By::Name).await {
+                Ok(rows) => rows,
+                Err(Failure::Inner(error)) if tries < TRIES => {
+                    tries += 1;
+                    self.prepare_again(&error).await?;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let Some(row) = rows.first() else { return Ok(()) };
+            let text = |place: usize| row.get(place).and_then(Option::as_ref).map(|text| String::from_utf8_lossy(text));
+            let place: usize = text(0).and_then(|number| number.parse().ok()).unwrap_or(1);
+            let event = events.get(place.saturating_sub(1)).unwrap_or(&events[0]);
+            return Err(sql::violation(event, &text(1).unwrap_or_default(), &catalog).into());
         }
     }
+
+    /// Carries out a referential action for events of one constraint; returns the events that come of it.
+    async fn act(&mut self, events: &[Event]) -> Result<Vec<Event>, Failure> {
+        let text = events[0].rule.statement(&self.shared.catalog.current())?;
+        let script = sql::parse(&text).map_err(|error| Report::new(sqlstate::INTERNAL_ERROR, error.reason))?;
+        let Some(statement) = script.statements.first() else { return Ok(Vec::new()) };
+        let arguments = sql::arguments(events);
+        let types = vec![TEXT_ARRAY; arguments.len()];
+        let given = Given {
+            types: &types,
+            binary: vec![false; arguments.len()],
+            values: arguments.iter().map(|array| Some(array.as_bytes())).collect(),
+        };
+        let (plan, judged) = self.judge(statement, &given, &[], By::Name, Rights::Implied).await?;
+        for row in judged.rows {
+            self.transaction.work.add_action(&plan.target, row.outcome)?;
+        }
+        Ok(judged.events)
+    }
+}
+
+/// Takes the events of the first one's constraint off the queue, as far as they stand together.
+fn next_run(queue: &mut VecDeque<Event>) -> Option<Vec<Event>> {
+    let rule = queue.front()?.rule.clone();
+    if queue.len() > IN_ORDER_MAX {
+        let (run, rest) = std::mem::take(queue).into_iter().partition(|event| event.rule == rule);
+        *queue = rest;
+        return Some(Vec::from_iter::<VecDeque<Event>>(run));
+    }
+    let length = queue.iter().take_while(|event| event.rule == rule).count();
+    Some(queue.drain(..length).collect())
 }

@@ -40,6 +40,7 @@ impl Session {
             statements: work.statements,
             tables: work.tables,
             effects: work.effects,
+            actions: work.actions,
         };
         let began = std::time::Instant::now();
         let committed = self.shared.buffer.commit(Draft { entry, changes: work.changes }).await;

@@ -150,6 +150,7 @@ impl Transaction {
         work.own = savepoint.own.clone();
         work.changes.truncate(savepoint.changes);
         work.effects.truncate(savepoint.effects);
+        work.actions.retain(|place| *place < savepoint.effects);
         work.tables.truncate(savepoint.tables);
         work.places.retain(|_, table| *table < savepoint.tables);
         work.statements.truncate(savepoint.statements);
@@ -169,12 +170,23 @@ pub struct Work {
     pub tables: Vec<EntryTable>,
     places: HashMap<TableId, usize>,
     pub statements: Vec<String>,
+    /// Places of the effects that are those of referential actions.
+    pub actions: Vec<usize>,
     bytes: usize,
 }
 
 impl Work {
     pub fn is_empty(&self) -> bool {
         self.effects.is_empty()
+    }
+
+    /// Adds what a referential action does to `table`: main's own will do it again.
+    ///
+    /// # Errors
+    /// As [`Work::add`].
+    pub fn add_action(&mut self, table: &Table, outcome: Outcome) -> Result<(), Report> {
+        self.actions.push(self.effects.len());
+        self.add(table, outcome)
     }
 
     /// Adds what one statement does to `table`.

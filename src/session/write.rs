@@ -30,9 +30,16 @@ use crate::wire::{HEADER, build};
 /// What a write gives the client: RETURNING rows as messages, and the tag.
 pub(super) type Written = (VecDeque<BytesMut>, String);
 
+/// Whether a write needs the right to write: what a referential action does needs none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rights {
+    Asked,
+    Implied,
+}
+
 /// How the evaluation is put to the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+pub(super) enum By {
     /// A statement prepared once and used again.
     Name,
     /// The unnamed one, for texts that never come again.
@@ -111,25 +118,26 @@ impl Session {
         let settings = self.settings().await?;
         settings.readable()?;
         self.caught_up().await?;
-        let (plan, judged) = self.judge(statement, given, &formats, by, &settings).await?;
+        let (plan, judged) = self.judge(statement, given, &formats, by, Rights::Asked).await?;
         let written = self.collect(&plan, statement, judged.rows)?;
         self.after_statement(judged.events).await?;
         Ok(written)
     }
 
     /// Evaluates the statement on the replica and takes its locks, until what was evaluated is still true once they are held.
-    async fn judge(
+    pub(super) async fn judge(
         &mut self,
         statement: &Statement,
         given: &Given<'_>,
         formats: &[i16],
         by: By,
-        settings: &Settings,
+        rights: Rights,
     ) -> Result<(Arc<WritePlan>, Judged), Failure> {
+        let settings = self.settings().await?;
         let shared = Arc::clone(&self.shared);
         let mut tries = 0;
         loop {
-            let base = self.base(settings);
+            let base = self.base(&settings);
             let catalog = shared.catalog.current();
             let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
             let plan = match &*plan {
@@ -141,7 +149,9 @@ impl Session {
                 let message = format!("cannot execute {} in a read-only transaction", plan.kind.verb());
                 return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
             }
-            self.may_write(&plan, catalog.version, settings).await?;
+            if rights == Rights::Asked {
+                self.may_write(&plan, catalog.version, &settings).await?;
+            }
             let canonical = settings.canonical();
             let rows = match self.evaluate(&plan, (&base, canonical), given, formats, by).await {
                 Ok(rows) => rows,
@@ -153,7 +163,7 @@ impl Session {
                 Err(failure) => return Err(failure),
             };
             // Before constraints are judged: what breaks one may be about to go, with another transaction.
-            if self.lock(&plan.locks(&rows), base.last(), settings).await? == Taken::Stale {
+            if self.lock(&plan.locks(&rows), base.last(), &settings).await? == Taken::Stale {
                 match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
                     Isolation::ReadCommitted => continue,
                     Isolation::RepeatableRead | Isolation::Serializable => {
@@ -222,7 +232,7 @@ impl Session {
         self.shared.leases.take(sequence, count).await.map_err(|error| error.report().into())
     }
 
-    async fn run_evaluation(
+    pub(super) async fn run_evaluation(
         &mut self,
         rendered: &Rendered,
         given: &Given<'_>,

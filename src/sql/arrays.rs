@@ -145,6 +145,11 @@ pub(super) fn parameter<'a>(
 
 /// The same array as a literal, for statements that take no parameters (COPY).
 pub(super) fn inline<'a>(element: Element, values: impl Iterator<Item = Option<&'a str>>) -> String {
+    format!("{}::{}", super::syntax::literal(&text(values)), element.array_name())
+}
+
+/// The same array as text.
+pub(super) fn text<'a>(values: impl Iterator<Item = Option<&'a str>>) -> String {
     let mut array = String::from("{");
     for value in values {
         if array.len() > 1 {
@@ -160,7 +165,7 @@ pub(super) fn inline<'a>(element: Element, values: impl Iterator<Item = Option<&
         }
     }
     array.push('}');
-    format!("{}::{}", super::syntax::literal(&array), element.array_name())
+    array
 }
 
 /// Reads a one-dimensional array of the given element types from its binary form, each element as its bytes.

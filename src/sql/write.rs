@@ -32,7 +32,7 @@ mod unique;
 mod update;
 mod verdict;
 
-pub use decode::{Decoded, Event, Judged, Outcome};
+pub use decode::{Decoded, Judged, Outcome};
 
 /// Something that a transaction holds until its end, by hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,21 +113,15 @@ enum Output {
     UniqueKey(usize),
     /// The ledger value of the evaluation's snapshot.
     Ledger,
-    /// The values without a parent row, of the foreign key in this place of `references`.
-    Parent(usize, String),
-    /// The values that a row of another table still refers to, by the foreign key in this place of `referenced_by`.
-    Child(usize, TableRef),
+    /// The values that may have no parent row, of the foreign key in this place of `references`.
+    Parent(usize),
+    /// The values that a row may refer to, by the foreign key in this place of `referenced_by`, and what stands in their
+    /// place after an UPDATE: JSON arrays, a line each.
+    Child(usize),
     /// A hash of what the row takes or frees.
     Lock,
     /// A hash of what the row needs to stay.
     SharedLock,
-}
-
-/// A table as messages name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct TableRef {
-    schema: String,
-    name: String,
 }
 
 /// A column as messages and effects name it.
@@ -235,7 +229,7 @@ impl WritePlan {
     /// Postgres would have reported it. `view` is the one it was rendered with, or a later one.
     ///
     /// # Errors
-    /// 23xxx as Postgres words them; 0A000 for a referential action; 55000 when more ids are needed.
+    /// 23xxx as Postgres words them; 55000 when more ids are needed.
     pub fn decode(&self, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Judged, Report> {
         decode::rows(self, view, rows)
     }

@@ -117,6 +117,7 @@ pub fn entry(role: &str, tables: Vec<EntryTable>, effects: Vec<Effect>) -> Entry
         statements: Vec::new(),
         tables,
         effects,
+        actions: Vec::new(),
     }
 }
 

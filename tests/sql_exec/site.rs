@@ -7,7 +7,7 @@ use pgoutpost::catalog::{self, Catalog, TableId};
 use pgoutpost::entry::Seq;
 use pgoutpost::overlay::{Change, Overlay, RowId, View};
 use pgoutpost::report::Report;
-use pgoutpost::sql::{self, Class, Decoded, Outcome, Parameters, Plan};
+use pgoutpost::sql::{self, Class, Decoded, Event, Outcome, Parameters, Plan};
 
 use crate::cluster;
 use crate::wire::{Parameter, Row, Wire};
@@ -106,8 +106,10 @@ impl Site {
                 let rows: Vec<Vec<Option<Bytes>>> =
                     rows.into_iter().map(|row| row.into_iter().map(|value| value.map(Bytes::from)).collect()).collect();
                 let view = View { base: &self.overlay, own: &self.own };
-                let decoded = write.decode(view, &rows)?.rows;
+                let judged = write.decode(view, &rows)?;
+                let (decoded, events) = (judged.rows, judged.events);
                 let table = &write.target;
+                let before = self.overlay.clone();
                 let seq = self.overlay.last().next();
                 let changes: Vec<_> = decoded.iter().enumerate().flat_map(|(n, d)| changes(table, seq, n, d)).collect();
                 self.overlay.apply(seq, &changes);
@@ -115,12 +117,36 @@ impl Site {
                     row.returning.into_iter().map(|value| value.map(|value| value.to_vec())).collect::<Row>()
                 });
                 let returning: Vec<Row> = returning.collect();
+                if let Err(report) = self.after(events) {
+                    self.overlay = before;
+                    return Err(report);
+                }
                 for row in &returning {
                     assert_eq!(row.len(), if write.returning { columns } else { 0 }, "columns of RETURNING");
                 }
                 Ok(if write.returning { returning } else { Vec::new() })
             }
         }
+    }
+
+    /// The end of the statement, event by event.
+    fn after(&mut self, events: Vec<Event>) -> Result<(), Report> {
+        for event in events {
+            if event.rule.action().is_some() {
+                let text = event.rule.statement(&self.catalog)?;
+                let arguments = sql::arguments(std::slice::from_ref(&event));
+                self.try_client(&text, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
+                continue;
+            }
+            let view = View { base: &self.overlay, own: &self.own };
+            let question = sql::judge_events(std::slice::from_ref(&event), &self.catalog, view, "s")?;
+            let rows = self.send(&question.sql, &[], &[], &question.extra)?;
+            if let Some(row) = rows.first() {
+                let values = String::from_utf8(row[1].clone().unwrap()).unwrap();
+                return Err(sql::violation(&event, &values, &self.catalog));
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, count: usize) -> Vec<i64> {

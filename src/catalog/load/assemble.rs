@@ -155,6 +155,7 @@ fn add_constraint(tables: &mut HashMap<u32, Table>, row: ConstraintRow) {
         referenced_columns: attnums(row.referenced_columns),
         on_delete: action(row.on_delete),
         on_update: action(row.on_update),
+        set_columns: attnums(row.set_columns),
         match_full: row.match_full,
         deferrable: row.deferrable,
         initially_deferred: row.initially_deferred,
@@ -211,6 +212,9 @@ pub fn fingerprint(table: &Table, names: &HashMap<TableId, TableName>) -> u64 {
         hash.text(&format!("references {name:?} {:?}", names.get(&key.referenced)));
         hash.text(&format!("{:?} {}", named(&key.columns), key.referenced_columns.len()));
         hash.text(&format!("{on_delete:?} {on_update:?} {match_full} {deferrable} {initially_deferred}"));
+        if !key.set_columns.is_empty() {
+            hash.text(&format!("{:?}", named(&key.set_columns)));
+        }
     }
     hash.option(table.view.as_deref());
     hash.0

@@ -98,7 +98,10 @@ SELECT i.indrelid, c.relname::text,
 /// is left out.
 pub(super) const CONSTRAINTS: &str = r"
 SELECT k.conrelid, k.conname::text, k.contype, pg_catalog.pg_get_expr(k.conbin, k.conrelid),
-       k.confrelid, k.conkey, k.confkey, k.confdeltype, k.confupdtype, k.confmatchtype = 'f',
+       k.confrelid, k.conkey, k.confkey, k.confdeltype, k.confupdtype,
+       (SELECT pg_catalog.array_agg(e::int2) FROM pg_catalog.jsonb_array_elements_text(
+            pg_catalog.jsonb_strip_nulls(pg_catalog.to_jsonb(k)) -> 'confdelsetcols') e),
+       k.confmatchtype = 'f',
        k.condeferrable, k.condeferred
   FROM pg_catalog.pg_constraint k
   JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace

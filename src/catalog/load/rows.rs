@@ -93,6 +93,7 @@ row!(ConstraintRow {
     referenced_columns: Option<Vec<i16>>,
     on_delete: i8,
     on_update: i8,
+    set_columns: Option<Vec<i16>>,
     match_full: bool,
     deferrable: bool,
     initially_deferred: bool,

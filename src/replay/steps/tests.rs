@@ -46,6 +46,7 @@ fn entry(effects: Vec<Effect>) -> Entry {
         statements: Vec::new(),
         tables: vec![table("t"), table("u")],
         effects,
+        actions: Vec::new(),
     }
 }
 
@@ -58,7 +59,7 @@ fn insert_of(table: usize, id: &str) -> Effect {
 }
 
 fn main_tables(has_triggers: bool) -> HashMap<TableName, Arc<MainTable>> {
-    let known = Arc::new(MainTable { generated: vec!["twice".into()], has_triggers });
+    let known = Arc::new(MainTable { generated: vec!["twice".into()], has_triggers, refers_to_itself: false });
     [table("t"), table("u")].map(|table| (table.name, Arc::clone(&known))).into()
 }
 

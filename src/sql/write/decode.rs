@@ -6,16 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::Report;
+use super::super::after::{Event, Rule};
 use super::unique::Before;
-use super::verdict::action;
-use super::{Action, Lock, Output, Setting, TableRef, WriteKind, WritePlan};
-use crate::catalog::{AttNum, ForeignKey, ReferentialAction, Table};
+use super::{Action, Lock, Output, Setting, WriteKind, WritePlan};
+use crate::catalog::{AttNum, Table};
 use crate::entry::Value;
 use crate::overlay::View;
 use crate::report::About;
-use crate::sqlstate::{
-    CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState,
-};
+use crate::sqlstate::{CHECK_VIOLATION, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState};
 
 /// What an evaluation says.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -24,10 +22,6 @@ pub struct Judged {
     /// In the order in which Postgres fires the triggers behind them.
     pub events: Vec<Event>,
 }
-
-/// What is judged or done at the end of the statement, over the state with its effects.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {}
 
 /// One row of the evaluation, read.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,13 +85,14 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
         row.unique(view, &before, |index| index.deferrable)?;
         before.add(row);
     }
+    let mut events = Vec::new();
     for row in &hidden {
-        row.foreign_keys(&hidden, &seen)?;
+        row.foreign_keys(&mut events);
     }
     let decoded = hidden.iter().zip(kept).filter_map(|(values, row)| {
         Some(Decoded { outcome: values.outcome()?, returning: row[plan.outputs.len()..].to_vec() })
     });
-    Ok(Judged { rows: decoded.collect(), events: Vec::new() })
+    Ok(Judged { rows: decoded.collect(), events })
 }
 
 pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
@@ -188,86 +183,28 @@ impl Hidden<'_> {
         Err(about(table, CHECK_VIOLATION, message, Some(name)).detail(detail))
     }
 
-    fn foreign_keys(&self, all: &[Hidden<'_>], gone: &HashSet<Vec<Value>>) -> Result<(), Report> {
+    /// Postgres fires the triggers of a row by name: those of its keys as a parent come before those as a child.
+    fn foreign_keys(&self, events: &mut Vec<Event>) {
+        let table = &*self.plan.target;
+        let values = |json: &str| serde_json::from_str::<Vec<Value>>(json).unwrap_or_default();
         for (output, value) in self.outputs() {
-            let Some(value) = value else { continue };
-            match output {
-                Output::Parent(place, parent) => self.parent(*place, parent, value, all)?,
-                Output::Child(place, child) => self.child(*place, child, value, gone)?,
-                _ => {}
+            if let (Output::Child(place), Some(told)) = (output, value)
+                && let Some(key) = table.referenced_by.get(*place)
+            {
+                let (old, new) = told.split_once('\n').unwrap_or((told, "[]"));
+                let updated = told.contains('\n');
+                let rule = Rule::Children { key: Arc::new(key.clone()), updated };
+                events.push(Event { rule, values: values(old), new: values(new) });
             }
         }
-        Ok(())
-    }
-
-    fn parent(&self, place: usize, parent: &str, values: &str, all: &[Hidden<'_>]) -> Result<(), Report> {
-        let table = &*self.plan.target;
-        let Some(key) = table.references.get(place) else { return Ok(()) };
-        if values != "mixed" && key.referenced == table.id && self.parent_in(key, all) {
-            return Ok(());
-        }
-        let message = format!(
-            "insert or update on table \"{}\" violates foreign key constraint \"{}\"",
-            table.name.name, key.name
-        );
-        let detail = match values {
-            "mixed" => "MATCH FULL does not allow mixing of null and nonnull key values.".to_owned(),
-            _ => format!("Key ({})={values} is not present in table \"{parent}\".", names(table, &key.columns)),
-        };
-        Err(about(table, FOREIGN_KEY_VIOLATION, message, Some(&key.name)).detail(detail))
-    }
-
-    /// Whether the statement itself makes the parent row.
-    fn parent_in(&self, key: &ForeignKey, all: &[Hidden<'_>]) -> bool {
-        let mine: Vec<_> = key.columns.iter().map(|column| self.new_value(*column)).collect();
-        all.iter().any(|row| {
-            let theirs = key.referenced_columns.iter().map(|column| row.new_value(*column));
-            mine.iter().zip(theirs).all(|(mine, theirs)| matches!((mine, theirs), (Some(m), Some(t)) if *m == t))
-        })
-    }
-
-    fn child(&self, place: usize, child: &TableRef, found: &str, gone: &HashSet<Vec<Value>>) -> Result<(), Report> {
-        let table = &*self.plan.target;
-        let Some(key) = table.referenced_by.get(place) else { return Ok(()) };
-        let deleted = self.action() == Action::Delete;
-        let values = match serde_json::from_str::<Vec<Vec<String>>>(found) {
-            Ok(rows) => match rows.iter().find(|row| !gone.contains(&keys(row))) {
-                Some(row) => row.first().cloned().unwrap_or_default(),
-                None => return Ok(()),
-            },
-            Err(_) => found.to_owned(),
-        };
-        match action(key, deleted) {
-            ReferentialAction::NoAction | ReferentialAction::Restrict => {}
-            ReferentialAction::Cascade | ReferentialAction::SetNull | ReferentialAction::SetDefault => {
-                return Err(Report::new(
-                    FEATURE_NOT_SUPPORTED,
-                    format!("the referential action of foreign key \"{}\" cannot be buffered yet", key.name),
-                )
-                .detail(format!(
-                    "Key ({})={values} is referenced from table \"{}\".",
-                    names(table, &key.referenced_columns),
-                    child.name
-                ))
-                .hint("Change the referencing rows first."));
+        for (output, value) in self.outputs() {
+            if let (Output::Parent(place), Some(told)) = (output, value)
+                && let Some(key) = table.references.get(*place)
+            {
+                let rule = Rule::Parent(Arc::new(key.clone()));
+                events.push(Event { rule, values: values(told), new: Vec::new() });
             }
         }
-        let message = format!(
-            "update or delete on table \"{}\" violates foreign key constraint \"{}\" on table \"{}\"",
-            table.name.name, key.name, child.name
-        );
-        let detail = format!(
-            "Key ({})={values} is still referenced from table \"{}\".",
-            names(table, &key.referenced_columns),
-            child.name
-        );
-        let about = About {
-            schema: Some(child.schema.clone()),
-            table: Some(child.name.clone()),
-            constraint: Some(key.name.clone()),
-            ..About::default()
-        };
-        Err(Report::new(FOREIGN_KEY_VIOLATION, message).detail(detail).about(about))
     }
 
     /// What happens to this row.
@@ -313,17 +250,8 @@ impl Hidden<'_> {
     }
 }
 
-/// The key in a row of [`Output::Child`] of a table that refers to itself: all but the first text.
-fn keys(row: &[String]) -> Vec<Value> {
-    row.iter().skip(1).map(|text| Some(Arc::from(text.as_str()))).collect()
-}
-
 pub(super) fn name_of(table: &Table, attnum: AttNum) -> String {
     table.attribute(attnum).map_or_else(String::new, |column| column.name.to_string())
-}
-
-fn names(table: &Table, columns: &[AttNum]) -> String {
-    columns.iter().map(|column| name_of(table, *column)).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn about(table: &Table, code: SqlState, message: String, constraint: Option<&str>) -> Report {

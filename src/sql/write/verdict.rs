@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use super::super::Report;
-use super::super::merge::{key_columns, list};
+use super::super::merge::list;
 use super::super::slice::Slice;
 use super::super::syntax::quoted;
 use super::super::template::Template;
+use super::Output;
 use super::build::{Builder, Row, value_of};
-use super::{Output, TableRef};
-use crate::catalog::{AttNum, Column, ForeignKey, ReferentialAction, Table};
+use crate::catalog::{AttNum, Column, ForeignKey, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// The other side of a probe: a name that no client uses.
@@ -96,7 +96,8 @@ pub(super) fn partner(builder: &Builder<'_>, id: crate::catalog::TableId) -> Res
     })
 }
 
-/// Foreign keys of the row: the parent must be there.
+/// Foreign keys of the row: the parent must be there. What is told here is a suspicion, which is judged at the end of the
+/// statement ([`super::super::after`]); the values, when the parent is not there before the statement.
 pub(super) fn parents(
     builder: &mut Builder<'_>,
     new: &Row,
@@ -109,43 +110,48 @@ pub(super) fn parents(
             continue;
         }
         let parent = partner(builder, key.referenced)?;
-        let values = values_of(new, &key.columns);
-        let verdict = orphan(&parent, key, &values, update, slices);
-        builder.output(Output::Parent(place, parent.name.name.to_string()), &verdict);
+        let verdict = orphan(builder, &parent, key, new, update, slices);
+        builder.output(Output::Parent(place), &verdict);
     }
     Ok(())
 }
 
 fn orphan(
+    builder: &Builder<'_>,
     parent: &Arc<Table>,
     key: &ForeignKey,
-    values: &[&str],
+    new: &Row,
     update: Option<Change<'_>>,
     slices: SliceOf<'_>,
 ) -> Template {
+    let values = values_of(new, &key.columns);
+    let texts = texts(builder, new, &key.columns);
     let given: Vec<String> = values.iter().map(|value| format!("{value} IS NOT NULL")).collect();
     let mut verdict = Template::text("CASE ");
     if key.match_full && values.len() > 1 {
-        verdict.push(&format!("WHEN ({}) AND NOT ({}) THEN 'mixed' ", given.join(" OR "), given.join(" AND ")));
+        verdict.push(&format!("WHEN ({}) AND NOT ({}) THEN {texts} ", given.join(" OR "), given.join(" AND ")));
     }
     let mut applies = given;
     if let Some((old, _)) = update {
-        applies.push(changed(values, &values_of(old, &key.columns)));
+        applies.push(changed(&values, &values_of(old, &key.columns)));
     }
-    let child_of = |column: &Column| {
-        let place = key.referenced_columns.iter().position(|referenced| *referenced == column.attnum)?;
-        key.columns.get(place).copied()
-    };
-    let slice = slices.and_then(|slices| slices(parent, &child_of));
-    verdict.push(&format!("WHEN {} AND NOT EXISTS (SELECT 1 FROM ", applies.join(" AND ")));
-    verdict.table(parent, slice);
-    let texts: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-    let condition = matches(parent, &key.referenced_columns, values);
-    verdict.push(&format!(" AS {OTHER} WHERE {condition}) THEN {} END", printed(&texts)));
+    verdict.push(&format!("WHEN {}", applies.join(" AND ")));
+    // An UPDATE may take away the parent that it finds.
+    if update.is_none() || key.referenced != key.table {
+        let child_of = |column: &Column| {
+            let place = key.referenced_columns.iter().position(|referenced| *referenced == column.attnum)?;
+            key.columns.get(place).copied()
+        };
+        let slice = slices.and_then(|slices| slices(parent, &child_of));
+        verdict.push(" AND NOT EXISTS (SELECT 1 FROM ").table(parent, slice);
+        verdict.push(&format!(" AS {OTHER} WHERE {})", matches(parent, &key.referenced_columns, &values)));
+    }
+    verdict.push(&format!(" THEN {texts} END"));
     verdict
 }
 
-/// Foreign keys upon the row: nobody may refer to what goes away.
+/// Foreign keys upon the row: somebody may refer to what goes away. A suspicion as well: the old and new values, when
+/// somebody does before the statement.
 pub(super) fn children(builder: &mut Builder<'_>, old: &Row, update: Option<Change<'_>>) -> Result<(), Report> {
     let table = Arc::clone(builder.table);
     for (place, key) in table.referenced_by.iter().enumerate() {
@@ -154,32 +160,30 @@ pub(super) fn children(builder: &mut Builder<'_>, old: &Row, update: Option<Chan
         }
         let child = partner(builder, key.table)?;
         let values = values_of(old, &key.referenced_columns);
-        let condition = matches(&child, &key.columns, &values);
-        let applies = match update {
-            Some((new, _)) => changed(&values, &values_of(new, &key.referenced_columns)),
-            None => "true".into(),
-        };
-        let texts: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-        let name = TableRef { schema: child.name.schema.to_string(), name: child.name.name.to_string() };
-        let own = child.id == table.id && update.is_none() && !table.key.is_empty();
-        let mut verdict = Template::text(format!("CASE WHEN {applies} AND EXISTS (SELECT 1 FROM "));
-        verdict.table(&child, None).push(&format!(" AS {OTHER} WHERE {condition}) THEN "));
-        if own {
-            let keys = list(key_columns(&table).iter().map(|c| builder.text_of(c, &of_other(&table, c.attnum))));
-            verdict.push(&format!(
-                "(SELECT pg_catalog.json_agg(pg_catalog.json_build_array({}, {keys})) FROM ",
-                printed(&texts)
-            ));
-            verdict.table(&child, None).push(&format!(" AS {OTHER} WHERE {condition})::text END"));
-        } else {
-            verdict.push(&format!("{} END", printed(&texts)));
+        let mut applies: Vec<String> = values.iter().map(|value| format!("{value} IS NOT NULL")).collect();
+        let mut told = texts(builder, old, &key.referenced_columns);
+        if let Some((new, _)) = update {
+            applies.push(changed(&values, &values_of(new, &key.referenced_columns)));
+            told = format!("pg_catalog.concat({told}, '\n', {})", texts(builder, new, &key.referenced_columns));
         }
-        builder.output(Output::Child(place, name), &verdict);
+        let mut verdict = Template::text(format!("CASE WHEN {}", applies.join(" AND ")));
+        // An UPDATE may make the rows that refer to it.
+        if update.is_none() || key.table != key.referenced {
+            verdict.push(" AND EXISTS (SELECT 1 FROM ").table(&child, None);
+            verdict.push(&format!(" AS {OTHER} WHERE {})", matches(&child, &key.columns, &values)));
+        }
+        verdict.push(&format!(" THEN {told} END"));
+        builder.output(Output::Child(place), &verdict);
     }
     Ok(())
 }
 
-/// What a foreign key does to its rows when the parent goes away or changes.
-pub(super) fn action(key: &ForeignKey, deleted: bool) -> ReferentialAction {
-    if deleted { key.on_delete } else { key.on_update }
+/// The canonical texts of a row's columns, as a JSON array.
+fn texts(builder: &Builder<'_>, row: &Row, columns: &[AttNum]) -> String {
+    let text = |attnum: &AttNum| {
+        let value = value_of(row, *attnum).unwrap_or("NULL");
+        let text = builder.table.attribute(*attnum).map(|column| builder.text_of(column, value));
+        format!("CASE WHEN {value} IS NOT NULL THEN {} END", text.unwrap_or_else(|| "NULL".into()))
+    };
+    format!("pg_catalog.json_build_array({})::text", list(columns.iter().map(text)))
 }

@@ -1,0 +1,231 @@
+//! What comes after the effects of a statement: constraints that are judged over the state with them, and the actions of
+//! foreign keys, which are statements of their own (<https://www.postgresql.org/docs/15/ddl-constraints.html#DDL-CONSTRAINTS-FK>).
+//!
+//! An evaluation yields [`Event`]s, in the order in which Postgres would fire the triggers behind them. An event says
+//! values, not rows: whatever row breaks the constraint by these values in the end does so for everybody.
+
+use std::sync::Arc;
+
+use super::arrays::{self, Element};
+use super::merge::{list, qualified};
+use super::syntax::quoted;
+use super::template::{Rendering, Template};
+use super::{Parameters, Rendered, Report, View, gate};
+use crate::catalog::{AttNum, Catalog, Column, ForeignKey, ReferentialAction, Table, TableId};
+use crate::entry::Value;
+use crate::report::About;
+use crate::sqlstate::{FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION};
+
+/// A constraint, from the side of the row that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// A row refers to values: they must be there.
+    Parent(Arc<ForeignKey>),
+    /// A row that others may refer to is gone, or has other values now.
+    Children { key: Arc<ForeignKey>, updated: bool },
+}
+
+/// One row's part in a constraint, to be judged or acted upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub rule: Rule,
+    /// The row's values in the constraint's columns; before the statement, of [`Rule::Children`].
+    pub values: Vec<Value>,
+    /// What an UPDATE has put in their place.
+    pub new: Vec<Value>,
+}
+
+impl Rule {
+    /// What a foreign key does to the rows that refer to what is gone; `None`: it is only judged.
+    pub fn action(&self) -> Option<ReferentialAction> {
+        let Rule::Children { key, updated } = self else { return None };
+        match if *updated { key.on_update } else { key.on_delete } {
+            ReferentialAction::NoAction | ReferentialAction::Restrict => None,
+            action => Some(action),
+        }
+    }
+
+    /// The statement that carries out the action for any number of rows. Its parameters are those of [`arguments`].
+    ///
+    /// # Errors
+    /// 0A000 when a table of the foreign key is not known.
+    pub fn statement(&self, catalog: &Catalog) -> Result<String, Report> {
+        let (Rule::Children { key, .. } | Rule::Parent(key)) = self;
+        let (child, parent) = (table(catalog, key.table)?, table(catalog, key.referenced)?);
+        let names = |kind: &'static str| (0..key.columns.len()).map(move |place| format!("{kind}{place}"));
+        let typed = |kind: &'static str| {
+            let types = key.referenced_columns.iter().map(|attnum| type_of(parent, *attnum));
+            names(kind).zip(types).map(|(name, type_name)| format!("k.{name}::{type_name}"))
+        };
+        let columns: Vec<String> = key.columns.iter().map(|attnum| name_of(child, *attnum)).collect();
+        let matches = columns.iter().zip(typed("c")).map(|(column, value)| format!("{value} = {CHILD}.{column}"));
+        let matches = matches.collect::<Vec<_>>().join(" AND ");
+        let count = if self.action() == Some(ReferentialAction::Cascade) && self.is_update() { 2 } else { 1 };
+        let arrays = (1..=columns.len() * count).map(|n| format!("pg_catalog.unnest(${n}::pg_catalog.text[])"));
+        let listed = if count == 2 { list(names("c").chain(names("n"))) } else { list(names("c")) };
+        let keys = format!("ROWS FROM ({}) AS k({listed})", list(arrays));
+        let target = format!("{} AS {CHILD}", qualified(child));
+        let only = |place: usize| key.set_columns.is_empty() || key.set_columns.contains(&key.columns[place]);
+        let set_all = |value: &str| {
+            let kept = columns.iter().enumerate().filter(|(place, _)| self.is_update() || only(*place));
+            list(kept.map(|(_, column)| format!("{column} = {value}")))
+        };
+        let set = match self.action() {
+            Some(ReferentialAction::Cascade) if self.is_update() => {
+                list(columns.iter().zip(typed("n")).map(|(column, value)| format!("{column} = {value}")))
+            }
+            Some(ReferentialAction::SetNull) => set_all("NULL"),
+            Some(ReferentialAction::SetDefault) => set_all("DEFAULT"),
+            _ => return Ok(format!("DELETE FROM {target} USING {keys} WHERE {matches}")),
+        };
+        Ok(format!("UPDATE {target} SET {set} FROM {keys} WHERE {matches}"))
+    }
+
+    fn is_update(&self) -> bool {
+        matches!(self, Rule::Children { updated: true, .. })
+    }
+}
+
+/// The alias of the rows that an action changes: a name that no column has.
+const CHILD: &str = "\"pgoutpost.child\"";
+
+/// The parameters of [`Rule::statement`], as text: arrays of the values of these events.
+pub fn arguments(events: &[Event]) -> Vec<String> {
+    let Some(first) = events.first() else { return Vec::new() };
+    let array = |values: &dyn Fn(&Event) -> Value| {
+        let values: Vec<Value> = events.iter().map(values).collect();
+        arrays::text(values.iter().map(Option::as_deref))
+    };
+    let old = (0..first.values.len()).map(|place| array(&|event| event.values.get(place).cloned().flatten()));
+    let mut all: Vec<String> = old.collect();
+    if first.rule.is_update() && first.rule.action() == Some(ReferentialAction::Cascade) {
+        all.extend((0..first.new.len()).map(|place| array(&|event| event.new.get(place).cloned().flatten())));
+    }
+    all
+}
+
+/// A query that finds the first of these events, all of one rule, that breaks its constraint: its place and its values as
+/// messages print them. No row: all is well.
+///
+/// # Errors
+/// 0A000 when pending rows of a table involved cannot be merged.
+pub fn judge(events: &[Event], catalog: &Catalog, view: View<'_>, site: &str) -> Result<Rendered, Report> {
+    let rule = events.first().map(|event| &event.rule);
+    let Some(Rule::Parent(key) | Rule::Children { key, .. }) = rule else {
+        return Ok(Rendered { sql: "SELECT 0, NULL WHERE false".into(), extra: Vec::new() });
+    };
+    let (child, parent) = (table(catalog, key.table)?, table(catalog, key.referenced)?);
+    let of_child = matches!(rule, Some(Rule::Parent(_)));
+    let (own, columns) = if of_child { (child, &key.columns) } else { (parent, &key.referenced_columns) };
+    let gate = gate(site, catalog);
+    let template = question(rule, key, (child, parent));
+    let mut rendering = Rendering::new(view, Parameters::default(), &gate, &[]);
+    let printed = columns
+        .iter()
+        .enumerate()
+        .map(|(place, _)| format!("CASE WHEN k.c{place} IS NULL THEN 'null' ELSE pg_catalog.concat(k.c{place}) END"));
+    let typed = columns.iter().enumerate().map(|(n, attnum)| format!("u.c{n}::{} AS c{n}", type_of(own, *attnum)));
+    let mut given = Vec::new();
+    for place in 0..columns.len() {
+        let values: Vec<Value> = events.iter().map(|event| event.values.get(place).cloned().flatten()).collect();
+        let array = rendering.array(Element::Text, values.iter().map(Option::as_deref))?;
+        given.push(format!("pg_catalog.unnest({array})"));
+    }
+    let names = list((0..columns.len()).map(|place| format!("c{place}")));
+    rendering.sql = format!(
+        "SELECT k.n, pg_catalog.concat('(', pg_catalog.concat_ws(', ', {}), ')') FROM \
+         (SELECT u.n, {} FROM ROWS FROM ({}) WITH ORDINALITY AS u({names}, n)) AS k WHERE {gate} >= 0 AND ",
+        list(printed),
+        list(typed),
+        list(given),
+    );
+    let filled = rendering.fill(&template);
+    filled?;
+    rendering.sql.push_str(" ORDER BY 1 LIMIT 1");
+    Ok(rendering.finish())
+}
+
+/// The condition under which the row `k` breaks the constraint.
+fn question(rule: Option<&Rule>, key: &ForeignKey, (child, parent): (&Arc<Table>, &Arc<Table>)) -> Template {
+    let equal = |other: &Table, columns: &[AttNum], operator: &str| {
+        let pairs = columns.iter().enumerate();
+        let equal = pairs.map(|(n, attnum)| format!("x.{} {operator} k.c{n}", name_of(other, *attnum)));
+        equal.collect::<Vec<_>>().join(" AND ")
+    };
+    let all = |test: &str, word: &str| {
+        (0..key.columns.len()).map(|n| format!("k.c{n} {test}")).collect::<Vec<_>>().join(word)
+    };
+    let mut template = Template::text("EXISTS (SELECT 1 FROM ");
+    // Of the row's own side: what has gone again since breaks nothing.
+    let operator = if key.match_full { "IS NOT DISTINCT FROM" } else { "=" };
+    template.table(child, None).push(&format!(" AS x WHERE {})", equal(child, &key.columns, operator)));
+    let restrict = match rule {
+        Some(Rule::Children { key, updated }) => {
+            (if *updated { key.on_update } else { key.on_delete }) == ReferentialAction::Restrict
+        }
+        _ => false,
+    };
+    if !restrict {
+        template.push(" AND NOT EXISTS (SELECT 1 FROM ").table(parent, None);
+        template.push(&format!(" AS x WHERE {})", equal(parent, &key.referenced_columns, "=")));
+    }
+    if key.match_full {
+        // What is NULL altogether refers to nothing.
+        template.push(&format!(" AND NOT ({})", all("IS NULL", " AND ")));
+    }
+    template
+}
+
+/// The error for an event that breaks its constraint. `values`: as messages print them.
+pub fn violation(event: &Event, values: &str, catalog: &Catalog) -> Report {
+    let (Rule::Parent(key) | Rule::Children { key, .. }) = &event.rule;
+    let (child, parent) = match (table(catalog, key.table), table(catalog, key.referenced)) {
+        (Ok(child), Ok(parent)) => (child, parent),
+        (Err(report), _) | (_, Err(report)) => return report,
+    };
+    let about = About {
+        schema: Some(child.name.schema.to_string()),
+        table: Some(child.name.name.to_string()),
+        constraint: Some(key.name.clone()),
+        ..About::default()
+    };
+    let bare = |table: &Table, columns: &[AttNum]| {
+        list(columns.iter().map(|attnum| table.attribute(*attnum).map_or_else(String::new, |c| c.name.to_string())))
+    };
+    let (child_name, parent_name) = (&child.name.name, &parent.name.name);
+    let (message, detail) = match &event.rule {
+        Rule::Parent(_) => (
+            format!("insert or update on table \"{child_name}\" violates foreign key constraint \"{}\"", key.name),
+            if event.values.iter().any(Option::is_none) {
+                "MATCH FULL does not allow mixing of null and nonnull key values.".to_owned()
+            } else {
+                format!("Key ({})={values} is not present in table \"{parent_name}\".", bare(child, &key.columns))
+            },
+        ),
+        Rule::Children { .. } => (
+            format!(
+                "update or delete on table \"{parent_name}\" violates foreign key constraint \"{}\" on table \"{child_name}\"",
+                key.name
+            ),
+            format!(
+                "Key ({})={values} is still referenced from table \"{child_name}\".",
+                bare(parent, &key.referenced_columns)
+            ),
+        ),
+    };
+    Report::new(FOREIGN_KEY_VIOLATION, message).detail(detail).about(about)
+}
+
+fn table(catalog: &Catalog, id: TableId) -> Result<&Arc<Table>, Report> {
+    catalog.relations.get(&id).ok_or_else(|| {
+        Report::new(FEATURE_NOT_SUPPORTED, "a foreign key leads to an unknown table").hint("Connect to main for it.")
+    })
+}
+
+fn name_of(table: &Table, attnum: AttNum) -> String {
+    quoted(table.attribute(attnum).map_or("", |column| &column.name))
+}
+
+fn type_of(table: &Table, attnum: AttNum) -> String {
+    table.attribute(attnum).map_or_else(String::new, |column: &Column| column.base_type_name.to_string())
+}
