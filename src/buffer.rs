@@ -201,7 +201,7 @@ impl Buffer {
         }
         let (reply, answer) = oneshot::channel();
         let stopped = || CommitError::Unavailable("the daemon is stopping".into());
-        self.jobs.send(Job::Commit { draft, reply }).await.map_err(|_| stopped())?;
+        self.jobs.send(Job::Commit { draft: Box::new(draft), reply }).await.map_err(|_| stopped())?;
         answer.await.unwrap_or_else(|_| Err(CommitError::Unknown("the daemon stopped meanwhile".into())))
     }
 

@@ -44,7 +44,7 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Job {
     Commit {
-        draft: Draft,
+        draft: Box<Draft>,
         reply: oneshot::Sender<Result<Seq, CommitError>>,
     },
     /// Make the overlay anew from the log.
@@ -110,7 +110,7 @@ impl Committer {
         let mut rebuild = None;
         while let Some(job) = next.take() {
             match job {
-                Job::Commit { draft, reply } => match self.admit(draft, &batch, bytes) {
+                Job::Commit { draft, reply } => match self.admit(*draft, &batch, bytes) {
                     Ok((record, changes)) => {
                         bytes += record.bytes();
                         batch.push(InFlight { record, changes, reply });
