@@ -78,10 +78,58 @@ pub struct Table {
     /// The parent, of a partition or an inheriting table.
     pub parents: Vec<TableId>,
     pub children: Vec<TableId>,
+    /// Everything below it, each table once: what a query of this table reads besides the table itself.
+    pub family: Vec<Arc<Table>>,
+    /// Of a partition.
+    pub partition: Option<Partition>,
+    /// Of a partitioned table.
+    pub partition_key: Option<PartitionKey>,
+    pub policies: Vec<Policy>,
     /// `pg_get_viewdef`, of a view.
     pub view: Option<String>,
+    /// Of a view: the tables under it are read with the reader's rights, not the owner's.
+    pub security_invoker: bool,
     /// Changes when the definition does: columns, types, key, constraints. Stable across servers.
     pub fingerprint: u64,
+}
+
+/// What a row must be to belong into a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// `pg_get_partition_constraintdef`: its own bounds and those of all above it. `None`: any row.
+    pub constraint: Option<String>,
+}
+
+/// What rows of a partitioned table are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionKey {
+    /// As messages print it: `a, lower(b)`.
+    pub text: String,
+    /// `pg_partitioned_table.partattrs`; 0 stands for an expression.
+    pub columns: Vec<AttNum>,
+    /// The expressions, joined by Postgres with commas.
+    pub expressions: Option<String>,
+}
+
+/// A row security policy (`pg_policy`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub name: String,
+    pub permissive: bool,
+    pub command: PolicyCommand,
+    /// OIDs; 0 is PUBLIC.
+    pub roles: Vec<u32>,
+    pub using: Option<String>,
+    pub check: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PolicyCommand {
+    All,
+    Select,
+    Insert,
+    Update,
+    Delete,
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +177,9 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UniqueIndex {
     pub name: String,
+    /// The OID of the index; of a partition's, that of the uppermost index it is a part of: what two statements that
+    /// name different tables of one tree have in common.
+    pub root: u32,
     pub items: Vec<IndexItem>,
     pub predicate: Option<String>,
     pub nulls_not_distinct: bool,

@@ -186,7 +186,7 @@ fn gate(site: &str, catalog: &Catalog) -> String {
 /// What cannot be merged or evaluated correctly: 0A000 with a hint. Unknown names are not an error here: Postgres
 /// reports them when it parses the client's own text.
 pub fn plan(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>], site: &str) -> Result<Plan, Report> {
-    let names = resolve::Names { catalog, search_path };
+    let names = resolve::Names { catalog, search_path, owners: false, policies: 0 };
     let gate = gate(site, catalog);
     let text = &*statement.text;
     let planned = parse::with_tree(text, |root| match statement.class {

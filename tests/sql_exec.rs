@@ -8,6 +8,8 @@ mod cluster;
 mod history;
 #[path = "sql_exec/reads.rs"]
 mod reads;
+#[path = "sql_exec/relations.rs"]
+mod relations;
 #[path = "sql_exec/site.rs"]
 mod site;
 #[path = "sql_exec/timing.rs"]

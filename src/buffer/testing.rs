@@ -55,8 +55,13 @@ pub(super) fn catalog() -> Catalog {
         row_security: false,
         has_triggers: false,
         parents: Vec::new(),
+        family: Vec::new(),
+        partition: None,
+        partition_key: None,
+        policies: Vec::new(),
         children: Vec::new(),
         view: None,
+        security_invoker: false,
         fingerprint: 1,
     };
     Catalog {

@@ -4,6 +4,7 @@
 //! `pg_catalog`, `information_schema`, TOAST, temporary schemas and our own schema are left out: they are never merged.
 
 mod assemble;
+mod family;
 mod queries;
 mod rows;
 
@@ -71,6 +72,7 @@ async fn read(client: &Client) -> Result<Catalog, LoadError> {
         indexes: rows::all(client, queries::INDEXES).await?,
         constraints: rows::all(client, queries::CONSTRAINTS).await?,
         parents: rows::all(client, queries::PARENTS).await?,
+        policies: rows::all(client, queries::POLICIES).await?,
         functions: rows::all(client, queries::FUNCTIONS).await?,
     };
     Ok(assemble::assemble(version, rows))

@@ -3,36 +3,147 @@
 //! Three branches (see DESIGN §5): the replica's rows, inserted rows, and patches over the replica's current rows;
 //! all judged against the ledger value of the query's own snapshot. No predicate of the client is pushed in here: a
 //! condition on a patched column must see the patched value.
+//!
+//! Of a partitioned table or one with children, the replica's rows are still read through the table that the client
+//! named, so that Postgres prunes partitions and asks for the rights that it would ask for; the pending rows of all
+//! tables below are shipped in its columns.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use super::arrays::Element;
 use super::syntax::quoted;
 use super::template::Rendering;
 use super::{Report, View};
-use crate::catalog::{AttNum, Column, Table};
-use crate::entry::Seq;
+use crate::catalog::{AttNum, Column, RelationKind, Table, TableId};
+use crate::entry::{Seq, Value};
 use crate::overlay::{Existence, PendingRow, RowId};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
-/// A pending row on its way into a query.
-pub(super) type Row<'a> = (Cow<'a, RowId>, Cow<'a, PendingRow>);
+/// What is to be merged.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) table: &'a Table,
+    /// Without the tables below.
+    pub(super) only: bool,
+    /// With a last column `tableoid`.
+    pub(super) tableoid: bool,
+    /// The condition under which the session's role sees a row, over the table's columns.
+    pub(super) filter: Option<&'a str>,
+}
 
-/// The pending rows with these keys, or all.
-pub(super) fn rows<'a>(view: View<'a>, table: &Table, keys: Option<&[RowId]>) -> Vec<Row<'a>> {
-    match keys {
-        None => {
-            let mut rows: Vec<_> = view.rows(table.id).map(|(id, row)| (Cow::Borrowed(id), row)).collect();
-            // As a table comes to hold them: what depends on that order is then the same each time, and mostly as on main.
-            rows.sort_by_cached_key(|(_, row)| (row.newest(), row.change));
-            rows
-        }
-        Some(keys) => {
-            let found = keys.iter().filter_map(|id| Some((Cow::Owned(id.clone()), view.row(table.id, id)?)));
-            found.collect()
-        }
+/// A pending row on its way into a query.
+pub(super) struct Row<'a> {
+    /// The table that has it: the one that is merged, or one below.
+    member: &'a Table,
+    id: Cow<'a, RowId>,
+    state: Cow<'a, PendingRow>,
+    /// The member's numbers of the merged table's columns, where they may be others.
+    numbers: Option<Rc<[AttNum]>>,
+}
+
+impl Row<'_> {
+    /// The number under which the row keeps the merged table's column.
+    fn number(&self, place: usize, column: &Column) -> AttNum {
+        self.numbers.as_ref().and_then(|numbers| numbers.get(place).copied()).unwrap_or(column.attnum)
     }
+
+    fn value(&self, place: usize, column: &Column) -> Option<Value> {
+        self.state.column(self.number(place, column)).map(|pending| pending.value.clone())
+    }
+
+    fn patch(&self, place: usize, column: &Column) -> Option<(Seq, Value)> {
+        patch_of(&self.state, self.number(place, column))
+    }
+}
+
+impl<'a> Target<'a> {
+    /// The table and what is below it.
+    pub(super) fn members(self) -> impl Iterator<Item = &'a Table> {
+        let below: &[_] = if self.only { &[] } else { &self.table.family };
+        std::iter::once(self.table).chain(below.iter().map(|table| &**table))
+    }
+
+    /// The pending rows with these keys, or all.
+    pub(super) fn rows(self, view: View<'a>, keys: Option<&[RowId]>) -> Vec<Row<'a>> {
+        let mut found = Vec::new();
+        for member in self.members().filter(|member| view.has_pending(member.id)) {
+            let numbers: Option<Rc<[AttNum]>> = (member.id != self.table.id).then(|| {
+                let of = |column: &Column| member.column(&column.name).map_or(AttNum(0), |own| own.attnum);
+                self.table.columns.iter().map(of).collect()
+            });
+            let row = |id, state| Row { member, id, state, numbers: numbers.clone() };
+            match keys.filter(|_| same_key(member, self.table)) {
+                None => {
+                    let start = found.len();
+                    found.extend(view.rows(member.id).map(|(id, state)| row(Cow::Borrowed(id), state)));
+                    // As a table comes to hold them: what depends on that order is then the same each time, and mostly as
+                    // on main.
+                    found[start..].sort_by_cached_key(|row| (row.state.newest(), row.state.change));
+                }
+                Some(keys) => {
+                    let known = keys.iter().filter_map(|id| Some((id, view.row(member.id, id)?)));
+                    found.extend(known.map(|(id, state)| row(Cow::Owned(id.clone()), state)));
+                }
+            }
+        }
+        found
+    }
+
+    /// The table as FROM names it.
+    fn from(self) -> String {
+        let only = if self.only && !self.table.family.is_empty() { "ONLY " } else { "" };
+        format!("{only}{}", qualified(self.table))
+    }
+}
+
+/// Whether both tables' keys are the same columns, by name.
+fn same_key(member: &Table, table: &Table) -> bool {
+    let names = |table: &Table| key_columns(table).into_iter().map(|column| column.name.clone()).collect::<Vec<_>>();
+    member.id == table.id || names(member) == names(table)
+}
+
+/// Rows that are told apart by one key.
+struct Group<'g, 'a> {
+    /// Set when other tables below the merged one may have rows with the same key.
+    member: Option<TableId>,
+    key: Vec<&'a Column>,
+    rows: Vec<&'g Row<'a>>,
+}
+
+impl Group<'_, '_> {
+    /// The test for the member, if one is needed, about a row under this name.
+    fn test(&self, oid: &str) -> Option<String> {
+        self.member.map(|member| format!("{oid} = {}::pg_catalog.oid", member.0))
+    }
+}
+
+fn groups<'g, 'a>(target: Target<'a>, rows: &'g [Row<'a>]) -> Result<Vec<Group<'g, 'a>>, Report> {
+    let table = target.table;
+    let mut groups: Vec<Group<'g, 'a>> = Vec::new();
+    for row in rows.iter().filter(|row| matches!(*row.id, RowId::Key(_))) {
+        // A partitioned table's key is unique over all partitions, a parent's is not unique over its children.
+        let alone = table.family.is_empty() || target.only;
+        let shared = alone || (table.kind == RelationKind::Partitioned && same_key(row.member, table));
+        let member = (!shared).then_some(row.member.id);
+        if let Some(group) = groups.iter_mut().find(|group| group.member == member) {
+            group.rows.push(row);
+            continue;
+        }
+        let names = key_columns(row.member).into_iter().map(|column| table.column(&column.name));
+        let key = names.collect::<Option<Vec<_>>>().ok_or_else(|| foreign_key_columns(table, row.member))?;
+        groups.push(Group { member, key, rows: vec![row] });
+    }
+    Ok(groups)
+}
+
+fn foreign_key_columns(table: &Table, member: &Table) -> Report {
+    let message = format!(
+        "table \"{}\" cannot be read together with \"{}\" while that has pending rows: its key has columns of its own",
+        table.name.name, member.name.name
+    );
+    Report::new(FEATURE_NOT_SUPPORTED, message).hint("Read the tables one by one, with ONLY.")
 }
 
 /// `"schema"."name"`
@@ -41,48 +152,81 @@ pub(super) fn qualified(table: &Table) -> String {
 }
 
 /// The subquery in parentheses, without alias.
-pub(super) fn subquery(rendering: &mut Rendering<'_>, table: &Table, rows: &[Row<'_>]) -> Result<String, Report> {
-    let names = list(table.columns.iter().map(|column| quoted(&column.name)));
-    let plain = list(table.columns.iter().map(|column| format!("t.{}", quoted(&column.name))));
-    let comma = if table.columns.is_empty() { "" } else { ", " };
-    let from = qualified(table);
-    let mut sql = format!("(SELECT {names} FROM (SELECT 0 AS \"pgoutpost.p\"{comma}{plain} FROM {from} t");
-    if let Some(inserted) = inserted_branch(rendering, table, rows)? {
-        let _ = write!(sql, " UNION ALL {inserted}");
+pub(super) fn subquery(rendering: &mut Rendering<'_>, target: Target<'_>, rows: &[Row<'_>]) -> Result<String, Report> {
+    let table = target.table;
+    let groups = groups(target, rows)?;
+    let with_oid = target.tableoid || groups.iter().any(|group| group.member.is_some());
+    let mut names: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
+    let mut plain: Vec<String> = vec!["0 AS \"pgoutpost.p\"".into()];
+    if with_oid {
+        plain.push("t.tableoid AS \"pgoutpost.o\"".into());
     }
-    if let Some(patched) = patched_branch(rendering, table, rows)? {
-        let _ = write!(sql, " UNION ALL {patched}");
+    plain.extend(names.iter().map(|name| format!("t.{name}")));
+    let mut branches = String::new();
+    for branch in
+        [inserted_branch(rendering, target, rows, with_oid)?, patched_branch(rendering, target, &groups, with_oid)?]
+    {
+        let Some(branch) = branch else { continue };
+        let _ = write!(branches, " UNION ALL {}", visible(target, branch, with_oid));
     }
-    sql.push_str(") m");
-    if let Some(excluded) = exclusion(rendering, table, rows)? {
-        let _ = write!(sql, " WHERE m.\"pgoutpost.p\" = 1 OR {excluded}");
+    if target.tableoid {
+        names.push("m.\"pgoutpost.o\" AS tableoid".into());
+    }
+    let from = target.from();
+    let mut sql = format!("(SELECT {} FROM (SELECT {} FROM {from} t{branches}) m", list(names), list(plain));
+    let excluded = exclusion(rendering, &groups)?;
+    if !excluded.is_empty() {
+        let _ = write!(sql, " WHERE m.\"pgoutpost.p\" = 1 OR ({})", excluded.join(" AND "));
     }
     sql.push(')');
     Ok(sql)
 }
 
+/// The rows of a branch that the session's role may see. OFFSET keeps the client's conditions, which might tell of
+/// other rows, above this one.
+fn visible(target: Target<'_>, branch: String, with_oid: bool) -> String {
+    let Some(filter) = target.filter else { return branch };
+    let mut names = vec!["\"pgoutpost.p\"".to_owned()];
+    names.extend(with_oid.then(|| "\"pgoutpost.o\"".to_owned()));
+    names.extend(target.table.columns.iter().map(|column| quoted(&column.name)));
+    let alias = quoted(&target.table.name.name);
+    format!("(SELECT {0} FROM ({branch}) AS {alias}({0}) WHERE {filter} OFFSET 0)", list(names))
+}
+
 /// Rows of ours, shipped whole while their insert is not in the snapshot.
-fn inserted_branch(rendering: &mut Rendering<'_>, table: &Table, rows: &[Row<'_>]) -> Result<Option<String>, Report> {
-    let inserted: Vec<(Seq, &PendingRow)> = rows.iter().filter_map(|(_, row)| Some((inserted(row)?, &**row))).collect();
+fn inserted_branch(
+    rendering: &mut Rendering<'_>,
+    target: Target<'_>,
+    rows: &[Row<'_>],
+    with_oid: bool,
+) -> Result<Option<String>, Report> {
+    let table = target.table;
+    let inserted: Vec<(Seq, &Row<'_>)> = rows.iter().filter_map(|row| Some((inserted(&row.state)?, row))).collect();
     if inserted.is_empty() {
         return Ok(None);
     }
-    let (mut arrays, mut names, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    for column in &table.columns {
-        let lacking = inserted.iter().any(|(_, row)| row.column(column.attnum).is_none());
+    let (mut arrays, mut names, mut values) = (Vec::new(), Vec::new(), vec!["1".to_owned()]);
+    if with_oid && target.members().nth(1).is_none() {
+        values.push(format!("{}::pg_catalog.oid", table.id.0));
+    } else if with_oid {
+        let members: Vec<String> = inserted.iter().map(|(_, row)| row.member.id.0.to_string()).collect();
+        arrays.push(rendering.array(Element::Oid, members.iter().map(|oid| Some(oid.as_str())))?);
+        names.push("o".to_owned());
+        values.push("o.o".into());
+    }
+    for (place, column) in table.columns.iter().enumerate() {
+        let lacking = inserted.iter().any(|(_, row)| row.value(place, column).is_none());
         if lacking && (column.default.is_some() || column.not_null) {
             return Err(added_since(table, column));
         }
-        let of = |row: &PendingRow| row.column(column.attnum).and_then(|pending| pending.value.clone());
-        let texts: Vec<_> = inserted.iter().map(|(_, row)| of(row)).collect();
+        let texts: Vec<_> = inserted.iter().map(|(_, row)| row.value(place, column).flatten()).collect();
         arrays.push(rendering.array(Element::of(column), texts.iter().map(Option::as_deref))?);
         names.push(format!("c{}", column.attnum.0));
         values.push(pending_value(column, &format!("o.c{}", column.attnum.0)));
     }
     arrays.push(seqs(rendering, inserted.iter().map(|(seq, _)| *seq))?);
-    let comma = if values.is_empty() { "" } else { ", " };
     Ok(Some(format!(
-        "SELECT 1{comma}{} FROM unnest({}) o({}s) WHERE o.s > {}",
+        "SELECT {} FROM unnest({}) o({}s) WHERE o.s > {}",
         list(values),
         list(arrays),
         names.iter().fold(String::new(), |all, name| all + name + ", "),
@@ -98,23 +242,48 @@ fn added_since(table: &Table, column: &Column) -> Report {
 }
 
 /// Columns of ours laid over the replica's current row, while the row itself is the replica's.
-fn patched_branch(rendering: &mut Rendering<'_>, table: &Table, rows: &[Row<'_>]) -> Result<Option<String>, Report> {
-    let patches: Vec<&Row<'_>> =
-        rows.iter().filter(|(id, row)| matches!(**id, RowId::Key(_)) && patches(row)).collect();
-    if patches.is_empty() {
-        return Ok(None);
+fn patched_branch(
+    rendering: &mut Rendering<'_>,
+    target: Target<'_>,
+    groups: &[Group<'_, '_>],
+    with_oid: bool,
+) -> Result<Option<String>, Report> {
+    let mut branches = Vec::new();
+    for group in groups {
+        let patches: Vec<&Row<'_>> = group.rows.iter().copied().filter(|row| patches(&row.state)).collect();
+        if patches.is_empty() {
+            continue;
+        }
+        if target.filter.is_some() {
+            let message =
+                format!("table \"{}\" has pending changes from before it had row security", target.table.name.name);
+            return Err(
+                Report::new(FEATURE_NOT_SUPPORTED, message).hint("Wait until the pending rows have been replicated.")
+            );
+        }
+        branches.push(patched_rows(rendering, target, group, &patches, with_oid)?);
     }
-    let keys = key_arrays(rendering, table, patches.iter().map(|row| &*row.0))?;
+    Ok((!branches.is_empty()).then(|| branches.join(" UNION ALL ")))
+}
+
+fn patched_rows(
+    rendering: &mut Rendering<'_>,
+    target: Target<'_>,
+    group: &Group<'_, '_>,
+    patches: &[&Row<'_>],
+    with_oid: bool,
+) -> Result<String, Report> {
+    let keys = key_arrays(rendering, &group.key, patches.iter().map(|row| &*row.id))?;
     let (mut arrays, mut names) = (keys.arrays, keys.names);
-    let mut values = Vec::new();
-    for column in &table.columns {
+    let mut values = vec!["1".to_owned()];
+    values.extend(with_oid.then(|| "t.tableoid".to_owned()));
+    for (place, column) in target.table.columns.iter().enumerate() {
         let name = quoted(&column.name);
-        let of = |row: &PendingRow| patch_of(row, column.attnum);
-        if !patches.iter().any(|(_, row)| of(row).is_some()) {
+        let pending: Vec<_> = patches.iter().map(|row| row.patch(place, column)).collect();
+        if !pending.iter().any(Option::is_some) {
             values.push(format!("t.{name}"));
             continue;
         }
-        let pending: Vec<_> = patches.iter().map(|(_, row)| of(row)).collect();
         let texts: Vec<_> =
             pending.iter().map(|pending| pending.as_ref().and_then(|(_, value)| value.clone())).collect();
         let number = column.attnum.0;
@@ -126,36 +295,40 @@ fn patched_branch(rendering: &mut Rendering<'_>, table: &Table, rows: &[Row<'_>]
         let laid_over = pending_value(column, &format!("o.c{number}"));
         values.push(format!("CASE WHEN o.s{number} > {} THEN {laid_over} ELSE t.{name} END", rendering.gate));
     }
-    arrays.push(seqs(rendering, patches.iter().map(|(_, row)| row.newest()))?);
-    arrays.push(seqs(rendering, patches.iter().map(|(_, row)| row.existence.map_or(Seq::ZERO, |(_, seq)| seq)))?);
-    Ok(Some(format!(
-        "SELECT 1, {} FROM unnest({}) o({}, s, e) JOIN {} t ON {} WHERE o.s > {gate} AND o.e <= {gate}",
+    arrays.push(seqs(rendering, patches.iter().map(|row| row.state.newest()))?);
+    arrays.push(seqs(rendering, patches.iter().map(|row| row.state.existence.map_or(Seq::ZERO, |(_, seq)| seq)))?);
+    let member = group.test("t.tableoid").map_or_else(String::new, |test| format!(" AND {test}"));
+    Ok(format!(
+        "SELECT {} FROM unnest({}) o({}, s, e) JOIN {} t ON {}{member} WHERE o.s > {gate} AND o.e <= {gate}",
         list(values),
         list(arrays),
         list(names),
-        qualified(table),
+        target.from(),
         keys.condition,
         gate = rendering.gate
-    )))
+    ))
 }
 
-/// The replica's rows that pending ones replace or remove.
-fn exclusion(rendering: &mut Rendering<'_>, table: &Table, rows: &[Row<'_>]) -> Result<Option<String>, Report> {
-    let keyed: Vec<_> = rows.iter().filter(|(id, _)| matches!(**id, RowId::Key(_))).collect();
-    if table.key.is_empty() || keyed.is_empty() {
-        return Ok(None);
+/// The replica's rows that pending ones replace or remove: a condition for each group.
+fn exclusion(rendering: &mut Rendering<'_>, groups: &[Group<'_, '_>]) -> Result<Vec<String>, Report> {
+    let mut conditions = Vec::new();
+    for group in groups {
+        let keys = key_arrays(rendering, &group.key, group.rows.iter().map(|row| &*row.id))?;
+        let newest = seqs(rendering, group.rows.iter().map(|row| row.state.newest()))?;
+        let own = list(group.key.iter().map(|column| format!("m.{}", quoted(&column.name))));
+        let hidden = list(group.key.iter().map(|column| cast(column, &format!("o.k{}", column.attnum.0))));
+        let kept = format!(
+            "({own}) NOT IN (SELECT {hidden} FROM unnest({}, {newest}) o({}, s) WHERE o.s > {})",
+            list(keys.arrays),
+            list(keys.names),
+            rendering.gate
+        );
+        conditions.push(match group.test("m.\"pgoutpost.o\"") {
+            Some(test) => format!("(NOT ({test}) OR {kept})"),
+            None => kept,
+        });
     }
-    let keys = key_arrays(rendering, table, keyed.iter().map(|row| &*row.0))?;
-    let newest = seqs(rendering, keyed.iter().map(|(_, row)| row.newest()))?;
-    let columns = key_columns(table);
-    let own = list(columns.iter().map(|column| format!("m.{}", quoted(&column.name))));
-    let hidden = list(columns.iter().map(|column| cast(column, &format!("o.k{}", column.attnum.0))));
-    Ok(Some(format!(
-        "({own}) NOT IN (SELECT {hidden} FROM unnest({}, {newest}) o({}, s) WHERE o.s > {})",
-        list(keys.arrays),
-        list(keys.names),
-        rendering.gate
-    )))
+    Ok(conditions)
 }
 
 struct KeyArrays {
@@ -167,7 +340,7 @@ struct KeyArrays {
 
 fn key_arrays<'r>(
     rendering: &mut Rendering<'_>,
-    table: &Table,
+    key: &[&Column],
     ids: impl Iterator<Item = &'r RowId>,
 ) -> Result<KeyArrays, Report> {
     let keys: Vec<_> = ids
@@ -177,7 +350,7 @@ fn key_arrays<'r>(
         })
         .collect();
     let mut found = KeyArrays { arrays: Vec::new(), names: Vec::new(), condition: String::new() };
-    for (place, column) in key_columns(table).into_iter().enumerate() {
+    for (place, column) in key.iter().enumerate() {
         let texts = keys.iter().map(|key| key.get(place).map(|value| &**value));
         found.arrays.push(rendering.array(Element::of(column), texts)?);
         let name = format!("k{}", column.attnum.0);
@@ -213,7 +386,7 @@ fn patches(row: &PendingRow) -> bool {
 }
 
 /// A column's value and seq, when it was set after the row came into being.
-fn patch_of(row: &PendingRow, attnum: AttNum) -> Option<(Seq, crate::entry::Value)> {
+fn patch_of(row: &PendingRow, attnum: AttNum) -> Option<(Seq, Value)> {
     let column = row.column(attnum)?;
     let since = row.existence.map_or(Seq::ZERO, |(_, seq)| seq);
     (column.seq > since).then(|| (column.seq, column.value.clone()))

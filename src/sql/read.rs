@@ -106,7 +106,16 @@ impl Findings {
                 format!("system column \"{column}\" cannot be read from a table while it has pending rows"),
             )
             .hint("Use the table's key.")),
-            None => Ok(()),
+            None => match &self.unclear_row {
+                Some(name) => Err(Report::new(
+                    FEATURE_NOT_SUPPORTED,
+                    format!(
+                        "\"{name}\" may be a row or a column, which cannot be told while the table has pending rows"
+                    ),
+                )
+                .hint("Give the table another alias.")),
+                None => Ok(()),
+            },
         }
     }
 }

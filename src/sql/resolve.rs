@@ -5,11 +5,17 @@ use std::sync::Arc;
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
+use self::scope::Scopes;
 use super::syntax::{self, child, dotted, name_of, path_of, quoted, range, token};
 use super::template::{Piece, Relation, Source, Template};
 use super::{Report, parse, slice};
-use crate::catalog::{Catalog, Column, RelationKind, Table};
+use crate::catalog::{Catalog, Column, PolicyCommand, RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
+
+mod functions;
+pub(super) mod rows;
+mod scope;
+pub(super) mod security;
 
 /// Views within views that are followed.
 const VIEW_DEPTH_MAX: usize = 32;
@@ -19,6 +25,10 @@ const VIEW_DEPTH_MAX: usize = 32;
 pub(super) struct Names<'a> {
     pub(super) catalog: &'a Catalog,
     pub(super) search_path: &'a [Arc<str>],
+    /// Below a view that its owner's rights and policies apply to.
+    pub(super) owners: bool,
+    /// How many policies this text is within.
+    pub(super) policies: usize,
 }
 
 impl Names<'_> {
@@ -38,6 +48,10 @@ pub(super) struct Text<'a> {
     edits: Vec<(Range<usize>, Vec<Piece>)>,
     /// The FROM items that may be merged, with their places.
     from_items: Vec<(SyntaxNode, Arc<Relation>)>,
+    /// It names `tableoid`: merged relations have it.
+    pub(super) tableoid: bool,
+    /// It has an outer join, in which a row may be NULL.
+    outer: bool,
     pub(super) findings: Findings,
 }
 
@@ -48,6 +62,8 @@ pub(super) struct Findings {
     pub(super) opaque: Vec<String>,
     /// A system column it names.
     pub(super) system_column: Option<String>,
+    /// A name of which we cannot tell whether it is a row or a column.
+    pub(super) unclear_row: Option<String>,
     /// Sequences from which it takes values (quoted, qualified) and how many.
     pub(super) sequences: Vec<(Arc<str>, Option<usize>)>,
 }
@@ -79,14 +95,24 @@ fn groupable(column: &Column) -> bool {
     !column.is_composite && !WITHOUT_EQUALITY.contains(&column.base_type_oid)
 }
 
+/// System columns that a merged relation does not have.
+const SYSTEM: [&str; 5] = ["ctid", "xmin", "xmax", "cmin", "cmax"];
+
 impl<'a> Text<'a> {
     /// Finds the changes in everything under `root`.
     pub(super) fn read(text: &'a str, root: &SyntaxNode, names: Names<'_>, depth: usize) -> Result<Text<'a>, Report> {
-        let mut source = Text { text, edits: Vec::new(), from_items: Vec::new(), findings: Findings::default() };
-        let mut unaliased: Vec<Vec<String>> = Vec::new();
+        let mut source = Text {
+            text,
+            edits: Vec::new(),
+            from_items: Vec::new(),
+            tableoid: rows::mentions_tableoid(root),
+            outer: false,
+            findings: Findings::default(),
+        };
+        let scopes = Scopes::of(root, names);
         for node in root.descendants() {
             match node.kind() {
-                K::RELATION_NAME_REF => source.relation(&node, names, depth, &mut unaliased)?,
+                K::RELATION_NAME_REF => source.relation(&node, names, depth, &scopes)?,
                 K::TABLE => {
                     if let Some(word) = token(&node, K::TABLE_KW) {
                         source.edits.push((word.text_range().into(), vec![Piece::Text("SELECT * FROM".into())]));
@@ -98,70 +124,69 @@ impl<'a> Text<'a> {
                 _ => {}
             }
         }
-        source.unqualify(root, &unaliased);
+        source.rows(root, &scopes);
         source.edits.sort_by_key(|(range, _)| (range.start, range.end));
         Ok(source)
     }
 
-    fn relation(
-        &mut self,
-        node: &SyntaxNode,
-        names: Names<'_>,
-        depth: usize,
-        unaliased: &mut Vec<Vec<String>>,
-    ) -> Result<(), Report> {
+    fn relation(&mut self, node: &SyntaxNode, names: Names<'_>, depth: usize, scopes: &Scopes) -> Result<(), Report> {
         let path = path_of(node).ok_or_else(|| {
             Report::new(FEATURE_NOT_SUPPORTED, format!("the name {} is not understood", node.text()))
                 .hint("Write it without Unicode escapes.")
         })?;
         let Some(parent) = node.parent() else { return Ok(()) };
-        let statement = if parent.kind() == K::RELATION_NAME { parent.parent() } else { Some(parent.clone()) };
-        if let Some(write) = statement.filter(|node| matches!(node.kind(), K::INSERT | K::UPDATE | K::DELETE))
-            && path.len() > 1
-            && slice::alias_of(&write).is_none()
-        {
-            unaliased.push(path.clone());
-        }
         let in_from = match parent.kind() {
             K::RELATION_FROM_ITEM => true,
             K::RELATION_NAME => parent.parent().is_some_and(|above| above.kind() == K::TABLE),
             _ => false,
         };
-        if !in_from || (path.len() == 1 && is_cte(node, &path[0])) {
+        if !in_from || (path.len() == 1 && scope::is_cte(node, &path[0])) {
             return Ok(());
         }
         let Some(table) = names.relation(&path) else { return Ok(()) };
         let written = slice::alias_of(&parent);
-        if written.is_none() && path.len() > 1 {
-            unaliased.push(path.clone());
-        }
         let visible = written.clone().unwrap_or_else(|| table.name.name.to_string());
         let place = place_of(&parent);
+        let mut obstacle = child(&parent, K::TABLESAMPLE_CLAUSE).map(|_| "TABLESAMPLE");
+        let mut security = None;
         let target = match table.kind {
-            RelationKind::Table => Source::Table(Arc::clone(table)),
+            RelationKind::Table | RelationKind::Partitioned => {
+                if table.row_security && names.owners {
+                    obstacle = Some("row security under a view");
+                } else if table.row_security {
+                    security = security::of(table, PolicyCommand::Select, names)?;
+                }
+                Source::Table(Arc::clone(table))
+            }
             RelationKind::View => match self.view(table, names, depth)? {
                 Some(template) => Source::View(template),
                 None => return Ok(()),
             },
-            RelationKind::Partitioned
-            | RelationKind::MaterializedView
-            | RelationKind::Foreign
-            | RelationKind::Sequence => return Ok(()),
+            RelationKind::MaterializedView | RelationKind::Foreign | RelationKind::Sequence => return Ok(()),
         };
+        let unique = scopes.at(&parent).and_then(|item| item.unique.clone());
         let relation = Relation {
             slice: match &target {
                 Source::Table(table) => slice::of_from_item(&parent, table, &visible),
                 Source::View(_) => None,
             },
+            tableoid: self.tableoid && matches!(target, Source::Table(_)),
             source: target,
             original: self.text[place.clone()].to_owned(),
-            alias: written.is_none().then_some(visible),
-            obstacle: child(&parent, K::TABLESAMPLE_CLAUSE).map(|_| "TABLESAMPLE"),
+            alias: written.is_none().then(|| unique.unwrap_or(visible)),
+            obstacle,
+            only: syntax::has_token(&parent, K::ONLY_KW),
+            security,
         };
         let relation = Arc::new(relation);
         self.from_items.push((parent, Arc::clone(&relation)));
         self.edits.push((place, vec![Piece::Relation(relation)]));
         Ok(())
+    }
+
+    /// The relation that stands in the place of a FROM item.
+    fn relation_of(&self, item: &scope::Item) -> Option<Arc<Relation>> {
+        self.from_items.iter().find(|(node, _)| *node == item.node).map(|(_, relation)| Arc::clone(relation))
     }
 
     /// A query grouped by a table's key may use its other columns ungrouped
@@ -190,7 +215,8 @@ impl<'a> Text<'a> {
             let rest = table.columns.iter().filter(|column| !is_grouped(&column.name) && groupable(column));
             let text: String = rest.map(|column| format!(", {}.{}", quoted(&visible), quoted(&column.name))).collect();
             let end = range(&list).end;
-            self.edits.push((end..end, vec![Piece::IfMerged { relation: Arc::clone(relation), text }]));
+            let piece = Piece::IfMerged { relation: Arc::clone(relation), merged: text, otherwise: String::new() };
+            self.edits.push((end..end, vec![piece]));
         }
     }
 
@@ -201,7 +227,8 @@ impl<'a> Text<'a> {
             return Err(Report::new(FEATURE_NOT_SUPPORTED, "views are nested too deeply"));
         }
         let definition = definition.trim().trim_end_matches(';');
-        let names = Names { catalog: names.catalog, search_path: &[] };
+        let owners = names.owners || !view.security_invoker;
+        let names = Names { search_path: &[], owners, ..names };
         let read = parse::with_tree(definition, |root| {
             let source = Text::read(definition, root, names, depth + 1)?;
             Ok((source.cut(0..definition.len()), source.findings))
@@ -216,75 +243,11 @@ impl<'a> Text<'a> {
         Ok((!tables.is_empty()).then_some(template))
     }
 
-    fn call(&mut self, node: &SyntaxNode, names: Names<'_>) -> Result<(), Report> {
-        let Some(name) = node.children().next().and_then(|callee| dotted(&callee)) else { return Ok(()) };
-        let (schema, function) = match name.as_slice() {
-            [function] => (None, function),
-            [.., schema, function] => (Some(schema), function),
-            [] => return Ok(()),
-        };
-        let known = names.catalog.opaque_functions.get(function);
-        let opaque = known.is_some_and(|all| schema.is_none_or(|schema| all.iter().any(|f| &f.schema == schema)));
-        if opaque || READS_TABLES.contains(&function.as_str()) {
-            self.findings.opaque.push(function.clone());
-        }
-        if schema.is_some_and(|schema| schema != "pg_catalog") {
-            return Ok(());
-        }
-        match function.as_str() {
-            "nextval" => self.nextval(node, names),
-            "currval" | "lastval" | "setval" => {
-                Err(Report::new(FEATURE_NOT_SUPPORTED, format!("{function}() is not available through pgoutpost yet"))
-                    .hint("Use INSERT … RETURNING to learn the value that was taken."))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// `nextval('s')` where it is evaluated once: in VALUES of an INSERT, or in a SELECT without FROM.
-    fn nextval(&mut self, node: &SyntaxNode, names: Names<'_>) -> Result<(), Report> {
-        let argument =
-            child(node, K::ARG_LIST).and_then(|list| child(&list, K::ARG)).and_then(|arg| arg.children().next());
-        let literal = match argument {
-            Some(cast) if cast.kind() == K::CAST_EXPR => child(&cast, K::LITERAL),
-            other => other.filter(|argument| argument.kind() == K::LITERAL),
-        };
-        let text = literal.and_then(|literal| token(&literal, K::STRING)).and_then(|t| syntax::plain_string(t.text()));
-        let sequence = text.and_then(|text| {
-            let path: Option<Vec<String>> = text.split('.').map(syntax::name_of_text).collect();
-            let found = names.relation(&path?)?;
-            (found.kind == RelationKind::Sequence).then(|| Arc::<str>::from(quoted_as_needed(found)))
-        });
-        match sequence.filter(|_| evaluated_once(node)) {
-            Some(sequence) => {
-                let id = self.findings.next_id(&sequence);
-                self.edits.push((range(node), vec![id]));
-                Ok(())
-            }
-            None => Err(Report::new(FEATURE_NOT_SUPPORTED, "nextval() cannot be used in this place through pgoutpost")
-                .hint("Use it with a literal name, in VALUES or in a SELECT without FROM.")),
-        }
-    }
-
     fn system_column(&mut self, node: &SyntaxNode) {
-        const SYSTEM: [&str; 6] = ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"];
         if let Some(name) = name_of(node)
             && SYSTEM.contains(&name.as_str())
         {
             self.findings.system_column = Some(name);
-        }
-    }
-
-    /// `schema.table.column` → `table.column`: a subquery's alias has no schema.
-    fn unqualify(&mut self, root: &SyntaxNode, unaliased: &[Vec<String>]) {
-        if unaliased.is_empty() {
-            return;
-        }
-        for node in root.descendants().filter(|node| node.kind() == K::FIELD_EXPR) {
-            let above = node.parent().is_some_and(|parent| parent.kind() == K::FIELD_EXPR);
-            let Some(path) = dotted(&node).filter(|path| above && unaliased.contains(path)) else { continue };
-            let name = path.last().cloned().unwrap_or_default();
-            self.edits.push((range(&node), vec![Piece::Text(syntax::quoted(&name))]));
         }
     }
 
@@ -311,27 +274,6 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Built-in functions that read tables named by text.
-const READS_TABLES: [&str; 17] = [
-    "query_to_xml",
-    "query_to_xmlschema",
-    "query_to_xml_and_xmlschema",
-    "table_to_xml",
-    "table_to_xmlschema",
-    "table_to_xml_and_xmlschema",
-    "schema_to_xml",
-    "schema_to_xmlschema",
-    "schema_to_xml_and_xmlschema",
-    "database_to_xml",
-    "database_to_xmlschema",
-    "database_to_xml_and_xmlschema",
-    "cursor_to_xml",
-    "cursor_to_xmlschema",
-    "ts_stat",
-    "ts_rewrite",
-    "crosstab",
-];
-
 /// The range of the relation with its ONLY and `*`, without alias and TABLESAMPLE.
 fn place_of(item: &SyntaxNode) -> Range<usize> {
     let mut place: Option<Range<usize>> = None;
@@ -346,61 +288,4 @@ fn place_of(item: &SyntaxNode) -> Range<usize> {
         place = Some(place.map_or(range.clone(), |so_far| so_far.start..range.end));
     }
     place.unwrap_or_else(|| range(item))
-}
-
-/// Whether an unqualified name means a CTE in this place.
-/// <https://www.postgresql.org/docs/15/queries-with.html>
-fn is_cte(node: &SyntaxNode, name: &str) -> bool {
-    let mut below = node.clone();
-    while let Some(above) = below.parent() {
-        for clause in above.children().filter(|inner| inner.kind() == K::WITH_CLAUSE) {
-            if clause != below && with_tables(&clause).any(|with| named(&with, name)) {
-                return true;
-            }
-        }
-        if above.kind() == K::WITH_CLAUSE {
-            let recursive = syntax::has_token(&above, K::RECURSIVE_KW);
-            let visible = with_tables(&above).take_while(|with| recursive || *with != below);
-            if visible.into_iter().any(|with| named(&with, name)) {
-                return true;
-            }
-        }
-        below = above;
-    }
-    false
-}
-
-fn with_tables(clause: &SyntaxNode) -> impl Iterator<Item = SyntaxNode> {
-    clause.children().filter(|inner| inner.kind() == K::WITH_TABLE)
-}
-
-fn named(with: &SyntaxNode, name: &str) -> bool {
-    child(with, K::CTE_NAME).and_then(|cte| name_of(&cte)).as_deref() == Some(name)
-}
-
-/// Whether the expression is in a VALUES row of the statement, or in the select list of a query without FROM.
-fn evaluated_once(node: &SyntaxNode) -> bool {
-    for above in node.ancestors().skip(1) {
-        match above.kind() {
-            K::ROW => return above.ancestors().nth(3).is_some_and(|insert| insert.kind() == K::INSERT),
-            K::SELECT => {
-                let top = above.parent().is_some_and(|parent| parent.kind() == K::SOURCE_FILE);
-                let once = |kind| child(&above, kind).is_none();
-                return top && once(K::FROM_CLAUSE) && once(K::WHERE_CLAUSE);
-            }
-            K::PAREN_SELECT | K::SET_CLAUSE | K::RETURNING_CLAUSE => return false,
-            _ => {}
-        }
-    }
-    false
-}
-
-/// As Postgres prints names: quoted where needed only.
-fn quoted_as_needed(table: &Table) -> String {
-    let quote = |name: &str| {
-        let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if plain { squawk_syntax::quote::quote_ident(name) } else { syntax::quoted(name) }
-    };
-    format!("{}.{}", quote(&table.name.schema), quote(&table.name.name))
 }

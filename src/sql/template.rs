@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::arrays::{self, Element};
 use super::slice::Slice;
 use super::{ExtraParameter, Parameters, Rendered, Report, View, merge};
-use crate::catalog::{Table, TableId};
+use crate::catalog::{PolicyCommand, Table, TableId};
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
 /// Text and places, in order.
@@ -24,10 +24,11 @@ pub(super) enum Piece {
         sequence: usize,
         place: usize,
     },
-    /// Text that is needed only where this relation is merged.
+    /// Text that depends on whether this relation is merged.
     IfMerged {
         relation: Arc<Relation>,
-        text: String,
+        merged: String,
+        otherwise: String,
     },
     /// All values taken from a sequence, as `bigint[]`.
     Ids {
@@ -46,6 +47,22 @@ pub(super) struct Relation {
     pub(super) slice: Option<Slice>,
     /// Why pending rows cannot be merged here.
     pub(super) obstacle: Option<&'static str>,
+    /// `ONLY`: without the tables below.
+    pub(super) only: bool,
+    /// The statement names `tableoid`, which a merged relation has as its last column.
+    pub(super) tableoid: bool,
+    /// Which pending rows the session's role may see.
+    pub(super) security: Option<Security>,
+}
+
+/// A table's row security, for one command.
+#[derive(Debug, Clone)]
+pub(super) struct Security {
+    pub(super) command: PolicyCommand,
+    /// A condition over the table's columns.
+    pub(super) condition: Template,
+    /// A function in a policy that may read tables behind our back.
+    pub(super) opaque: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -87,7 +104,16 @@ impl Template {
     pub(super) fn table(&mut self, table: &Arc<Table>, slice: Option<Slice>) -> &mut Template {
         let original = merge::qualified(table);
         let source = Source::Table(Arc::clone(table));
-        self.piece(Piece::Relation(Arc::new(Relation { source, original, alias: None, slice, obstacle: None })))
+        self.piece(Piece::Relation(Arc::new(Relation {
+            source,
+            original,
+            alias: None,
+            slice,
+            obstacle: None,
+            only: false,
+            tableoid: false,
+            security: None,
+        })))
     }
 
     /// Every table in it, views expanded.
@@ -95,13 +121,25 @@ impl Template {
         for piece in &self.pieces {
             let Piece::Relation(relation) = piece else { continue };
             match &relation.source {
-                Source::Table(table) if !found.contains(&table.id) => found.push(table.id),
-                Source::Table(_) => {}
+                Source::Table(table) => {
+                    let below: &[_] = if relation.only { &[] } else { &table.family };
+                    for table in std::iter::once(table).chain(below) {
+                        if !found.contains(&table.id) {
+                            found.push(table.id);
+                        }
+                    }
+                    if let Some(security) = &relation.security {
+                        security.condition.tables(found);
+                    }
+                }
                 Source::View(template) => template.tables(found),
             }
         }
     }
 }
+
+/// What makes two merged relations the same.
+type Whole = (TableId, bool, bool, Option<PolicyCommand>);
 
 /// One rendering under way.
 pub(super) struct Rendering<'a> {
@@ -118,9 +156,7 @@ pub(super) struct Rendering<'a> {
     /// Whether any relation had to be merged.
     pub(super) merged: bool,
     /// Whole merged relations already written, so that their arrays travel once.
-    whole: HashMap<TableId, String>,
-    /// The relations that were merged.
-    relations: Vec<&'a Relation>,
+    whole: HashMap<Whole, String>,
     id_parameters: HashMap<usize, String>,
 }
 
@@ -136,7 +172,6 @@ impl<'a> Rendering<'a> {
             extra: Vec::new(),
             merged: false,
             whole: HashMap::new(),
-            relations: Vec::new(),
             id_parameters: HashMap::new(),
         }
     }
@@ -151,10 +186,9 @@ impl<'a> Rendering<'a> {
             match piece {
                 Piece::Text(text) => self.sql.push_str(text),
                 Piece::Relation(relation) => self.relation(relation)?,
-                Piece::IfMerged { relation, text } => {
-                    if self.relations.iter().any(|merged| std::ptr::eq(*merged, &**relation)) {
-                        self.sql.push_str(text);
-                    }
+                Piece::IfMerged { relation, merged, otherwise } => {
+                    let text = if self.sees(relation) { merged } else { otherwise };
+                    self.sql.push_str(text);
                 }
                 Piece::Id { sequence, place } => {
                     let array = self.id_array(*sequence)?;
@@ -182,9 +216,27 @@ impl<'a> Rendering<'a> {
         Ok(array)
     }
 
+    /// Whether a pending row can be seen in this place.
+    fn sees(&self, relation: &Relation) -> bool {
+        match &relation.source {
+            Source::Table(table) => {
+                let target = merge::Target { table, only: relation.only, tableoid: false, filter: None };
+                if !target.members().any(|member| self.view.has_pending(member.id)) {
+                    return false;
+                }
+                let keys = relation.slice.as_ref().and_then(|slice| slice.keys(self.parameters));
+                keys.is_none_or(|keys| !target.rows(self.view, Some(&keys)).is_empty())
+            }
+            Source::View(definition) => definition.pieces.iter().any(|piece| match piece {
+                Piece::Relation(relation) => self.sees(relation),
+                _ => false,
+            }),
+        }
+    }
+
     fn relation(&mut self, relation: &'a Relation) -> Result<(), Report> {
         let merged = match &relation.source {
-            Source::Table(table) => self.table(table, relation.slice.as_ref(), relation.obstacle)?,
+            Source::Table(table) => self.table(table, relation)?,
             Source::View(definition) => self.view(definition, relation.obstacle)?,
         };
         let Some(merged) = merged else {
@@ -192,7 +244,6 @@ impl<'a> Rendering<'a> {
             return Ok(());
         };
         self.merged = true;
-        self.relations.push(relation);
         self.sql.push_str(&merged);
         if let Some(alias) = &relation.alias {
             self.sql.push_str(" AS ");
@@ -202,36 +253,46 @@ impl<'a> Rendering<'a> {
     }
 
     /// The merged subquery for a table; `None`: no pending row can be seen here.
-    fn table(
-        &mut self,
-        table: &Table,
-        slice: Option<&Slice>,
-        obstacle: Option<&str>,
-    ) -> Result<Option<String>, Report> {
-        if !self.view.has_pending(table.id) {
+    fn table(&mut self, table: &'a Table, relation: &'a Relation) -> Result<Option<String>, Report> {
+        let target = merge::Target { table, only: relation.only, tableoid: relation.tableoid, filter: None };
+        if !target.members().any(|member| self.view.has_pending(member.id)) {
             return Ok(None);
         }
-        let keys = slice.and_then(|slice| slice.keys(self.parameters));
+        let command = relation.security.as_ref().map(|security| security.command);
+        let whole = (table.id, relation.only, relation.tableoid, command);
+        let keys = relation.slice.as_ref().and_then(|slice| slice.keys(self.parameters));
         if keys.is_none()
-            && let Some(known) = self.whole.get(&table.id)
+            && let Some(known) = self.whole.get(&whole)
         {
             return Ok(Some(known.clone()));
         }
-        let rows = merge::rows(self.view, table, keys.as_deref());
+        let rows = target.rows(self.view, keys.as_deref());
         if rows.is_empty() {
             return Ok(None);
         }
-        if let Some(obstacle) = obstacle {
+        if let Some(obstacle) = relation.obstacle {
             return Err(cannot_merge(table, obstacle));
         }
-        if table.row_security {
-            return Err(cannot_merge(table, "row security"));
-        }
-        let merged = merge::subquery(self, table, &rows)?;
+        let filter = match &relation.security {
+            Some(Security { opaque: Some(function), .. }) => {
+                return Err(cannot_merge(table, &format!("function {function}, in a row security policy,")));
+            }
+            Some(security) => Some(self.aside(&security.condition)?),
+            None => None,
+        };
+        let merged = merge::subquery(self, merge::Target { filter: filter.as_deref(), ..target }, &rows)?;
         if keys.is_none() {
-            self.whole.insert(table.id, merged.clone());
+            self.whole.insert(whole, merged.clone());
         }
         Ok(Some(merged))
+    }
+
+    /// The template as text of its own.
+    fn aside(&mut self, template: &'a Template) -> Result<String, Report> {
+        let outer = std::mem::take(&mut self.sql);
+        let filled = self.fill(template);
+        let sql = std::mem::replace(&mut self.sql, outer);
+        filled.map(|()| sql)
     }
 
     fn view(&mut self, definition: &'a Template, obstacle: Option<&str>) -> Result<Option<String>, Report> {

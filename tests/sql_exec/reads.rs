@@ -138,7 +138,6 @@ fn what_cannot_be_merged_is_refused() {
     site.client("UPDATE unit SET name = 'x' WHERE id = 1", &[]).unwrap();
     for query in [
         "SELECT ctid FROM unit",
-        "SELECT tableoid::regclass FROM unit",
         "SELECT peek()",
         "SELECT public.peek()",
         "SELECT * FROM unit TABLESAMPLE system (100)",

@@ -1,12 +1,12 @@
 //! Puts the rows of the queries together. Pure.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use super::rows::{ColumnRow, ConstraintRow, IndexRow, RelationRow, Rows};
+use super::family;
+use super::rows::{ColumnRow, ConstraintRow, IndexRow, PolicyRow, RelationRow, Rows};
 use crate::catalog::{
-    AttNum, Catalog, Check, Column, ForeignKey, Identity, IndexItem, OpaqueFunction, ReferentialAction, RelationKind,
-    Table, TableId, UniqueIndex,
+    AttNum, Catalog, Check, Column, ForeignKey, Identity, IndexItem, OpaqueFunction, Partition, PartitionKey, Policy,
+    PolicyCommand, ReferentialAction, RelationKind, Table, TableId, UniqueIndex,
 };
 use crate::entry::TableName;
 
@@ -24,6 +24,11 @@ pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
     }
     for row in rows.constraints {
         add_constraint(&mut tables, row);
+    }
+    for row in rows.policies {
+        if let Some(table) = tables.get_mut(&row.relation) {
+            table.policies.push(policy(row));
+        }
     }
     for row in rows.parents {
         if let Some(child) = tables.get_mut(&row.child) {
@@ -47,7 +52,7 @@ pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
     Catalog {
         version,
         by_name: names.into_iter().map(|(id, name)| (name, id)).collect(),
-        relations: tables.into_values().map(|table| (table.id, Arc::new(table))).collect(),
+        relations: family::shared(tables),
         opaque_functions,
     }
 }
@@ -77,10 +82,36 @@ fn table(row: RelationRow) -> Option<(u32, Table)> {
         has_triggers: row.has_triggers,
         parents: Vec::new(),
         children: Vec::new(),
+        family: Vec::new(),
+        partition: row.is_partition.then_some(Partition { constraint: row.partition_constraint }),
+        partition_key: row.partition_key.map(|text| PartitionKey {
+            text,
+            columns: row.partition_columns.unwrap_or_default().into_iter().map(AttNum).collect(),
+            expressions: row.partition_expressions,
+        }),
+        policies: Vec::new(),
         view: row.view,
+        security_invoker: row.security_invoker,
         fingerprint: 0,
     };
     Some((row.oid, table))
+}
+
+fn policy(row: PolicyRow) -> Policy {
+    Policy {
+        name: row.name,
+        permissive: row.permissive,
+        command: match row.command as u8 {
+            b'r' => PolicyCommand::Select,
+            b'a' => PolicyCommand::Insert,
+            b'w' => PolicyCommand::Update,
+            b'd' => PolicyCommand::Delete,
+            _ => PolicyCommand::All,
+        },
+        roles: row.roles,
+        using: row.using,
+        check: row.check,
+    }
 }
 
 fn column(row: ColumnRow) -> Column {
@@ -129,6 +160,7 @@ fn add_index(table: &mut Table, row: IndexRow) {
     }
     table.unique.push(UniqueIndex {
         name: row.name,
+        root: row.root,
         items,
         predicate: row.predicate,
         nulls_not_distinct: row.nulls_not_distinct,

@@ -9,7 +9,13 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relrowsecurity,
             WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'))
        OR (c.relhasrules AND EXISTS (SELECT FROM pg_catalog.pg_rewrite r
             WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN' AND r.ev_enabled <> 'D')),
-       CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END
+       CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) END,
+       coalesce((SELECT o.option_value::boolean FROM pg_catalog.pg_options_to_table(c.reloptions) o
+            WHERE o.option_name = 'security_invoker'), false),
+       c.relispartition, CASE WHEN c.relispartition THEN pg_catalog.pg_get_partition_constraintdef(c.oid) END,
+       CASE WHEN c.relkind = 'p' THEN pg_catalog.regexp_replace(pg_catalog.pg_get_partkeydef(c.oid), '^[A-Z]+ \((.*)\)$', '\1') END,
+       (SELECT p.partattrs FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid),
+       (SELECT pg_catalog.pg_get_expr(p.partexprs, c.oid) FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid)
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')
@@ -79,6 +85,11 @@ SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
 /// Unique indexes that Postgres enforces (also those still invalid), and exclusion constraints.
 pub(super) const INDEXES: &str = r"
 SELECT i.indrelid, c.relname::text,
+       coalesce((WITH RECURSIVE up(oid) AS (
+                     SELECT h.inhparent FROM pg_catalog.pg_inherits h WHERE h.inhrelid = i.indexrelid
+                     UNION ALL SELECT h.inhparent FROM up JOIN pg_catalog.pg_inherits h ON h.inhrelid = up.oid)
+                 SELECT up.oid FROM up
+                  WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = up.oid)), i.indexrelid),
        ARRAY(SELECT i.indkey[n] FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n ORDER BY n),
        ARRAY(SELECT CASE WHEN i.indkey[n] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, n + 1, false) END
                FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n ORDER BY n),
@@ -113,6 +124,12 @@ SELECT k.conrelid, k.conname::text, k.contype, pg_catalog.pg_get_expr(k.conbin, 
 /// Partitions and inheriting tables with their parents.
 pub(super) const PARENTS: &str = r"
 SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i ORDER BY i.inhrelid, i.inhseqno";
+
+/// Row security policies.
+pub(super) const POLICIES: &str = "
+SELECT p.polrelid, p.polname::text, p.polpermissive, p.polcmd, p.polroles,
+       pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)
+  FROM pg_catalog.pg_policy p ORDER BY p.polrelid, p.polname COLLATE pg_catalog.\"C\"";
 
 /// Functions that are neither built in nor immutable. C code of an extension does not read tables behind our back.
 pub(super) const FUNCTIONS: &str = r"

@@ -9,6 +9,7 @@ pub(super) struct Rows {
     pub(super) indexes: Vec<IndexRow>,
     pub(super) constraints: Vec<ConstraintRow>,
     pub(super) parents: Vec<ParentRow>,
+    pub(super) policies: Vec<PolicyRow>,
     pub(super) functions: Vec<FunctionRow>,
 }
 
@@ -44,6 +45,12 @@ row!(RelationRow {
     row_security: bool,
     has_triggers: bool,
     view: Option<String>,
+    security_invoker: bool,
+    is_partition: bool,
+    partition_constraint: Option<String>,
+    partition_key: Option<String>,
+    partition_columns: Option<Vec<i16>>,
+    partition_expressions: Option<String>,
 });
 
 row!(ColumnRow {
@@ -71,6 +78,7 @@ row!(ColumnRow {
 row!(IndexRow {
     relation: u32,
     name: String,
+    root: u32,
     attnums: Vec<i16>,
     expressions: Vec<Option<String>>,
     predicate: Option<String>,
@@ -100,5 +108,15 @@ row!(ConstraintRow {
 });
 
 row!(ParentRow { child: u32, parent: u32 });
+
+row!(PolicyRow {
+    relation: u32,
+    name: String,
+    permissive: bool,
+    command: i8,
+    roles: Vec<u32>,
+    using: Option<String>,
+    check: Option<String>,
+});
 
 row!(FunctionRow { name: String, schema: String, volatile: bool });

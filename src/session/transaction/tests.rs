@@ -37,8 +37,13 @@ fn table() -> Table {
         row_security: false,
         has_triggers: false,
         parents: vec![],
+        family: vec![],
+        partition: None,
+        partition_key: None,
+        policies: vec![],
         children: vec![],
         view: None,
+        security_invoker: false,
         fingerprint: 0,
     }
 }

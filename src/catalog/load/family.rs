@@ -1,0 +1,31 @@
+//! Tables and what stands below them. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::catalog::{Table, TableId};
+
+/// The tables as they are shared: each with everything below it.
+pub(super) fn shared(tables: HashMap<u32, Table>) -> HashMap<TableId, Arc<Table>> {
+    let mut open: HashMap<TableId, Table> = tables.into_values().map(|table| (table.id, table)).collect();
+    let mut done = HashMap::with_capacity(open.len());
+    let ids: Vec<TableId> = open.keys().copied().collect();
+    for id in ids {
+        finish(id, &mut open, &mut done);
+    }
+    done
+}
+
+fn finish(id: TableId, open: &mut HashMap<TableId, Table>, done: &mut HashMap<TableId, Arc<Table>>) {
+    let Some(mut table) = open.remove(&id) else { return };
+    for child in table.children.clone() {
+        finish(child, open, done);
+        let Some(child) = done.get(&child) else { continue };
+        for below in std::iter::once(child).chain(&child.family) {
+            if !table.family.iter().any(|known| known.id == below.id) {
+                table.family.push(Arc::clone(below));
+            }
+        }
+    }
+    done.insert(id, Arc::new(table));
+}
