@@ -170,6 +170,40 @@ impl Leases {
         }
     }
 
+    /// Takes back values that nobody has seen, the next ones to be handed out.
+    pub fn give_back(&self, sequence: &str, values: &[i64]) {
+        if values.is_empty() {
+            return;
+        }
+        let held = self.sequence(sequence);
+        let mut ranges = Vec::new();
+        compress(&mut ranges, values);
+        let mut stock = lock(&held.stock);
+        for range in ranges.into_iter().rev() {
+            stock.chunk.push_front(range);
+        }
+    }
+
+    /// Gives up what is left of a sequence's lease, after main's sequence was set to another place, and asks for a new one.
+    ///
+    /// # Errors
+    /// [`IdsError::Store`]: the lease is kept then.
+    pub async fn renew(&self, sequence: &str) -> Result<(), IdsError> {
+        let held = self.sequence(sequence);
+        let storing = held.storing.lock().await;
+        let mut block = lock(&held.stock).block.clone();
+        block.ranges.clear();
+        self.store(sequence, &held, block).await?;
+        {
+            let mut stock = lock(&held.stock);
+            stock.chunk.clear();
+            stock.pause_until = None;
+        }
+        drop(storing);
+        self.refill_if_low(sequence, &held);
+        Ok(())
+    }
+
     /// How many values are left, by sequence: for metrics and the console.
     pub fn remaining(&self) -> BTreeMap<String, u64> {
         let sequences = lock(&self.shared.sequences);

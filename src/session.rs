@@ -50,6 +50,7 @@ mod control;
 mod exchange;
 mod extended;
 mod failure;
+mod ids;
 pub mod locks;
 mod main_pipeline;
 mod read;
@@ -61,6 +62,7 @@ mod startup;
 pub mod statements;
 mod straight;
 pub mod transaction;
+mod whole;
 mod write;
 
 pub use startup::run;
@@ -171,6 +173,7 @@ struct Session {
     behind: Option<String>,
     /// What main answered to a question of ours.
     asked: Option<String>,
+    remembered: ids::Remembered,
 }
 
 /// Whom a session waits for.

@@ -135,6 +135,8 @@ pub struct Parameters<'a> {
 pub struct Rendered {
     pub sql: String,
     pub extra: Vec<ExtraParameter>,
+    /// Settings (local to the transaction) that must have these values before it is run, and are read after it.
+    pub registers: Vec<(String, String)>,
 }
 
 /// A parameter after the client's own, in binary format.
@@ -146,12 +148,15 @@ pub struct ExtraParameter {
 
 pub use crate::catalog::ReferentialAction;
 pub use after::{Event, Rule, arguments, judge as judge_events, violation};
+pub use ids::{Ids, LAST, Stock, counter};
 pub use read::ReadPlan;
+pub use resolve::{SequenceUse, sequence_names};
 pub use write::{Decoded, Judged, Lock, Outcome, WriteKind, WritePlan};
 
 mod after;
 mod arrays;
 mod classify;
+mod ids;
 mod merge;
 mod parse;
 mod read;

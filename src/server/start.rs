@@ -160,8 +160,7 @@ async fn follow(catalog: CatalogHandle, leases: Leases, stop: CancellationToken)
     let mut versions = catalog.subscribe();
     loop {
         let current = catalog.current();
-        let columns = current.relations.values().flat_map(|table| &table.columns);
-        leases.prepare(columns.filter_map(|column| column.sequence.as_deref()));
+        leases.prepare(crate::sql::sequence_names(&current).iter().map(String::as_str));
         tokio::select! {
             () = stop.cancelled() => return,
             changed = versions.changed() => if changed.is_err() { return },

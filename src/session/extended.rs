@@ -156,6 +156,12 @@ impl Session {
             }
             Some(Class::Query) if self.transaction.route == Route::Here => {
                 self.changes_settings(prepared.parsed.sets_config);
+                if prepared.parsed.takes_ids
+                    && let Some(statement) = prepared.parsed.single()
+                    && self.is_whole(statement).await?
+                {
+                    return self.bind_whole(&prepared, &message).await;
+                }
                 if prepared.parsed.takes_ids || !self.nothing_pending() {
                     return self.bind_read(&prepared, &message, true).await;
                 }
@@ -205,8 +211,11 @@ impl Session {
     async fn describe_message(&mut self, message: &[u8]) -> Result<(), Failure> {
         let named = Named::read(&message[HEADER..])?;
         if !named.statement
-            && let Some(Portal { state: PortalState::Merged { description }, bind, .. }) =
-                self.names.portals.get(named.name)
+            && let Some(Portal {
+                state: PortalState::Merged { description } | PortalState::Whole { description },
+                bind,
+                ..
+            }) = self.names.portals.get(named.name)
         {
             let results = Bind::read(&bind[HEADER..])?.results;
             let described = super::read::described(description, &results)?;
@@ -248,6 +257,11 @@ impl Session {
             PortalState::Merged { description } => {
                 self.execute_read(&statement, &bind, &message).await?;
                 Some(PortalState::Merged { description })
+            }
+            PortalState::Whole { description } => {
+                let Some(inner) = statement.parsed.single() else { return Ok(()) };
+                let (rows, tag) = self.execute_whole(inner, &bind, &description).await?;
+                self.hand_out(rows, tag, limit)
             }
             PortalState::Ours => self.execute_ours(&statement, &bind, &message, limit).await?,
         };
@@ -300,6 +314,7 @@ impl Session {
                 if deallocates(statement) {
                     self.names.forget_all();
                 }
+                self.forget_ids(statement);
                 Ok(None)
             }
             Class::Query | Class::Replica | Class::Prepare { .. } | Class::Execute { .. } | Class::Refused(_) => {

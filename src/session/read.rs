@@ -4,6 +4,7 @@
 //! by the ledger gate in the statement itself. A repeatable read keeps the overlay of its first statement, as the
 //! replica keeps the snapshot.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -217,12 +218,10 @@ impl Session {
         if !view.is_empty() {
             settings.readable()?;
         }
-        let mut ids = Vec::new();
-        for (sequence, count) in plan.sequences() {
-            let taken = shared.leases.take(sequence, count.unwrap_or(1)).await;
-            ids.push(taken.map_err(|error| error.report())?);
-        }
+        let ids = self.stock(plan.sequences(), &settings).await?;
+        let view = View { base: &base, own: &self.transaction.work.own };
         let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
+        self.remember(plan.sequences(), plan.counted(), ids, &HashMap::new());
         let kind = if rendered.is_some() { StatementKind::Merged } else { StatementKind::Untouched };
         self.guard.statement(kind);
         Ok(rendered)
@@ -378,6 +377,9 @@ impl Session {
     pub(super) async fn simple_read(&mut self, statement: &Statement) -> Result<(), Failure> {
         for _ in 0..TRIES {
             let description = self.describe_text(&statement.text).await?;
+            if self.is_whole(statement).await? && description.types.is_empty() {
+                return self.simple_whole(statement, &description).await;
+            }
             let given = Given { types: &description.types, ..Given::default() };
             let rendered = match description.types.is_empty() {
                 true => self.render_read(statement, &given).await?,

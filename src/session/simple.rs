@@ -109,6 +109,7 @@ impl Session {
                 if deallocates(statement) {
                     self.names.forget_all();
                 }
+                self.forget_ids(statement);
                 here
             }
             Class::Transaction(_)
@@ -209,6 +210,7 @@ impl Session {
                 if deallocates(statement) {
                     self.names.forget_all();
                 }
+                self.forget_ids(statement);
                 self.pass(&statement.text).await
             }
             Class::Execute { .. } => {

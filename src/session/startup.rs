@@ -239,6 +239,7 @@ impl Session {
             pipeline: Pipeline::default(),
             behind: None,
             asked: None,
+            remembered: super::ids::Remembered::default(),
         };
         session.aim_at_replica();
         session

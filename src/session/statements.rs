@@ -39,7 +39,7 @@ impl Parsed {
         Parsed {
             script: sql::parse(text),
             sets_config: has(b"set_config"),
-            takes_ids: has(b"nextval"),
+            takes_ids: has(b"nextval") || has(b"currval") || has(b"lastval"),
             calls: text.contains('('),
         }
     }
@@ -166,6 +166,8 @@ pub enum PortalState {
     Ours,
     /// The replica has a portal by this name, of a rewritten statement. `description`: of the client's own.
     Merged { description: Arc<Description> },
+    /// Nothing of it is on the replica. `description`: of the client's own statement.
+    Whole { description: Arc<Description> },
     /// Run; these rows are left to be fetched. Then the tag.
     Rows { rows: VecDeque<BytesMut>, tag: String },
 }

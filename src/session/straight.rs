@@ -71,6 +71,9 @@ impl Session {
         };
         self.follow(before, phase).await?;
         let (_, failed) = outcome?;
+        if !failed {
+            self.sequences_were_set(text).await?;
+        }
         if phase == Phase::Idle && !failed {
             self.settle_on_replica(ddl).await?;
         }
@@ -172,7 +175,8 @@ impl Session {
             self.skipping = true;
             return Err(Failure::Told);
         }
-        Ok(())
+        let text = String::from_utf8_lossy(&prepared.sql).into_owned();
+        self.sequences_were_set(&text).await
     }
 
     /// A portal that the replica refused to run because it writes.

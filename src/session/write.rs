@@ -4,7 +4,7 @@
 //! (a [`Taken::Stale`] lock): READ COMMITTED evaluates again, keeping the locks, so that it comes to an end;
 //! REPEATABLE READ fails with 40001, as in Postgres.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::{Session, Waited};
 use crate::entry::Seq;
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Class, Decoded, Isolation, Judged, Lock, Plan, Rendered, Statement, WriteKind, WritePlan};
+use crate::sql::{Class, Decoded, Ids, Isolation, Judged, Lock, Plan, Rendered, Statement, WriteKind, WritePlan};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
@@ -36,6 +36,9 @@ pub(super) enum Rights {
     Asked,
     Implied,
 }
+
+/// The rows of an evaluation, and what its registers held after it.
+type Evaluated = (Vec<Vec<Option<Bytes>>>, HashMap<String, String>);
 
 /// How the evaluation is put to the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +138,7 @@ impl Session {
     ) -> Result<(Arc<WritePlan>, Judged), Failure> {
         let settings = self.settings().await?;
         let shared = Arc::clone(&self.shared);
-        let mut tries = 0;
+        let (mut tries, mut held): (usize, Option<(Arc<WritePlan>, Ids)>) = (0, None);
         loop {
             let base = self.base(&settings);
             let catalog = shared.catalog.current();
@@ -153,8 +156,14 @@ impl Session {
                 self.may_write(&plan, catalog.version, &settings).await?;
             }
             let canonical = settings.canonical();
-            let rows = match self.evaluate(&plan, (&base, canonical), given, formats, by).await {
-                Ok(rows) => rows,
+            let mut ids = match held.take() {
+                Some((of, ids)) if Arc::ptr_eq(&of, &plan) => ids,
+                _ => self.stock(plan.sequences(), &settings).await?,
+            };
+            let evaluated = self.evaluate(&plan, (&base, canonical), given, formats, (by, &mut ids)).await;
+            held = Some((Arc::clone(&plan), ids));
+            let (rows, registers) = match evaluated {
+                Ok(evaluated) => evaluated,
                 Err(Failure::Inner(error)) if tries < TRIES => {
                     tries += 1;
                     self.prepare_again(&error).await?;
@@ -172,6 +181,8 @@ impl Session {
                     }
                 }
             }
+            let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
+            self.remember(plan.sequences(), plan.counted(), ids, &registers);
             let judged = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
             return Ok((plan, judged));
         }
@@ -193,43 +204,27 @@ impl Session {
         Ok(())
     }
 
-    /// Runs the evaluation. Where the count of values from a sequence is not known before, it is run twice.
+    /// Runs the evaluation, again when it took more values of sequences than it was given.
     async fn evaluate(
         &mut self,
         plan: &WritePlan,
         (base, canonical): (&crate::overlay::Overlay, bool),
         given: &Given<'_>,
         formats: &[i16],
-        by: By,
-    ) -> Result<Vec<Vec<Option<Bytes>>>, Failure> {
-        let mut ids = Vec::new();
-        for (sequence, count) in plan.sequences() {
-            ids.push(self.take_ids(sequence, count.unwrap_or(0)).await?);
-        }
+        (by, ids): (By, &mut Ids),
+    ) -> Result<Evaluated, Failure> {
         let wanted = plan.formats(formats);
-        loop {
+        for _ in 0..TRIES {
             let view = View { base, own: &self.transaction.work.own };
-            let rendered = plan.render(view, given.parameters(), &ids, canonical)?;
+            let rendered = plan.render(view, given.parameters(), ids, canonical)?;
+            self.set_registers(&rendered.registers).await?;
             let rows = self.run_evaluation(&rendered, given, &wanted, by).await?;
-            let mut short = false;
-            for (place, (sequence, count)) in plan.sequences().iter().enumerate() {
-                let missing = rows.len().saturating_sub(ids[place].len());
-                if count.is_none() && missing > 0 {
-                    ids[place].extend(self.take_ids(sequence, missing).await?);
-                    short = true;
-                }
-            }
-            if !short {
-                return Ok(rows);
+            let registers = self.registers(&rendered.registers).await?;
+            if self.had_enough(plan.sequences(), ids, &registers).await? {
+                return Ok((rows, registers));
             }
         }
-    }
-
-    async fn take_ids(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        self.shared.leases.take(sequence, count).await.map_err(|error| error.report().into())
+        Err(unsteady().into())
     }
 
     pub(super) async fn run_evaluation(
@@ -281,7 +276,7 @@ impl Session {
     }
 
     /// Locks what the rows take or free; the client may leave or cancel while it waits.
-    async fn lock(&mut self, wanted: &[Lock], seen: Seq, settings: &Settings) -> Result<Taken, Failure> {
+    pub(super) async fn lock(&mut self, wanted: &[Lock], seen: Seq, settings: &Settings) -> Result<Taken, Failure> {
         if wanted.is_empty() {
             return Ok(Taken::Fresh);
         }
@@ -333,8 +328,15 @@ impl Session {
     }
 }
 
+/// A counted statement that takes more values each time.
+pub(super) fn unsteady() -> Report {
+    let message = "the statement takes a different number of sequence values each time it is evaluated";
+    Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+        .hint("Take the values in a statement of their own first.")
+}
+
 /// One format for each RETURNING column.
-fn returning(description: &Description, results: &[i16]) -> Result<Vec<i16>, Failure> {
+pub(super) fn returning(description: &Description, results: &[i16]) -> Result<Vec<i16>, Failure> {
     let columns = match &description.columns {
         Some(columns) => format_places(&columns[HEADER..])?.len(),
         None => 0,

@@ -72,7 +72,14 @@ CREATE OR REPLACE FUNCTION pgoutpost.canonical_text(value anyelement) RETURNS te
 
 -- A block of a sequence's values, for writes while the link is down.
 CREATE OR REPLACE FUNCTION pgoutpost.lease(sequence regclass, count integer) RETURNS SETOF bigint
-    LANGUAGE sql VOLATILE AS 'SELECT pg_catalog.nextval($1) FROM pg_catalog.generate_series(1, $2)';
+    LANGUAGE sql VOLATILE AS $$
+    SELECT pg_catalog.nextval($1)
+      FROM pg_catalog.pg_sequence s, pg_catalog.generate_series(1, CASE WHEN s.seqcycle THEN $2 ELSE
+           -- What is left of it; at least one, for Postgres' own error when that is none.
+           least($2, greatest(1, div((CASE WHEN s.seqincrement > 0 THEN s.seqmax ELSE s.seqmin END)::numeric
+               - coalesce(pg_catalog.pg_sequence_last_value(s.seqrelid), s.seqstart - s.seqincrement), s.seqincrement)))::integer
+           END)
+     WHERE s.seqrelid = $1 $$;
 
 -- Says that this transaction changes definitions. The version moves at commit, so that its row is locked only then.
 CREATE OR REPLACE FUNCTION pgoutpost.definitions_changed() RETURNS void

@@ -112,14 +112,15 @@ pub fn arguments(events: &[Event]) -> Vec<String> {
 pub fn judge(events: &[Event], catalog: &Catalog, view: View<'_>, site: &str) -> Result<Rendered, Report> {
     let rule = events.first().map(|event| &event.rule);
     let Some(Rule::Parent(key) | Rule::Children { key, .. }) = rule else {
-        return Ok(Rendered { sql: "SELECT 0, NULL WHERE false".into(), extra: Vec::new() });
+        return Ok(Rendered { sql: "SELECT 0, NULL WHERE false".into(), extra: Vec::new(), registers: Vec::new() });
     };
     let (child, parent) = (table(catalog, key.table)?, table(catalog, key.referenced)?);
     let of_child = matches!(rule, Some(Rule::Parent(_)));
     let (own, columns) = if of_child { (child, &key.columns) } else { (parent, &key.referenced_columns) };
     let gate = gate(site, catalog);
     let template = question(rule, key, (child, parent));
-    let mut rendering = Rendering::new(view, Parameters::default(), &gate, &[]);
+    let ids = super::Ids::default();
+    let mut rendering = Rendering::new(view, Parameters::default(), &gate, &ids);
     let printed = columns
         .iter()
         .enumerate()

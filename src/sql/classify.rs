@@ -23,7 +23,19 @@ const GLANCE_MAX: usize = 4096;
 
 /// What a query must hold, in any letters, to be more than a read: locks, writes, SELECT INTO, values of sequences,
 /// changed settings. Found within another word or a string, it only sends the text the longer way.
-const TELLTALES: [&[u8]; 8] = [b"for", b"into", b"insert", b"update", b"delete", b"merge", b"nextval", b"set_config"];
+const TELLTALES: [&[u8]; 11] = [
+    b"for",
+    b"into",
+    b"insert",
+    b"update",
+    b"delete",
+    b"merge",
+    b"nextval",
+    b"currval",
+    b"lastval",
+    b"setval",
+    b"set_config",
+];
 
 /// See [`super::plainly_reads`].
 pub(super) fn plainly_reads(text: &str) -> bool {
@@ -32,7 +44,9 @@ pub(super) fn plainly_reads(text: &str) -> bool {
     let starts =
         |rest: &[u8], word: &[u8]| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     let tells = |at: usize| match text[at] | 0x20 {
-        b'f' | b'i' | b'u' | b'd' | b'm' | b'n' | b's' => TELLTALES.iter().any(|word| starts(&text[at..], word)),
+        b'f' | b'i' | b'u' | b'd' | b'm' | b'n' | b'c' | b'l' | b's' => {
+            TELLTALES.iter().any(|word| starts(&text[at..], word))
+        }
         _ => text[at] == b';',
     };
     text.len() <= GLANCE_MAX
@@ -85,6 +99,9 @@ fn query(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
         return NOT_BUFFERED;
     }
+    if sets_sequence(node) {
+        return NOT_BUFFERED;
+    }
     // Rows that are only read are not locked at the site: main does it.
     if node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE) {
         return NOT_BUFFERED;
@@ -92,12 +109,21 @@ fn query(node: &SyntaxNode) -> Class {
     Class::Query
 }
 
+/// Whether it calls `setval`, which only main can.
+fn sets_sequence(node: &SyntaxNode) -> bool {
+    let mut calls = node.descendants().filter(|inner| inner.kind() == K::CALL_EXPR);
+    calls.any(|call| {
+        let name = call.children().next().and_then(|callee| super::syntax::dotted(&callee));
+        name.is_some_and(|name| name.last().is_some_and(|name| name == "setval"))
+    })
+}
+
 fn write(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
         return NOT_BUFFERED;
     }
     let locks = node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE);
-    if locks || child(node, K::ON_CONFLICT_CLAUSE).is_some() {
+    if locks || sets_sequence(node) || child(node, K::ON_CONFLICT_CLAUSE).is_some() {
         return NOT_BUFFERED;
     }
     if child(node, K::WHERE_CURRENT_OF).is_some() {

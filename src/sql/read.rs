@@ -1,13 +1,11 @@
 //! Reads: a client's query with merged relations in place of tables that have pending rows.
 
-use std::sync::Arc;
-
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::resolve::{Findings, Names, Text};
 use super::syntax::{child, path_of, quoted, range};
 use super::template::{Rendering, Template};
-use super::{Parameters, Rendered, Report, TableId, View, classify};
+use super::{Ids, Parameters, Rendered, Report, SequenceUse, TableId, View, classify};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// The template of a read.
@@ -21,6 +19,8 @@ pub struct ReadPlan {
     always: bool,
     /// The statement takes no parameters.
     inline: bool,
+    /// A query by itself: not EXPLAIN, DECLARE or COPY.
+    select: bool,
 }
 
 impl ReadPlan {
@@ -38,8 +38,27 @@ impl ReadPlan {
         let template = if explained { Template::text(text) } else { template };
         let mut tables = Vec::new();
         template.tables(&mut tables);
-        let always = !source.findings.sequences.is_empty();
-        Ok(ReadPlan { template, tables, findings: source.findings, gate: gate.into(), always, inline: copy.is_some() })
+        let select = statement.as_ref().is_some_and(|node| classify::is_select(node.kind()));
+        if source.findings.counted && statement.as_ref().is_some_and(|node| matches!(node.kind(), K::DECLARE | K::COPY))
+        {
+            let message = "values of sequences cannot be taken by a cursor or COPY";
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Run the query by itself."));
+        }
+        let always = source.findings.uses_sequences();
+        Ok(ReadPlan {
+            template,
+            tables,
+            findings: source.findings,
+            gate: gate.into(),
+            always,
+            inline: copy.is_some(),
+            select,
+        })
+    }
+
+    /// Whether it must have been run to its end before its rows can be shown.
+    pub fn whole(&self) -> bool {
+        self.select && self.findings.counted
     }
 
     /// Every table the statement reads, views expanded.
@@ -47,9 +66,14 @@ impl ReadPlan {
         &self.tables
     }
 
-    /// How many values of which sequences (quoted, qualified) an execution takes: `SELECT nextval('s')`.
-    pub fn sequences(&self) -> &[(Arc<str>, Option<usize>)] {
+    /// Which sequences an execution takes values of: `SELECT nextval('s')`.
+    pub fn sequences(&self) -> &[SequenceUse] {
         &self.findings.sequences
+    }
+
+    /// Whether only the execution tells how many values it takes.
+    pub fn counted(&self) -> bool {
+        self.findings.counted
     }
 
     /// The statement for one execution; `None`: no pending row can be seen by it, the client's own text will do.
@@ -57,7 +81,7 @@ impl ReadPlan {
     /// # Errors
     /// 0A000 when a table has pending rows and the statement does with it what cannot be merged.
     pub fn render(&self, view: View<'_>, parameters: Parameters<'_>) -> Result<Option<Rendered>, Report> {
-        self.render_with_ids(view, parameters, &[])
+        self.render_with_ids(view, parameters, &Ids::default())
     }
 
     /// [`ReadPlan::render`] for a statement that takes sequence values: `ids` holds values for each of
@@ -69,7 +93,7 @@ impl ReadPlan {
         &self,
         view: View<'_>,
         parameters: Parameters<'_>,
-        ids: &[Vec<i64>],
+        ids: &Ids,
     ) -> Result<Option<Rendered>, Report> {
         if view.is_empty() && !self.always {
             return Ok(None);
@@ -77,6 +101,7 @@ impl ReadPlan {
         self.findings.refuse_opaque(view)?;
         let mut rendering = Rendering::new(view, parameters, &self.gate, ids);
         rendering.inline = self.inline;
+        rendering.counted = self.findings.counted;
         rendering.fill(&self.template)?;
         if rendering.merged {
             self.findings.refuse_system_column()?;

@@ -16,6 +16,9 @@ mod functions;
 pub(super) mod rows;
 mod scope;
 pub(super) mod security;
+mod sequences;
+
+pub use sequences::{SequenceUse, sequence_names};
 
 /// Views within views that are followed.
 const VIEW_DEPTH_MAX: usize = 32;
@@ -64,28 +67,16 @@ pub(super) struct Findings {
     pub(super) system_column: Option<String>,
     /// A name of which we cannot tell whether it is a row or a column.
     pub(super) unclear_row: Option<String>,
-    /// Sequences from which it takes values (quoted, qualified) and how many.
-    pub(super) sequences: Vec<(Arc<str>, Option<usize>)>,
+    /// Sequences from which it takes values.
+    pub(super) sequences: Vec<SequenceUse>,
+    /// Only its execution tells how many.
+    pub(super) counted: bool,
 }
 
 impl Findings {
-    /// The place of a sequence among those used.
-    pub(super) fn sequence(&mut self, name: &Arc<str>) -> usize {
-        match self.sequences.iter().position(|(known, _)| known == name) {
-            Some(place) => place,
-            None => {
-                self.sequences.push((Arc::clone(name), Some(0)));
-                self.sequences.len() - 1
-            }
-        }
-    }
-
-    /// The next value of a sequence, of those that one execution takes.
-    pub(super) fn next_id(&mut self, name: &Arc<str>) -> Piece {
-        let sequence = self.sequence(name);
-        let taken = self.sequences[sequence].1.get_or_insert(0);
-        *taken += 1;
-        Piece::Id { sequence, place: *taken - 1 }
+    /// Whether values of sequences are taken or looked at.
+    pub(super) fn uses_sequences(&self) -> bool {
+        self.counted || !self.sequences.is_empty()
     }
 }
 
@@ -101,13 +92,24 @@ const SYSTEM: [&str; 5] = ["ctid", "xmin", "xmax", "cmin", "cmax"];
 impl<'a> Text<'a> {
     /// Finds the changes in everything under `root`.
     pub(super) fn read(text: &'a str, root: &SyntaxNode, names: Names<'_>, depth: usize) -> Result<Text<'a>, Report> {
+        Text::read_on(text, root, names, depth, Findings::default())
+    }
+
+    /// The same, added to what has been found in other texts of the statement.
+    pub(super) fn read_on(
+        text: &'a str,
+        root: &SyntaxNode,
+        names: Names<'_>,
+        depth: usize,
+        findings: Findings,
+    ) -> Result<Text<'a>, Report> {
         let mut source = Text {
             text,
             edits: Vec::new(),
             from_items: Vec::new(),
             tableoid: rows::mentions_tableoid(root),
             outer: false,
-            findings: Findings::default(),
+            findings,
         };
         let scopes = Scopes::of(root, names);
         for node in root.descendants() {
@@ -237,6 +239,10 @@ impl<'a> Text<'a> {
             Report::new(FEATURE_NOT_SUPPORTED, format!("view \"{}\" is not understood", view.name.name))
                 .detail(error.reason)
         })??;
+        if findings.uses_sequences() {
+            let message = format!("view \"{}\" takes values of sequences", view.name.name);
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Call nextval() in the statement itself."));
+        }
         self.findings.opaque.extend(findings.opaque);
         let mut tables = Vec::new();
         template.tables(&mut tables);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::arrays::{self, Element};
 use super::slice::Slice;
-use super::{ExtraParameter, Parameters, Rendered, Report, View, merge};
+use super::{ExtraParameter, Ids, Parameters, Rendered, Report, View, ids, merge};
 use crate::catalog::{PolicyCommand, Table, TableId};
-use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// Text and places, in order.
 #[derive(Debug, Clone, Default)]
@@ -19,20 +19,26 @@ pub(super) struct Template {
 pub(super) enum Piece {
     Text(String),
     Relation(Arc<Relation>),
-    /// A value taken from a sequence: the place of the sequence and of the value among its values.
+    /// A value taken from a sequence: the place of the sequence and, where the statement is not counted, of the value
+    /// among its values.
     Id {
         sequence: usize,
         place: usize,
+    },
+    /// The value taken last. `call`: the client's own, whose error tells that there is none.
+    CurrentId {
+        sequence: usize,
+        call: String,
+    },
+    /// The value taken last from any sequence.
+    LastId {
+        call: String,
     },
     /// Text that depends on whether this relation is merged.
     IfMerged {
         relation: Arc<Relation>,
         merged: String,
         otherwise: String,
-    },
-    /// All values taken from a sequence, as `bigint[]`.
-    Ids {
-        sequence: usize,
     },
 }
 
@@ -148,7 +154,9 @@ pub(super) struct Rendering<'a> {
     /// The ledger value within the query's own snapshot, as SQL.
     pub(super) gate: &'a str,
     /// Values taken from sequences.
-    pub(super) ids: &'a [Vec<i64>],
+    pub(super) ids: &'a Ids,
+    /// Values go by a counter, not by place.
+    pub(super) counted: bool,
     /// Arrays become literals: the statement takes no parameters.
     pub(super) inline: bool,
     pub(super) sql: String,
@@ -157,16 +165,17 @@ pub(super) struct Rendering<'a> {
     pub(super) merged: bool,
     /// Whole merged relations already written, so that their arrays travel once.
     whole: HashMap<Whole, String>,
-    id_parameters: HashMap<usize, String>,
+    pub(super) id_parameters: HashMap<usize, String>,
 }
 
 impl<'a> Rendering<'a> {
-    pub(super) fn new(view: View<'a>, parameters: Parameters<'a>, gate: &'a str, ids: &'a [Vec<i64>]) -> Rendering<'a> {
+    pub(super) fn new(view: View<'a>, parameters: Parameters<'a>, gate: &'a str, ids: &'a Ids) -> Rendering<'a> {
         Rendering {
             view,
             parameters,
             gate,
             ids,
+            counted: false,
             inline: false,
             sql: String::new(),
             extra: Vec::new(),
@@ -177,7 +186,8 @@ impl<'a> Rendering<'a> {
     }
 
     pub(super) fn finish(self) -> Rendered {
-        Rendered { sql: self.sql, extra: self.extra }
+        let registers = if self.counted { self.ids.registers() } else { Vec::new() };
+        Rendered { sql: self.sql, extra: self.extra, registers }
     }
 
     /// Fills the template's places.
@@ -191,29 +201,20 @@ impl<'a> Rendering<'a> {
                     self.sql.push_str(text);
                 }
                 Piece::Id { sequence, place } => {
-                    let array = self.id_array(*sequence)?;
-                    if self.ids.get(*sequence).is_none_or(|ids| ids.len() <= *place) {
-                        return Err(too_few_ids());
-                    }
-                    self.sql.push_str(&format!("({array})[{}]", place + 1));
+                    let id = match self.counted {
+                        true => ids::next(*sequence, &self.id_array(*sequence)?),
+                        false => self.id(*sequence, *place)?,
+                    };
+                    self.sql.push_str(&id);
                 }
-                Piece::Ids { sequence } => {
-                    let array = self.id_array(*sequence)?;
-                    self.sql.push_str(&array);
+                Piece::CurrentId { sequence, call } => {
+                    let id = ids::current(*sequence, &self.id_array(*sequence)?, call);
+                    self.sql.push_str(&id);
                 }
+                Piece::LastId { call } => self.sql.push_str(&ids::last(call)),
             }
         }
         Ok(())
-    }
-
-    fn id_array(&mut self, sequence: usize) -> Result<String, Report> {
-        if let Some(known) = self.id_parameters.get(&sequence) {
-            return Ok(known.clone());
-        }
-        let ids: Vec<String> = self.ids.get(sequence).ok_or_else(too_few_ids)?.iter().map(i64::to_string).collect();
-        let array = self.array(Element::Int8, ids.iter().map(|id| Some(id.as_str())))?;
-        self.id_parameters.insert(sequence, array.clone());
-        Ok(array)
     }
 
     /// Whether a pending row can be seen in this place.
@@ -337,8 +338,4 @@ fn cannot_merge(table: &Table, obstacle: &str) -> Report {
         format!("{obstacle} cannot be used on table \"{}\" while it has pending rows", table.name.name),
     )
     .hint("Wait until the pending rows have been replicated.")
-}
-
-fn too_few_ids() -> Report {
-    Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, "the statement needs more sequence values than it was given")
 }

@@ -19,13 +19,14 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::resolve::{Findings, Names, Text};
 use super::syntax::path_of;
 use super::template::{Rendering, Template};
-use super::{AttNum, Parameters, Rendered, Report, Table, TableId, Value, View};
+use super::{AttNum, Ids, Parameters, Rendered, Report, SequenceUse, Table, TableId, Value, View};
 use crate::catalog::RelationKind;
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
 mod assign;
 mod build;
 mod decode;
+mod default;
 mod delete;
 mod insert;
 mod unique;
@@ -182,9 +183,14 @@ impl WritePlan {
         &self.tables
     }
 
-    /// How many values of which sequences (quoted, qualified) an execution takes; `None`: as many as it has rows.
-    pub fn sequences(&self) -> &[(Arc<str>, Option<usize>)] {
+    /// Which sequences an execution takes values of.
+    pub fn sequences(&self) -> &[SequenceUse] {
         &self.findings.sequences
+    }
+
+    /// Whether only the execution tells how many values it takes.
+    pub fn counted(&self) -> bool {
+        self.findings.counted
     }
 
     /// The evaluation for one execution. `ids` holds values for each of [`WritePlan::sequences`], in that order.
@@ -197,11 +203,12 @@ impl WritePlan {
         &self,
         view: View<'_>,
         parameters: Parameters<'_>,
-        ids: &[Vec<i64>],
+        ids: &Ids,
         canonical_settings: bool,
     ) -> Result<Rendered, Report> {
         self.findings.refuse_opaque(view)?;
         let mut rendering = Rendering::new(view, parameters, &self.gate, ids);
+        rendering.counted = self.findings.counted;
         rendering.fill(if canonical_settings { &self.canonical } else { &self.foreign })?;
         if rendering.merged {
             self.findings.refuse_system_column()?;

@@ -7,7 +7,7 @@ use pgoutpost::catalog::{self, Catalog, TableId};
 use pgoutpost::entry::Seq;
 use pgoutpost::overlay::{Change, Overlay, RowId, View};
 use pgoutpost::report::Report;
-use pgoutpost::sql::{self, Class, Decoded, Event, Outcome, Parameters, Plan};
+use pgoutpost::sql::{self, Class, Decoded, Event, Ids, Outcome, Parameters, Plan, Rendered, SequenceUse, Stock};
 
 use crate::cluster;
 use crate::wire::{Parameter, Row, Wire};
@@ -90,19 +90,23 @@ impl Site {
         let bound = Parameters { types: &types, binary: &binary, values: &values };
         match plan {
             Plan::Read(read) => {
-                let wanted: Vec<usize> = read.sequences().iter().map(|(_, count)| count.unwrap_or(1)).collect();
-                let ids: Vec<Vec<i64>> = wanted.into_iter().map(|count| self.take(count)).collect();
+                let ids = self.stock(read.sequences());
                 let view = View { base: &self.overlay, own: &self.own };
                 let rendered = read.render_with_ids(view, bound, &ids)?;
-                let (text, extra) = rendered.map_or_else(|| (sql.to_owned(), Vec::new()), |r| (r.sql, r.extra));
-                self.send(&text, &types, parameters, &extra)
+                let own = Rendered { sql: sql.to_owned(), extra: Vec::new(), registers: Vec::new() };
+                self.send(&rendered.unwrap_or(own), &types, parameters)
             }
             Plan::Write(write) => {
-                let wanted: Vec<usize> = write.sequences().iter().map(|(_, count)| count.unwrap_or(50)).collect();
-                let ids: Vec<Vec<i64>> = wanted.into_iter().map(|count| self.take(count)).collect();
+                let mut ids = self.stock(write.sequences());
+                if write.counted() {
+                    // More than any statement here takes.
+                    for stock in &mut ids.sequences {
+                        stock.values.extend(self.take(50));
+                    }
+                }
                 let view = View { base: &self.overlay, own: &self.own };
                 let rendered = write.render(view, bound, &ids, self.canonical)?;
-                let rows = self.send(&rendered.sql, &types, parameters, &rendered.extra)?;
+                let rows = self.send(&rendered, &types, parameters)?;
                 let rows: Vec<Vec<Option<Bytes>>> =
                     rows.into_iter().map(|row| row.into_iter().map(|value| value.map(Bytes::from)).collect()).collect();
                 let view = View { base: &self.overlay, own: &self.own };
@@ -140,7 +144,7 @@ impl Site {
             }
             let view = View { base: &self.overlay, own: &self.own };
             let question = sql::judge_events(std::slice::from_ref(&event), &self.catalog, view, "s")?;
-            let rows = self.send(&question.sql, &[], &[], &question.extra)?;
+            let rows = self.send(&question, &[], &[])?;
             if let Some(row) = rows.first() {
                 let values = String::from_utf8(row[1].clone().unwrap()).unwrap();
                 return Err(sql::violation(&event, &values, &self.catalog));
@@ -149,23 +153,30 @@ impl Site {
         Ok(())
     }
 
+    fn stock(&mut self, uses: &[SequenceUse]) -> Ids {
+        let stock = |sequence: &SequenceUse| Stock { current: None, values: self.take(sequence.values) };
+        Ids { sequences: uses.iter().map(stock).collect(), last: None }
+    }
+
     fn take(&mut self, count: usize) -> Vec<i64> {
         let first = self.ids;
         self.ids += count as i64;
         (first..self.ids).collect()
     }
 
-    fn send(
-        &mut self,
-        text: &str,
-        types: &[u32],
-        parameters: &[&str],
-        extra: &[sql::ExtraParameter],
-    ) -> Result<Vec<Row>, Report> {
+    fn send(&mut self, rendered: &Rendered, types: &[u32], parameters: &[&str]) -> Result<Vec<Row>, Report> {
+        let text = &*rendered.sql;
         self.sent = text.to_owned();
         let mut all = text_parameters(types, parameters);
-        all.extend(extra.iter().map(|p| Parameter { oid: p.type_oid, binary: true, value: Some(p.value.to_vec()) }));
+        all.extend(rendered.extra.iter().map(|p| Parameter {
+            oid: p.type_oid,
+            binary: true,
+            value: Some(p.value.to_vec()),
+        }));
         self.wire.script("BEGIN READ ONLY");
+        for (name, value) in &rendered.registers {
+            self.wire.script(&format!("SELECT set_config('{name}', '{value}', true)"));
+        }
         let result = self.wire.run(text, &all);
         self.wire.script("ROLLBACK");
         result.map_err(|failure| {

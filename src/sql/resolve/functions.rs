@@ -1,14 +1,10 @@
 //! Function calls that mean more than a value: those that may read tables, and those that take values of sequences.
 
-use std::sync::Arc;
-
-use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+use squawk_syntax::SyntaxNode;
 
 use super::super::Report;
-use super::super::syntax::{self, child, dotted, range, token};
+use super::super::syntax::dotted;
 use super::{Names, Text};
-use crate::catalog::{RelationKind, Table};
-use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 impl Text<'_> {
     pub(super) fn call(&mut self, node: &SyntaxNode, names: Names<'_>) -> Result<(), Report> {
@@ -27,37 +23,8 @@ impl Text<'_> {
             return Ok(());
         }
         match function.as_str() {
-            "nextval" => self.nextval(node, names),
-            "currval" | "lastval" | "setval" => {
-                Err(Report::new(FEATURE_NOT_SUPPORTED, format!("{function}() is not available through pgoutpost yet"))
-                    .hint("Use INSERT … RETURNING to learn the value that was taken."))
-            }
+            "nextval" | "currval" | "lastval" | "setval" => self.sequence_call(function, node, names),
             _ => Ok(()),
-        }
-    }
-
-    /// `nextval('s')` where it is evaluated once: in VALUES of an INSERT, or in a SELECT without FROM.
-    fn nextval(&mut self, node: &SyntaxNode, names: Names<'_>) -> Result<(), Report> {
-        let argument =
-            child(node, K::ARG_LIST).and_then(|list| child(&list, K::ARG)).and_then(|arg| arg.children().next());
-        let literal = match argument {
-            Some(cast) if cast.kind() == K::CAST_EXPR => child(&cast, K::LITERAL),
-            other => other.filter(|argument| argument.kind() == K::LITERAL),
-        };
-        let text = literal.and_then(|literal| token(&literal, K::STRING)).and_then(|t| syntax::plain_string(t.text()));
-        let sequence = text.and_then(|text| {
-            let path: Option<Vec<String>> = text.split('.').map(syntax::name_of_text).collect();
-            let found = names.relation(&path?)?;
-            (found.kind == RelationKind::Sequence).then(|| Arc::<str>::from(quoted_as_needed(found)))
-        });
-        match sequence.filter(|_| evaluated_once(node)) {
-            Some(sequence) => {
-                let id = self.findings.next_id(&sequence);
-                self.edits.push((range(node), vec![id]));
-                Ok(())
-            }
-            None => Err(Report::new(FEATURE_NOT_SUPPORTED, "nextval() cannot be used in this place through pgoutpost")
-                .hint("Use it with a literal name, in VALUES or in a SELECT without FROM.")),
         }
     }
 }
@@ -82,30 +49,3 @@ const READS_TABLES: [&str; 17] = [
     "ts_rewrite",
     "crosstab",
 ];
-
-/// Whether the expression is in a VALUES row of the statement, or in the select list of a query without FROM.
-fn evaluated_once(node: &SyntaxNode) -> bool {
-    for above in node.ancestors().skip(1) {
-        match above.kind() {
-            K::ROW => return above.ancestors().nth(3).is_some_and(|insert| insert.kind() == K::INSERT),
-            K::SELECT => {
-                let top = above.parent().is_some_and(|parent| parent.kind() == K::SOURCE_FILE);
-                let once = |kind| child(&above, kind).is_none();
-                return top && once(K::FROM_CLAUSE) && once(K::WHERE_CLAUSE);
-            }
-            K::PAREN_SELECT | K::SET_CLAUSE | K::RETURNING_CLAUSE => return false,
-            _ => {}
-        }
-    }
-    false
-}
-
-/// As Postgres prints names: quoted where needed only.
-fn quoted_as_needed(table: &Table) -> String {
-    let quote = |name: &str| {
-        let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-        if plain { squawk_syntax::quote::quote_ident(name) } else { syntax::quoted(name) }
-    };
-    format!("{}.{}", quote(&table.name.schema), quote(&table.name.name))
-}

@@ -72,7 +72,6 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
             kept.push(row);
         }
     }
-    enough_ids(plan, &hidden)?;
     let mut before = Before::default();
     for row in &hidden {
         row.row_rules()?;
@@ -123,26 +122,6 @@ fn read<'a>(plan: &'a WritePlan, row: &[Option<Bytes>]) -> Result<Hidden<'a>, Re
     };
     Ok(Hidden { plan, values: own.iter().map(text).collect::<Result<_, _>>()? })
 }
-
-/// INSERT … SELECT may have more rows than the session took ids for.
-fn enough_ids(plan: &WritePlan, rows: &[Hidden<'_>]) -> Result<(), Report> {
-    let open = plan.findings.sequences.iter().any(|(_, count)| count.is_none());
-    let lacking = |row: &Hidden<'_>| {
-        plan.target.columns.iter().any(|column| {
-            column.sequence.is_some() && column.not_null && row.new_value(column.attnum).is_some_and(Option::is_none)
-        })
-    };
-    if open && rows.iter().any(lacking) {
-        return Err(Report::new(
-            crate::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("{MORE_IDS}: {} rows", rows.len()),
-        ));
-    }
-    Ok(())
-}
-
-/// How the message of a report begins that asks for more sequence values.
-const MORE_IDS: &str = "the statement needs more sequence values than it was given";
 
 impl Hidden<'_> {
     pub(super) fn outputs(&self) -> impl Iterator<Item = (&Output, &Value)> {

@@ -7,10 +7,10 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::super::merge::list;
 use super::super::slice::{Constant, Slice};
 use super::super::syntax::{child, has_token, range};
-use super::super::template::{Piece, Template};
+use super::super::template::Template;
 use super::super::{Report, classify};
 use super::build::{Builder, Built, Request, Row, hidden};
-use super::update::{column, default};
+use super::update::column;
 use super::{Output, assign, unique, verdict};
 use crate::catalog::{AttNum, Column, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
@@ -138,7 +138,7 @@ fn of_values(
             let given = given.filter(|_| !(own_ids && column.identity.is_some()));
             let expression = match given {
                 Some(item) => builder.cut(range(item)),
-                None => value_by_default(builder, column)?,
+                None => builder.default_of(column, false)?,
             };
             values.push(", (").append(&expression).push(&format!(")::{}", column.base_type_name));
         }
@@ -151,19 +151,7 @@ fn of_values(
     Ok(())
 }
 
-fn value_by_default(builder: &mut Builder<'_>, column: &Column) -> Result<Template, Report> {
-    match &column.sequence {
-        Some(sequence) => {
-            let id = builder.findings.next_id(sequence);
-            let mut template = Template::default();
-            template.piece(id);
-            Ok(template)
-        }
-        None => default(column),
-    }
-}
-
-/// FROM for the rows of a query; values of sequences go by row number.
+/// FROM for the rows of a query. Its volatile defaults keep it a subquery of its own, evaluated in the rows' order.
 fn of_query(
     builder: &mut Builder<'_>,
     table: &Table,
@@ -179,12 +167,8 @@ fn of_query(
         source.push(", ").push(&before);
         if given && !(own_ids && column.identity.is_some()) {
             source.push(&format!("q.{}", hidden("q", column.attnum)));
-        } else if let Some(sequence) = &column.sequence {
-            let place = builder.findings.sequence(sequence);
-            builder.findings.sequences[place].1 = None;
-            source.push("(").piece(Piece::Ids { sequence: place }).push(")[q.\"pgoutpost.row\"]");
         } else {
-            source.append(&default(column)?);
+            source.append(&builder.default_of(column, true)?);
         }
         source.push(&after).push(&format!(" AS {}", hidden("c", column.attnum)));
     }

@@ -14,7 +14,7 @@ use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Report> {
     let mut builder = Builder::new(request, canonical);
-    let settings = settings(&builder)?;
+    let settings = settings(&mut builder)?;
     target(&mut builder, K::FROM_CLAUSE, K::FROM_KW);
     let mut subselect = Template::text("SELECT ");
     for (place, (column, expression)) in settings.iter().enumerate() {
@@ -133,7 +133,7 @@ fn refuse(what: &str) -> Report {
 }
 
 /// What SET assigns to each column.
-fn settings<'b>(builder: &Builder<'b>) -> Result<Vec<(&'b Column, Template)>, Report> {
+fn settings<'b>(builder: &mut Builder<'b>) -> Result<Vec<(&'b Column, Template)>, Report> {
     let list = child(builder.request.statement, K::SET_CLAUSE).and_then(|clause| child(&clause, K::SET_COLUMN_LIST));
     let mut settings = Vec::new();
     for item in list.iter().flat_map(SyntaxNode::children) {
@@ -147,7 +147,7 @@ fn settings<'b>(builder: &Builder<'b>) -> Result<Vec<(&'b Column, Template)>, Re
 }
 
 fn single<'b>(
-    builder: &Builder<'b>,
+    builder: &mut Builder<'b>,
     item: &SyntaxNode,
     settings: &mut Vec<(&'b Column, Template)>,
 ) -> Result<(), Report> {
@@ -160,7 +160,7 @@ fn single<'b>(
 }
 
 fn several<'b>(
-    builder: &Builder<'b>,
+    builder: &mut Builder<'b>,
     item: &SyntaxNode,
     settings: &mut Vec<(&'b Column, Template)>,
 ) -> Result<(), Report> {
@@ -204,24 +204,9 @@ pub(super) fn column<'b>(builder: &Builder<'b>, target: &SyntaxNode) -> Result<&
     })
 }
 
-fn expression(builder: &Builder<'_>, column: &Column, value: &SyntaxNode) -> Result<Template, Report> {
+fn expression(builder: &mut Builder<'_>, column: &Column, value: &SyntaxNode) -> Result<Template, Report> {
     if has_token(value, K::DEFAULT_KW) {
-        return default(column);
+        return builder.default_of(column, true);
     }
     Ok(builder.cut(range(value)))
-}
-
-/// A column's default, where no sequence is behind it.
-pub(super) fn default(column: &Column) -> Result<Template, Report> {
-    match &column.default {
-        Some(default) if column.sequence.is_some() || default.contains("nextval(") => {
-            Err(refuse(&format!("the default of column \"{}\" in this place", column.name)))
-        }
-        Some(default) if !column.generated => Ok(Template::text(default)),
-        Some(_) => Ok(Template::text("NULL")),
-        None if column.identity.is_some() => {
-            Err(refuse(&format!("the default of column \"{}\" in this place", column.name)))
-        }
-        None => Ok(Template::text("NULL")),
-    }
 }

@@ -1,0 +1,177 @@
+//! Values of sequences in a session: what statements take from the site's leases, and what `currval` and `lastval` show.
+//!
+//! A counted statement says afterwards how many values it has taken. Had it too few, it is run again with more; what it
+//! has left over goes back to the lease. As in Postgres, nothing of this is undone by a rollback.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Session;
+use super::failure::Failure;
+use super::settings::Settings;
+use super::transaction::Phase;
+use crate::catalog::Column;
+use crate::report::Report;
+use crate::sql::{self, Ids, LAST, SequenceUse, Statement, Stock, counter};
+use crate::sqlstate;
+
+/// What the session has taken last.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    current: HashMap<Arc<str>, i64>,
+    last: Option<i64>,
+}
+
+impl Session {
+    /// Values for one execution of a plan: as many as it surely takes.
+    pub(super) async fn stock(&mut self, uses: &[SequenceUse], settings: &Settings) -> Result<Ids, Failure> {
+        let mut ids = Ids { sequences: Vec::new(), last: self.remembered.last };
+        for sequence in uses {
+            self.may_use(sequence, settings).await?;
+            let values = self.take_ids(&sequence.name, sequence.values).await?;
+            ids.sequences.push(Stock { current: self.remembered.current.get(&sequence.name).copied(), values });
+        }
+        Ok(ids)
+    }
+
+    /// Asks once for each sequence and catalog (GRANT changes its version).
+    async fn may_use(&mut self, sequence: &SequenceUse, settings: &Settings) -> Result<(), Failure> {
+        let rights = match (sequence.takes, sequence.looks) {
+            (true, true) => ["USAGE, UPDATE", "USAGE, SELECT"].as_slice(),
+            (true, false) => &["USAGE, UPDATE"],
+            (false, true) => &["USAGE, SELECT"],
+            (false, false) => return Ok(()),
+        };
+        let name = sequence.name.replace('\'', "''");
+        let has = |rights: &&str| format!("pg_catalog.has_sequence_privilege('{name}', '{rights}')");
+        let question = format!("SELECT {}", rights.iter().map(has).collect::<Vec<_>>().join(" AND "));
+        let known = (settings.role.clone(), self.shared.catalog.current().version, question.clone());
+        if self.permitted.contains(&known) {
+            return Ok(());
+        }
+        let rows = self.question(&question).await?;
+        if rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() != Some(b"t") {
+            let name = sequence.name.rsplit('.').next().unwrap_or_default().trim_matches('"');
+            let message = format!("permission denied for sequence {name}");
+            return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into());
+        }
+        self.permitted.put(known, ());
+        Ok(())
+    }
+
+    async fn take_ids(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.shared.leases.take(sequence, count).await.map_err(|error| error.report().into())
+    }
+
+    /// Gives a counted statement its settings, before each run of it.
+    pub(super) async fn set_registers(&mut self, registers: &[(String, String)]) -> Result<(), Failure> {
+        if registers.is_empty() {
+            return Ok(());
+        }
+        let set = |(name, value): &(String, String)| format!("pg_catalog.set_config('{name}', '{value}', true)");
+        let question = format!("SELECT {}", registers.iter().map(set).collect::<Vec<_>>().join(", "));
+        self.question(&question).await.map(drop)
+    }
+
+    /// What the settings hold after a run.
+    pub(super) async fn registers(&mut self, names: &[(String, String)]) -> Result<HashMap<String, String>, Failure> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let get = |(name, _): &(String, String)| format!("pg_catalog.current_setting('{name}')");
+        let question = format!("SELECT {}", names.iter().map(get).collect::<Vec<_>>().join(", "));
+        let row = self.question(&question).await?.into_iter().next().unwrap_or_default();
+        let text = |value: Option<bytes::Bytes>| String::from_utf8_lossy(&value.unwrap_or_default()).into_owned();
+        Ok(names.iter().map(|(name, _)| name.clone()).zip(row.into_iter().map(text)).collect())
+    }
+
+    /// Whether a run of a counted statement had enough values; if not, there are more for the next run.
+    pub(super) async fn had_enough(
+        &mut self,
+        uses: &[SequenceUse],
+        ids: &mut Ids,
+        registers: &HashMap<String, String>,
+    ) -> Result<bool, Failure> {
+        let mut enough = true;
+        for (place, (sequence, stock)) in uses.iter().zip(&mut ids.sequences).enumerate() {
+            let missing = taken(registers, place).saturating_sub(stock.values.len());
+            if missing > 0 {
+                enough = false;
+                stock.values.extend(self.take_ids(&sequence.name, missing).await?);
+            }
+        }
+        Ok(enough)
+    }
+
+    /// The statement is over: what it took is remembered, the rest goes back.
+    pub(super) fn remember(
+        &mut self,
+        uses: &[SequenceUse],
+        counted: bool,
+        ids: Ids,
+        registers: &HashMap<String, String>,
+    ) {
+        for (place, (sequence, mut stock)) in uses.iter().zip(ids.sequences).enumerate() {
+            if counted {
+                let unused = stock.values.split_off(taken(registers, place).min(stock.values.len()));
+                self.shared.leases.give_back(&sequence.name, &unused);
+            }
+            if let Some(last) = stock.values.last() {
+                self.remembered.current.insert(Arc::clone(&sequence.name), *last);
+                self.remembered.last = Some(*last);
+            }
+        }
+        if counted {
+            self.remembered.last = registers.get(LAST).and_then(|last| last.parse().ok()).or(self.remembered.last);
+        }
+    }
+
+    /// After `setval` on main: what is leased of the sequence lies at the old place, and is given up.
+    pub(super) async fn sequences_were_set(&mut self, text: &str) -> Result<(), Failure> {
+        let has = |word: &str| text.to_ascii_lowercase().contains(&word.to_ascii_lowercase());
+        if !has("setval") {
+            return Ok(());
+        }
+        let catalog = self.shared.catalog.current();
+        let all = sql::sequence_names(&catalog);
+        let bare = |name: &str| name.rsplit('.').next().unwrap_or(name).trim_matches('"').to_owned();
+        let of_table = |sequence: &String| {
+            let feeds = |column: &Column| column.sequence.as_deref() == Some(sequence);
+            catalog.relations.values().any(|table| has(&table.name.name) && table.columns.iter().any(feeds))
+        };
+        let mut named: Vec<String> = all.iter().filter(|name| has(&bare(name)) || of_table(name)).cloned().collect();
+        if named.is_empty() {
+            named = all;
+        }
+        for sequence in named {
+            self.shared.leases.renew(&sequence).await.map_err(|error| error.report())?;
+            if self.transaction.phase == Phase::Idle {
+                let question = format!("SELECT pg_catalog.currval('{}')", sequence.replace('\'', "''"));
+                let current = self.ask_main(&question).await;
+                if let Some(current) = current.ok().flatten().and_then(|text| text.parse().ok()) {
+                    self.remembered.current.insert(sequence.into(), current);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// DISCARD ALL and DISCARD SEQUENCES.
+    pub(super) fn forget_ids(&mut self, statement: &Statement) {
+        let mut words = statement.text.split_whitespace();
+        if words.next().is_some_and(|word| word.eq_ignore_ascii_case("discard"))
+            && words.next_back().is_some_and(|what| ["all", "sequences"].iter().any(|w| what.eq_ignore_ascii_case(w)))
+        {
+            self.remembered = Remembered::default();
+        }
+    }
+}
+
+/// How many values a run has taken of the sequence in this place.
+fn taken(registers: &HashMap<String, String>, place: usize) -> usize {
+    let counter = registers.get(&counter(place)).and_then(|count| count.parse::<usize>().ok());
+    counter.map_or(0, |count| count.saturating_sub(1))
+}

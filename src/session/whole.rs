@@ -1,0 +1,149 @@
+//! Reads that are run to their end before the client sees a row of them: what they have taken or locked is only known
+//! then, and they may have to be run again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Session;
+use super::failure::Failure;
+use super::read::{Given, changed};
+use super::relay::Expect;
+use super::serve::TRIES;
+use super::settings::Settings;
+use super::statements::{Description, Portal, PortalState, Prepared};
+use super::write::{By, Written, returning, unsteady};
+use crate::overlay::View;
+use crate::report::Report;
+use crate::sql::{Plan, Statement};
+use crate::sqlstate;
+use crate::status::StatementKind;
+use crate::wire::read::Bind;
+use crate::wire::{HEADER, build};
+
+impl Session {
+    /// Whether a query has to be run whole, by its plan.
+    pub(super) async fn is_whole(&mut self, statement: &Statement) -> Result<bool, Failure> {
+        let settings = self.settings().await?;
+        let shared = Arc::clone(&self.shared);
+        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+        Ok(matches!(&*plan, Ok(Plan::Read(plan)) if plan.whole()))
+    }
+
+    /// Bind of such a read: nothing is run yet, and the replica is not asked.
+    pub(super) async fn bind_whole(&mut self, prepared: &Arc<Prepared>, message: &BytesMut) -> Result<(), Failure> {
+        let bind = Bind::read(&message[HEADER..])?;
+        let description = self.describe(prepared, bind.statement).await?;
+        if bind.values.len() != description.types.len() {
+            // Postgres complains of it.
+            self.forward(message);
+            self.expected.push_back(Expect::Bare);
+            return Ok(());
+        }
+        self.settle().await?;
+        build::bare(&mut self.client.output, b'2');
+        let state = PortalState::Whole { description };
+        let portal = Portal { statement: Arc::clone(prepared), bind: message.clone(), state };
+        self.names.portals.insert(bind.portal.to_vec(), portal);
+        Ok(())
+    }
+
+    /// Execute of such a read's portal.
+    pub(super) async fn execute_whole(
+        &mut self,
+        statement: &Statement,
+        bind: &BytesMut,
+        description: &Description,
+    ) -> Result<Written, Failure> {
+        let bind = Bind::read(&bind[HEADER..])?;
+        let given = Given::of(&bind, &description.types);
+        self.whole(statement, &given, returning(description, &bind.results)?, By::Name).await
+    }
+
+    /// Such a read in the simple protocol.
+    pub(super) async fn simple_whole(
+        &mut self,
+        statement: &Statement,
+        description: &Description,
+    ) -> Result<(), Failure> {
+        let given = Given { types: &description.types, ..Given::default() };
+        let (rows, tag) = self.whole(statement, &given, returning(description, &[])?, By::Unnamed).await?;
+        let out = &mut self.client.output;
+        if let Some(columns) = &description.columns {
+            out.extend_from_slice(columns);
+        }
+        rows.iter().for_each(|row| out.extend_from_slice(row));
+        build::command_complete(out, &tag);
+        Ok(())
+    }
+
+    /// Runs the read until its rows are those that it may show.
+    pub(super) async fn whole(
+        &mut self,
+        statement: &Statement,
+        given: &Given<'_>,
+        formats: Vec<i16>,
+        by: By,
+    ) -> Result<Written, Failure> {
+        let settings = self.settings().await?;
+        settings.readable()?;
+        let shared = Arc::clone(&self.shared);
+        self.guard.statement(StatementKind::Merged);
+        for _ in 0..TRIES {
+            let base = self.base(&settings);
+            let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+            let plan = match &*plan {
+                Ok(Plan::Read(plan)) => plan,
+                Ok(Plan::Write(_)) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a read").into()),
+                Err(report) => return Err(report.clone().into()),
+            };
+            self.may_draw(plan.sequences().iter().any(|sequence| sequence.takes), &settings)?;
+            let mut ids = self.stock(plan.sequences(), &settings).await?;
+            let mut runs = 0;
+            let (rows, registers) = loop {
+                runs += 1;
+                if runs > TRIES {
+                    return Err(unsteady().into());
+                }
+                let view = View { base: &base, own: &self.transaction.work.own };
+                let Some(rendered) = plan.render_with_ids(view, given.parameters(), &ids)? else {
+                    return Err(Report::new(sqlstate::INTERNAL_ERROR, "nothing to be rewritten").into());
+                };
+                self.set_registers(&rendered.registers).await?;
+                match self.run_evaluation(&rendered, given, &formats, by).await {
+                    Ok(rows) => {
+                        let registers = self.registers(&rendered.registers).await?;
+                        if self.had_enough(plan.sequences(), &mut ids, &registers).await? {
+                            break (Some(rows), registers);
+                        }
+                    }
+                    Err(Failure::Inner(error)) => {
+                        self.prepare_again(&error).await?;
+                        break (None, HashMap::new());
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            };
+            let Some(rows) = rows else { continue };
+            self.remember(plan.sequences(), plan.counted(), ids, &registers);
+            let tag = format!("SELECT {}", rows.len());
+            let message = |row: &Vec<Option<Bytes>>| {
+                let mut message = BytesMut::new();
+                build::data_row(&mut message, row.iter().map(Option::as_deref));
+                message
+            };
+            return Ok((rows.iter().map(message).collect(), tag));
+        }
+        Err(changed().into())
+    }
+
+    /// A read-only transaction takes no values of sequences.
+    fn may_draw(&self, takes: bool, settings: &Settings) -> Result<(), Report> {
+        if takes && self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+            let message = "cannot execute nextval() in a read-only transaction";
+            return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message));
+        }
+        Ok(())
+    }
+}
