@@ -5,6 +5,8 @@
 mod protocol;
 #[path = "session/regressions.rs"]
 mod regressions;
+#[path = "session/sequences.rs"]
+mod sequences;
 #[path = "session/straight.rs"]
 mod straight;
 #[path = "session/transactions.rs"]

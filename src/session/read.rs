@@ -68,6 +68,16 @@ pub(super) enum Again {
     No,
 }
 
+/// How far an execution had come when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Passed {
+    Nothing,
+    /// It was planned.
+    Bound,
+    /// The client has had something of its answer.
+    Rows,
+}
+
 pub(super) fn again(message: &[u8]) -> Again {
     match error::code(&message[HEADER..]) {
         CATALOG_CHANGED => Again::Reload,
@@ -218,6 +228,7 @@ impl Session {
         if !view.is_empty() {
             settings.readable()?;
         }
+        self.may_draw(plan.sequences().iter().any(|sequence| sequence.takes), &settings)?;
         let ids = self.stock(plan.sequences(), &settings).await?;
         let view = View { base: &base, own: &self.transaction.work.own };
         let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
@@ -302,7 +313,7 @@ impl Session {
             build::flush(self.ask());
             match self.pass_rows(None).await {
                 Ok(_) => return Ok(()),
-                Err((Failure::Inner(error), false)) => {
+                Err((Failure::Inner(error), Passed::Nothing | Passed::Bound)) => {
                     self.prepare_again(&error).await?;
                     self.bind_read(prepared, bind, false).await?;
                 }
@@ -313,19 +324,23 @@ impl Session {
     }
 
     /// Passes rows on up to the end of an Execute; `first` goes before them. An error says whether anything was passed.
-    pub(super) async fn pass_rows(&mut self, first: Option<&[u8]>) -> Result<BytesMut, (Failure, bool)> {
+    pub(super) async fn pass_rows(&mut self, first: Option<&[u8]>) -> Result<BytesMut, (Failure, Passed)> {
         let mut first = first;
-        let mut passed = false;
+        let mut passed = Passed::Nothing;
         loop {
             let (kind, message) = self.reply().await.map_err(|failure| (failure, passed))?;
             match kind {
-                b'1' | b'2' | b'3' | b'n' | b't' => continue,
+                b'2' => {
+                    passed = passed.max(Passed::Bound);
+                    continue;
+                }
+                b'1' | b'3' | b'n' | b't' => continue,
                 _ => {}
             }
             if let Some(first) = first.take() {
                 self.client.output.extend_from_slice(first);
             }
-            passed = true;
+            passed = Passed::Rows;
             self.client.output.extend_from_slice(&message);
             if matches!(kind, b'C' | b's' | b'I') {
                 return Ok(message);
@@ -377,7 +392,7 @@ impl Session {
     pub(super) async fn simple_read(&mut self, statement: &Statement) -> Result<(), Failure> {
         for _ in 0..TRIES {
             let description = self.describe_text(&statement.text).await?;
-            if self.is_whole(statement).await? && description.types.is_empty() {
+            if description.types.is_empty() && self.is_whole(statement).await? {
                 return self.simple_whole(statement, &description).await;
             }
             let given = Given { types: &description.types, ..Given::default() };
@@ -397,11 +412,26 @@ impl Session {
             build::flush(out);
             match self.pass_rows(description.columns.as_deref()).await {
                 Ok(_) => return Ok(()),
-                Err((Failure::Inner(error), true)) => return Err(Failure::Inner(error)),
-                Err((Failure::Inner(error), false)) if rendered.is_none() && again(&error) == Again::No => {
-                    return Err(Failure::Server(error));
+                Err((Failure::Inner(error), Passed::Rows)) => return Err(Failure::Inner(error)),
+                Err((Failure::Inner(error), passed)) => {
+                    let refused = error::code(&error[HEADER..]) == sqlstate::READ_ONLY_SQL_TRANSACTION;
+                    let own = rendered.is_none() && again(&error) == Again::No;
+                    let failure = match own {
+                        true => Failure::Server(error),
+                        false => match self.prepare_again(&error).await {
+                            Ok(()) => continue,
+                            Err(failure) => failure,
+                        },
+                    };
+                    // A simple query has told its columns when it begins to run. What writes may still go to main.
+                    if passed == Passed::Bound
+                        && !refused
+                        && let Some(columns) = &description.columns
+                    {
+                        self.client.output.extend_from_slice(columns);
+                    }
+                    return Err(failure);
                 }
-                Err((Failure::Inner(error), false)) => self.prepare_again(&error).await?,
                 Err((failure, _)) => return Err(failure),
             }
         }

@@ -68,11 +68,15 @@ impl Session {
         description: &Description,
     ) -> Result<(), Failure> {
         let given = Given { types: &description.types, ..Given::default() };
-        let (rows, tag) = self.whole(statement, &given, returning(description, &[])?, By::Unnamed).await?;
+        let ran = self.whole(statement, &given, returning(description, &[])?, By::Unnamed).await;
         let out = &mut self.client.output;
-        if let Some(columns) = &description.columns {
+        // Also before an error: a simple query has told its columns when it begins to run.
+        if let Some(columns) = &description.columns
+            && !matches!(ran, Err(Failure::End(_) | Failure::Server(_)))
+        {
             out.extend_from_slice(columns);
         }
+        let (rows, tag) = ran?;
         rows.iter().for_each(|row| out.extend_from_slice(row));
         build::command_complete(out, &tag);
         Ok(())
@@ -139,7 +143,7 @@ impl Session {
     }
 
     /// A read-only transaction takes no values of sequences.
-    fn may_draw(&self, takes: bool, settings: &Settings) -> Result<(), Report> {
+    pub(super) fn may_draw(&self, takes: bool, settings: &Settings) -> Result<(), Report> {
         if takes && self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
             let message = "cannot execute nextval() in a read-only transaction";
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message));

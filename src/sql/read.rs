@@ -58,7 +58,7 @@ impl ReadPlan {
 
     /// Whether it must have been run to its end before its rows can be shown.
     pub fn whole(&self) -> bool {
-        self.select && self.findings.counted
+        self.select && self.findings.uses_sequences()
     }
 
     /// Every table the statement reads, views expanded.

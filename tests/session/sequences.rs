@@ -1,0 +1,37 @@
+//! Sequences: what needs main, rights, and the end of a lease.
+
+use super::{alone, connect, fails, outpost, value};
+
+const SCHEMA: &str = "CREATE SEQUENCE s; CREATE SEQUENCE tiny MAXVALUE 2;
+    CREATE TABLE t (id serial PRIMARY KEY, a int); INSERT INTO t VALUES (50, 0);
+    CREATE ROLE session_sequences_joe LOGIN; GRANT INSERT, SELECT ON t TO session_sequences_joe;
+    GRANT SELECT ON s TO session_sequences_joe";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setval_gives_up_what_was_leased() {
+    let schema = "CREATE SEQUENCE s; CREATE TABLE t (id serial PRIMARY KEY, a int); INSERT INTO t VALUES (50, 0)";
+    let (_site, outpost) = outpost("session_setval", schema).await;
+    let client = connect(&outpost.url()).await;
+    assert_eq!(value(&client, "SELECT nextval('s')").await, "1");
+    assert_eq!(value(&client, "SELECT setval('s', 100)").await, "100");
+    assert_eq!(value(&client, "SELECT currval('s')").await, "100");
+    assert_eq!(value(&client, "SELECT nextval('s')").await, "101");
+    assert_eq!(client.query_one("SELECT setval('s', $1, false)", &[&200_i64]).await.unwrap().get::<_, i64>(0), 200);
+    assert_eq!(value(&client, "SELECT nextval('s')").await, "200");
+    value(&client, "SELECT setval(pg_get_serial_sequence('t', 'id'), (SELECT max(id) FROM t))").await;
+    assert_eq!(value(&client, "INSERT INTO t (a) VALUES (1) RETURNING id").await, "51");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_to_sequences_are_asked_and_their_end_is_told() {
+    let (_lab, site, outpost) = alone("session_sequences", SCHEMA).await;
+    let (client, joe) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    assert_eq!(value(&client, "SELECT nextval('tiny')").await, "1");
+    assert_eq!(value(&client, "SELECT nextval('tiny')").await, "2");
+    assert_eq!(fails(&client, "SELECT nextval('tiny')").await, "55000");
+    joe.batch_execute("SET ROLE session_sequences_joe").await.unwrap();
+    assert_eq!(fails(&joe, "INSERT INTO t (a) VALUES (1)").await, "42501");
+    assert_eq!(fails(&joe, "SELECT nextval('s')").await, "42501");
+    assert_eq!(fails(&joe, "SELECT currval('s')").await, "55000");
+    drop(site);
+}
