@@ -46,6 +46,7 @@ mod after;
 pub mod cancel;
 mod commit;
 mod console;
+pub mod constraints;
 mod control;
 mod exchange;
 mod extended;

@@ -50,6 +50,8 @@ pub enum Class {
     Settings {
         discard_all: bool,
     },
+    /// SET CONSTRAINTS: as [`Class::Settings`], and the session's own as well.
+    Constraints(SetConstraints),
     /// `SET pgoutpost.name = value` / `SHOW pgoutpost.name` are the session's own.
     OwnSetting {
         name: String,
@@ -74,6 +76,14 @@ pub enum Class {
     },
     /// Cannot be done through pgoutpost.
     Refused(Report),
+}
+
+/// SET CONSTRAINTS
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetConstraints {
+    /// Names, perhaps with a schema; none: ALL.
+    pub names: Vec<Vec<String>>,
+    pub deferred: bool,
 }
 
 /// Transaction control.

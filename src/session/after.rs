@@ -26,12 +26,27 @@ const IN_ORDER_MAX: usize = 100;
 impl Session {
     /// To be called once for each statement of the client, when the effects of all its parts are collected.
     pub(super) async fn after_statement(&mut self, events: Vec<Event>) -> Result<(), Failure> {
-        let mut queue = VecDeque::from(events);
+        let due = self.put_off(events);
+        self.fire(due).await
+    }
+
+    /// Keeps what is judged at the end of the transaction; returns the rest.
+    fn put_off(&mut self, events: Vec<Event>) -> VecDeque<Event> {
+        let work = &mut self.transaction.work;
+        let (deferred, due): (Vec<Event>, Vec<Event>) =
+            events.into_iter().partition(|event| work.constraints.defers(event));
+        work.deferred.extend(deferred);
+        due.into()
+    }
+
+    /// Judges and acts upon events, and upon those that come of it.
+    pub(super) async fn fire(&mut self, mut queue: VecDeque<Event>) -> Result<(), Failure> {
         while let Some(run) = next_run(&mut queue) {
             match run[0].rule.action() {
                 None => self.judge_events(&run).await?,
                 Some(action) => {
-                    queue.extend(self.act(&run).await?);
+                    let events = self.act(&run).await?;
+                    queue.extend(self.put_off(events));
                     if action == ReferentialAction::SetDefault {
                         // The default may be the value that has just gone, which no check of the row would notice.
                         self.judge_events(&run).await?;

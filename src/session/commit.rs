@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use super::settings::CommitLevel;
+use super::transaction::Work;
 use super::{Session, Waited};
 use crate::buffer::{CommitError, Draft, Progress};
 use crate::entry::{Entry, FORMAT, Seq};
@@ -21,13 +22,23 @@ const DOUBT_POLL: Duration = Duration::from_millis(50);
 const WARNING: SqlState = SqlState(*b"01000");
 
 impl Session {
+    /// Whether a commit has nothing to ask the replica, whose part of the transaction may then be over.
+    pub(super) fn commits_alone(&self) -> bool {
+        self.settings.is_some() && self.transaction.work.deferred.is_empty()
+    }
+
     /// Commits the transaction's effects to the buffer and waits for what `pgoutpost.commit` says. Locks are freed when
     /// everybody can see the effects.
     ///
     /// # Errors
-    /// The buffer's; the effects are gone then, but for an unknown outcome.
+    /// Those of deferred constraints, and the buffer's; the effects are gone then, but for an unknown outcome.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
         let settings = self.settings().await?;
+        if let Err(failure) = self.judge_deferred().await {
+            self.transaction.work = Work::default();
+            self.locks.release(None);
+            return Err(failure);
+        }
         let work = std::mem::take(&mut self.transaction.work);
         let entry = Entry {
             format: FORMAT,

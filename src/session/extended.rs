@@ -81,7 +81,7 @@ impl Session {
             let committed = match self.settle().await {
                 Ok(()) => {
                     // The replica's part is over: it ends while the buffer writes. Unless `commit` must still ask it.
-                    if self.settings.is_some() {
+                    if self.commits_alone() {
                         self.forward(message);
                         self.replica.link.push().await;
                         forwarded = true;
@@ -171,7 +171,13 @@ impl Session {
                 self.only_bind = alone.then(|| (Arc::clone(&prepared), BytesMut::from(&message[..])));
                 false
             }
-            Some(Class::Write | Class::Straight { .. } | Class::Transaction(_) | Class::Settings { .. }) => true,
+            Some(
+                Class::Write
+                | Class::Straight { .. }
+                | Class::Transaction(_)
+                | Class::Settings { .. }
+                | Class::Constraints(_),
+            ) => true,
             Some(Class::Query | Class::Replica | Class::Prepare { .. }) => self.transaction.route == Route::Straight,
             Some(Class::Execute { .. }) => {
                 self.refuse_blind("EXECUTE")?;
@@ -299,6 +305,15 @@ impl Session {
             Class::Transaction(command) => {
                 self.settle().await?;
                 self.control(command, Some(message)).await?;
+                Ok(None)
+            }
+            Class::Constraints(command) => {
+                self.settle().await?;
+                self.ask().extend_from_slice(message);
+                build::flush(self.ask());
+                let answer = self.reply_of(b'C').await.map_err(super::read::as_clients)?;
+                self.set_constraints(command).await?;
+                self.client.output.extend_from_slice(&answer);
                 Ok(None)
             }
             Class::Straight { ddl, outside_transaction } => {

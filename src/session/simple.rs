@@ -114,6 +114,7 @@ impl Session {
             }
             Class::Transaction(_)
             | Class::Write
+            | Class::Constraints(_)
             | Class::OwnSetting { .. }
             | Class::Execute { .. }
             | Class::Straight { .. }
@@ -198,8 +199,18 @@ impl Session {
                     read => read,
                 }
             }
-            Class::Write => self.simple_write(statement).await,
+            Class::Write => {
+                let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+                let last = statements.last().is_some_and(|last| std::ptr::eq(last, statement));
+                self.simple_write(statement, last).await
+            }
             Class::Transaction(command) => self.control(command, None).await,
+            Class::Constraints(command) => {
+                let answer = self.run_unnamed(&statement.text).await.map_err(super::read::as_clients)?;
+                self.set_constraints(command).await?;
+                self.client.output.extend_from_slice(&answer);
+                Ok(())
+            }
             Class::OwnSetting { name, value, show } => {
                 check_own(name, value.as_deref(), *show)?;
                 self.changes_settings(!show);
@@ -245,7 +256,7 @@ impl Session {
     pub(super) async fn finish(&mut self, outcome: Result<(), Failure>, before: usize) -> Result<(), End> {
         let implicit = self.transaction.phase == Phase::Idle && !self.transaction.work.is_empty();
         // The replica's part is over: it ends while the buffer writes. Unless `commit` must still ask it.
-        let ended = outcome.is_ok() && implicit && self.unsynced && self.settings.is_some();
+        let ended = outcome.is_ok() && implicit && self.unsynced && self.commits_alone();
         if ended {
             build::sync(&mut self.replica.link.output);
             self.replica.link.push().await;

@@ -9,11 +9,12 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::constraints::Constraints;
 use crate::catalog::{AttNum, Table, TableId};
 use crate::entry::{Effect, EntryColumn, EntryTable, Seq, Value};
 use crate::overlay::{Change, Overlay, RowId};
 use crate::report::Report;
-use crate::sql::{Isolation, Outcome};
+use crate::sql::{Event, Isolation, Outcome};
 use crate::sqlstate;
 
 /// The most one transaction may collect. Bytes of values, roughly.
@@ -82,6 +83,8 @@ pub struct Savepoint {
     tables: usize,
     statements: usize,
     bytes: usize,
+    deferred: imbl::Vector<Event>,
+    constraints: Constraints,
     /// The place in the session's locks.
     pub locks: usize,
 }
@@ -111,6 +114,7 @@ impl Transaction {
             || self.route != Route::Here
             || self.first.is_some()
             || !self.work.is_empty()
+            || !self.work.constraints.is_default()
             || self.isolation.is_some()
             || self.read_only.is_some()
     }
@@ -130,6 +134,8 @@ impl Transaction {
             tables: work.tables.len(),
             statements: work.statements.len(),
             bytes: work.bytes,
+            deferred: work.deferred.clone(),
+            constraints: work.constraints.clone(),
             locks,
         });
     }
@@ -155,6 +161,8 @@ impl Transaction {
         work.places.retain(|_, table| *table < savepoint.tables);
         work.statements.truncate(savepoint.statements);
         work.bytes = savepoint.bytes;
+        work.deferred.clone_from(&savepoint.deferred);
+        work.constraints.clone_from(&savepoint.constraints);
         self.phase = Phase::Open;
         Some(savepoint.locks)
     }
@@ -172,6 +180,9 @@ pub struct Work {
     pub statements: Vec<String>,
     /// Places of the effects that are those of referential actions.
     pub actions: Vec<usize>,
+    /// What is judged at the end of the transaction.
+    pub deferred: imbl::Vector<Event>,
+    pub constraints: Constraints,
     bytes: usize,
 }
 

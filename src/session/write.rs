@@ -17,6 +17,7 @@ use super::read::{Given, as_clients, values};
 use super::serve::TRIES;
 use super::settings::Settings;
 use super::statements::{Description, Prepared};
+use super::transaction::Phase;
 use super::{Session, Waited};
 use crate::entry::Seq;
 use crate::overlay::View;
@@ -64,7 +65,8 @@ impl Session {
     }
 
     /// A write in the simple protocol. The client's own text is parsed first, so its errors are Postgres' own.
-    pub(super) async fn simple_write(&mut self, statement: &Statement) -> Result<(), Failure> {
+    /// `last`: of its query string, whose implicit transaction then ends before the tag.
+    pub(super) async fn simple_write(&mut self, statement: &Statement, last: bool) -> Result<(), Failure> {
         let description = self.describe_text(&statement.text).await?;
         let given = Given { types: &description.types, ..Given::default() };
         if !given.types.is_empty() {
@@ -77,7 +79,10 @@ impl Session {
             out.extend_from_slice(columns);
         }
         rows.iter().for_each(|row| out.extend_from_slice(row));
-        build::command_complete(out, &tag);
+        if last && self.transaction.phase == Phase::Idle {
+            self.judge_deferred().await?;
+        }
+        build::command_complete(&mut self.client.output, &tag);
         Ok(())
     }
 

@@ -11,10 +11,10 @@ use super::merge::{list, qualified};
 use super::syntax::quoted;
 use super::template::{Rendering, Template};
 use super::{Parameters, Rendered, Report, View, gate};
-use crate::catalog::{AttNum, Catalog, Column, ForeignKey, ReferentialAction, Table, TableId};
+use crate::catalog::{AttNum, Catalog, Column, ForeignKey, IndexItem, ReferentialAction, Table, TableId, UniqueIndex};
 use crate::entry::Value;
 use crate::report::About;
-use crate::sqlstate::{FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION};
+use crate::sqlstate::{FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, UNIQUE_VIOLATION};
 
 /// A constraint, from the side of the row that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Rule {
     Parent(Arc<ForeignKey>),
     /// A row that others may refer to is gone, or has other values now.
     Children { key: Arc<ForeignKey>, updated: bool },
+    /// A row has taken values of a deferrable index that another had before the statement, or has as well.
+    Unique { table: TableId, index: Arc<UniqueIndex> },
 }
 
 /// One row's part in a constraint, to be judged or acted upon.
@@ -38,10 +40,39 @@ pub struct Event {
 impl Rule {
     /// What a foreign key does to the rows that refer to what is gone; `None`: it is only judged.
     pub fn action(&self) -> Option<ReferentialAction> {
-        let Rule::Children { key, updated } = self else { return None };
-        match if *updated { key.on_update } else { key.on_delete } {
+        match self.on_change() {
             ReferentialAction::NoAction | ReferentialAction::Restrict => None,
             action => Some(action),
+        }
+    }
+
+    fn on_change(&self) -> ReferentialAction {
+        match self {
+            Rule::Children { key, updated: true } => key.on_update,
+            Rule::Children { key, updated: false } => key.on_delete,
+            Rule::Parent(_) | Rule::Unique { .. } => ReferentialAction::NoAction,
+        }
+    }
+
+    /// The table of the row, and the columns whose values an event says.
+    fn subject<'c>(&self, catalog: &'c Catalog) -> Result<(&'c Arc<Table>, Vec<AttNum>), Report> {
+        Ok(match self {
+            Rule::Parent(key) => (table(catalog, key.table)?, key.columns.clone()),
+            Rule::Children { key, .. } => (table(catalog, key.referenced)?, key.referenced_columns.clone()),
+            Rule::Unique { table: id, index } => (table(catalog, *id)?, plain_columns(index)),
+        })
+    }
+
+    /// The constraint's table, its name and whether it is initially deferred, of what can be deferred at all.
+    pub fn deferrable(&self) -> Option<(TableId, &str, bool)> {
+        match self {
+            Rule::Parent(key) if key.deferrable => Some((key.table, &key.name, key.initially_deferred)),
+            // Of the actions, only the one that does nothing waits.
+            Rule::Children { key, .. } if key.deferrable && self.on_change() == ReferentialAction::NoAction => {
+                Some((key.table, &key.name, key.initially_deferred))
+            }
+            Rule::Unique { table, index } => Some((*table, &index.name, index.initially_deferred)),
+            Rule::Parent(_) | Rule::Children { .. } => None,
         }
     }
 
@@ -50,7 +81,9 @@ impl Rule {
     /// # Errors
     /// 0A000 when a table of the foreign key is not known.
     pub fn statement(&self, catalog: &Catalog) -> Result<String, Report> {
-        let (Rule::Children { key, .. } | Rule::Parent(key)) = self;
+        let (Rule::Children { key, .. } | Rule::Parent(key)) = self else {
+            return Err(Report::new(INTERNAL_ERROR, "this constraint does not act"));
+        };
         let (child, parent) = (table(catalog, key.table)?, table(catalog, key.referenced)?);
         let names = |kind: &'static str| (0..key.columns.len()).map(move |place| format!("{kind}{place}"));
         let typed = |kind: &'static str| {
@@ -110,15 +143,18 @@ pub fn arguments(events: &[Event]) -> Vec<String> {
 /// # Errors
 /// 0A000 when pending rows of a table involved cannot be merged.
 pub fn judge(events: &[Event], catalog: &Catalog, view: View<'_>, site: &str) -> Result<Rendered, Report> {
-    let rule = events.first().map(|event| &event.rule);
-    let Some(Rule::Parent(key) | Rule::Children { key, .. }) = rule else {
+    let Some(Event { rule, .. }) = events.first() else {
         return Ok(Rendered { sql: "SELECT 0, NULL WHERE false".into(), extra: Vec::new(), registers: Vec::new() });
     };
-    let (child, parent) = (table(catalog, key.table)?, table(catalog, key.referenced)?);
-    let of_child = matches!(rule, Some(Rule::Parent(_)));
-    let (own, columns) = if of_child { (child, &key.columns) } else { (parent, &key.referenced_columns) };
+    let (own, columns) = rule.subject(catalog)?;
     let gate = gate(site, catalog);
-    let template = question(rule, key, (child, parent));
+    let template = match rule {
+        Rule::Parent(key) | Rule::Children { key, .. } => {
+            let restrict = rule.on_change() == ReferentialAction::Restrict;
+            dangling(key, restrict, (table(catalog, key.table)?, table(catalog, key.referenced)?))
+        }
+        Rule::Unique { index, .. } => twice(own, index),
+    };
     let ids = super::Ids::default();
     let mut rendering = Rendering::new(view, Parameters::default(), &gate, &ids);
     let printed = columns
@@ -146,13 +182,33 @@ pub fn judge(events: &[Event], catalog: &Catalog, view: View<'_>, site: &str) ->
     Ok(rendering.finish())
 }
 
-/// The condition under which the row `k` breaks the constraint.
-fn question(rule: Option<&Rule>, key: &ForeignKey, (child, parent): (&Arc<Table>, &Arc<Table>)) -> Template {
-    let equal = |other: &Table, columns: &[AttNum], operator: &str| {
-        let pairs = columns.iter().enumerate();
-        let equal = pairs.map(|(n, attnum)| format!("x.{} {operator} k.c{n}", name_of(other, *attnum)));
-        equal.collect::<Vec<_>>().join(" AND ")
+/// `x`, a row of this table, has the values of `k`, as SQL.
+fn equal(other: &Table, columns: &[AttNum], operator: &str) -> String {
+    let pairs = columns.iter().enumerate();
+    let equal = pairs.map(|(n, attnum)| format!("x.{} {operator} k.c{n}", name_of(other, *attnum)));
+    equal.collect::<Vec<_>>().join(" AND ")
+}
+
+/// More than one row has the values of `k`.
+fn twice(table: &Arc<Table>, index: &UniqueIndex) -> Template {
+    let operator = if index.nulls_not_distinct { "IS NOT DISTINCT FROM" } else { "=" };
+    let mut template = Template::text("(SELECT pg_catalog.count(*) FROM (SELECT 1 FROM ");
+    template.table(table, None);
+    template.push(&format!(" AS x WHERE {} LIMIT 2) AS x) > 1", equal(table, &plain_columns(index), operator)));
+    template
+}
+
+/// The columns of an index that backs a constraint: it has no expressions.
+pub(super) fn plain_columns(index: &UniqueIndex) -> Vec<AttNum> {
+    let column = |item: &IndexItem| match item {
+        IndexItem::Column(attnum) => Some(*attnum),
+        IndexItem::Expression(_) => None,
     };
+    index.items.iter().filter_map(column).collect()
+}
+
+/// A row of the child refers to the values of `k`, and no parent has them.
+fn dangling(key: &ForeignKey, restrict: bool, (child, parent): (&Arc<Table>, &Arc<Table>)) -> Template {
     let all = |test: &str, word: &str| {
         (0..key.columns.len()).map(|n| format!("k.c{n} {test}")).collect::<Vec<_>>().join(word)
     };
@@ -160,12 +216,6 @@ fn question(rule: Option<&Rule>, key: &ForeignKey, (child, parent): (&Arc<Table>
     // Of the row's own side: what has gone again since breaks nothing.
     let operator = if key.match_full { "IS NOT DISTINCT FROM" } else { "=" };
     template.table(child, None).push(&format!(" AS x WHERE {})", equal(child, &key.columns, operator)));
-    let restrict = match rule {
-        Some(Rule::Children { key, updated }) => {
-            (if *updated { key.on_update } else { key.on_delete }) == ReferentialAction::Restrict
-        }
-        _ => false,
-    };
     if !restrict {
         template.push(" AND NOT EXISTS (SELECT 1 FROM ").table(parent, None);
         template.push(&format!(" AS x WHERE {})", equal(parent, &key.referenced_columns, "=")));
@@ -179,19 +229,15 @@ fn question(rule: Option<&Rule>, key: &ForeignKey, (child, parent): (&Arc<Table>
 
 /// The error for an event that breaks its constraint. `values`: as messages print them.
 pub fn violation(event: &Event, values: &str, catalog: &Catalog) -> Report {
-    let (Rule::Parent(key) | Rule::Children { key, .. }) = &event.rule;
+    let key = match &event.rule {
+        Rule::Parent(key) | Rule::Children { key, .. } => key,
+        Rule::Unique { table: id, index } => {
+            return table(catalog, *id).map_or_else(|report| report, |table| duplicate(table, index, values));
+        }
+    };
     let (child, parent) = match (table(catalog, key.table), table(catalog, key.referenced)) {
         (Ok(child), Ok(parent)) => (child, parent),
         (Err(report), _) | (_, Err(report)) => return report,
-    };
-    let about = About {
-        schema: Some(child.name.schema.to_string()),
-        table: Some(child.name.name.to_string()),
-        constraint: Some(key.name.clone()),
-        ..About::default()
-    };
-    let bare = |table: &Table, columns: &[AttNum]| {
-        list(columns.iter().map(|attnum| table.attribute(*attnum).map_or_else(String::new, |c| c.name.to_string())))
     };
     let (child_name, parent_name) = (&child.name.name, &parent.name.name);
     let (message, detail) = match &event.rule {
@@ -203,7 +249,7 @@ pub fn violation(event: &Event, values: &str, catalog: &Catalog) -> Report {
                 format!("Key ({})={values} is not present in table \"{parent_name}\".", bare(child, &key.columns))
             },
         ),
-        Rule::Children { .. } => (
+        Rule::Children { .. } | Rule::Unique { .. } => (
             format!(
                 "update or delete on table \"{parent_name}\" violates foreign key constraint \"{}\" on table \"{child_name}\"",
                 key.name
@@ -214,7 +260,27 @@ pub fn violation(event: &Event, values: &str, catalog: &Catalog) -> Report {
             ),
         ),
     };
-    Report::new(FOREIGN_KEY_VIOLATION, message).detail(detail).about(about)
+    Report::new(FOREIGN_KEY_VIOLATION, message).detail(detail).about(about(child, &key.name))
+}
+
+fn duplicate(table: &Table, index: &UniqueIndex, values: &str) -> Report {
+    let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
+    Report::new(UNIQUE_VIOLATION, message)
+        .detail(format!("Key ({})={values} already exists.", bare(table, &plain_columns(index))))
+        .about(about(table, &index.name))
+}
+
+fn about(table: &Table, constraint: &str) -> About {
+    About {
+        schema: Some(table.name.schema.to_string()),
+        table: Some(table.name.name.to_string()),
+        constraint: Some(constraint.to_owned()),
+        ..About::default()
+    }
+}
+
+fn bare(table: &Table, columns: &[AttNum]) -> String {
+    list(columns.iter().map(|attnum| table.attribute(*attnum).map_or_else(String::new, |c| c.name.to_string())))
 }
 
 fn table(catalog: &Catalog, id: TableId) -> Result<&Arc<Table>, Report> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::syntax::{child, name_of, path_of, range, words};
-use super::{Class, Isolation, Report, Script, Statement, TransactionCommand, Unparsed, parse};
+use super::{Class, Isolation, Report, Script, SetConstraints, Statement, TransactionCommand, Unparsed, parse};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 use SyntaxKind as K;
@@ -81,9 +81,17 @@ fn class(node: &SyntaxNode) -> Class {
         K::MERGE => NOT_BUFFERED,
         K::SHOW | K::SET | K::RESET => settings(node),
         K::DISCARD => Class::Settings { discard_all: child(node, K::DISCARD_ALL).is_some() },
-        K::SET_ROLE | K::SET_SESSION_AUTH | K::RESET_ROLE | K::RESET_SESSION_AUTH | K::SET_CONSTRAINTS | K::LOAD => {
+        K::SET_ROLE | K::SET_SESSION_AUTH | K::RESET_ROLE | K::RESET_SESSION_AUTH | K::LOAD => {
             Class::Settings { discard_all: false }
         }
+        K::SET_CONSTRAINTS => Class::Constraints(SetConstraints {
+            names: node
+                .descendants()
+                .filter(|n| n.kind() == K::CONSTRAINT_NAME_REF)
+                .filter_map(|n| path_of(&n))
+                .collect(),
+            deferred: child(node, K::DEFERRED).is_some(),
+        }),
         K::FETCH | K::MOVE | K::CLOSE | K::DEALLOCATE => Class::Replica,
         K::PREPARE => named(node, K::PREPARED_STATEMENT, |name| Class::Prepare { name }),
         K::EXECUTE => named(node, K::PREPARED_STATEMENT_REF, |name| Class::Execute { name }),

@@ -108,6 +108,8 @@ enum Output {
     Taken(usize),
     /// Which rows of the statement have the same new values in the index in this place, and the values.
     Group(usize),
+    /// The values of the deferrable index in this place, where it keeps them apart: a JSON array.
+    Recheck(usize),
     /// A column for an outer query only.
     Ignored,
     /// Not NULL: the replica has a row with this key. What is pending of it is looked up when the answer is read.
@@ -279,10 +281,6 @@ fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
     }
     if table.row_security {
         return refuse("it has row security");
-    }
-    let keys = table.references.iter().chain(&table.referenced_by);
-    if keys.clone().any(|key| key.initially_deferred) || table.unique.iter().any(|index| index.initially_deferred) {
-        return refuse("it has constraints that are initially deferred");
     }
     if table.key.is_empty() && kind != WriteKind::Insert {
         let message = format!("rows of \"{}\" cannot be updated or deleted: it has no key", table.name.name);

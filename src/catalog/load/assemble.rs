@@ -155,7 +155,10 @@ fn add_index(table: &mut Table, row: IndexRow) {
     let columns: Vec<AttNum> = row.attnums.iter().map(|&attnum| AttNum(attnum)).collect();
     let not_null = |attnum: &AttNum| table.attribute(*attnum).is_some_and(|column| column.not_null);
     let stands_in = row.valid && row.predicate.is_none() && !row.deferrable && columns.iter().all(not_null);
-    if row.primary || (stands_in && table.key.is_empty()) {
+    // Rows are told apart by a key that holds at every moment, if there is one.
+    let is_key = |index: &UniqueIndex| index.items.len() == table.key.len() && key_of(index) == table.key;
+    let holds = !table.key.is_empty() && table.unique.iter().any(|index| !index.deferrable && is_key(index));
+    if (row.primary && !row.deferrable) || (stands_in && !holds) || (row.primary && table.key.is_empty()) {
         table.key = columns;
     }
     table.unique.push(UniqueIndex {
@@ -169,6 +172,14 @@ fn add_index(table: &mut Table, row: IndexRow) {
         deferrable: row.deferrable,
         initially_deferred: row.initially_deferred,
     });
+}
+
+fn key_of(index: &UniqueIndex) -> Vec<AttNum> {
+    let column = |item: &IndexItem| match item {
+        IndexItem::Column(attnum) => Some(*attnum),
+        IndexItem::Expression(_) => None,
+    };
+    index.items.iter().filter_map(column).collect()
 }
 
 fn add_constraint(tables: &mut HashMap<u32, Table>, row: ConstraintRow) {

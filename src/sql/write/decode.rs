@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use super::super::Report;
 use super::super::after::{Event, Rule};
-use super::unique::Before;
+use super::unique::{Before, is_key};
 use super::{Action, Lock, Output, Setting, WriteKind, WritePlan};
-use crate::catalog::{AttNum, Table};
+use crate::catalog::{AttNum, Table, UniqueIndex};
 use crate::entry::Value;
 use crate::overlay::View;
 use crate::report::About;
-use crate::sqlstate::{CHECK_VIOLATION, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState};
+use crate::sqlstate::{CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState};
 
 /// What an evaluation says.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -72,21 +72,30 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
             kept.push(row);
         }
     }
+    let table = &*plan.target;
+    let identity = |index: &UniqueIndex| index.deferrable && is_key(table, index);
     let mut before = Before::default();
+    let mut crossed = false;
     for row in &hidden {
         row.row_rules()?;
         row.unique(view, &before, |index| !index.deferrable)?;
+        crossed |= row.unique(view, &before, identity).is_err();
         before.add(row);
     }
     // At the end of the statement.
     let mut before = before.at_the_end();
-    for row in &hidden {
-        row.unique(view, &before, |index| index.deferrable)?;
-        before.add(row);
-    }
     let mut events = Vec::new();
     for row in &hidden {
+        row.unique(view, &before, identity)?;
+        row.recheck(view, &before, true, &mut events);
         row.foreign_keys(&mut events);
+        row.recheck(view, &before, false, &mut events);
+        before.add(row);
+    }
+    if crossed {
+        let message = format!("rows of \"{}\" cannot exchange their keys in one statement", table.name.name);
+        return Err(Report::new(FEATURE_NOT_SUPPORTED, message)
+            .hint("Use values in between, or give the table a key that is not deferrable."));
     }
     let decoded = hidden.iter().zip(kept).filter_map(|(values, row)| {
         Some(Decoded { outcome: values.outcome()?, returning: row[plan.outputs.len()..].to_vec() })

@@ -10,13 +10,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::Report;
+use super::super::after::{Event, Rule, plain_columns};
 use super::super::merge::{key_columns, list, qualified};
 use super::super::slice::Slice;
 use super::super::template::Template;
 use super::Output;
 use super::build::{Builder, Row, Window, value_of};
 use super::decode::{Hidden, about, name_of};
-use super::verdict::{Change, OTHER, SliceOf, matches, of_other, printed, values_of};
+use super::verdict::{Change, OTHER, SliceOf, matches, of_other, printed, texts, values_of};
 use crate::catalog::{AttNum, IndexItem, Table, UniqueIndex};
 use crate::entry::{Seq, Value};
 use crate::overlay::{Existence, RowId, View};
@@ -79,6 +80,12 @@ pub(super) fn unique(builder: &mut Builder<'_>, new: &Row, update: Option<Change
             taken(builder, &table, place, new, update.map(|(old, _)| old), slice);
         }
         group(builder, Output::Group(place), index, new);
+        if index.deferrable && !is_key(&table, index) {
+            let columns: Vec<AttNum> = plain_columns(index);
+            let values =
+                format!("CASE WHEN {} THEN {} END", applies(builder, index, new), texts(builder, new, &columns));
+            builder.output(Output::Recheck(place), &Template::text(values));
+        }
     }
 }
 
@@ -169,6 +176,23 @@ impl Hidden<'_> {
             (Output::Group(place), Some(text)) => Some((*place, Group::read(text)?)),
             _ => None,
         })
+    }
+
+    /// Deferrable indexes that the row may break when the statement ends, as far as `first`: the primary key is judged before
+    /// foreign keys are, by the names of their triggers, all others after.
+    pub(super) fn recheck(&self, view: View<'_>, before: &Before, first: bool, events: &mut Vec<Event>) {
+        let table = &*self.plan.target;
+        for (output, value) in self.outputs() {
+            if let (Output::Recheck(place), Some(values)) = (output, value)
+                && let Some(index) = table.unique.get(*place)
+                && index.primary == first
+                && self.unique(view, before, |of| of.name == index.name).is_err()
+            {
+                let rule = Rule::Unique { table: table.id, index: Arc::new(index.clone()) };
+                let values = serde_json::from_str(values).unwrap_or_default();
+                events.push(Event { rule, values, new: Vec::new() });
+            }
+        }
     }
 
     /// Whether the row can be written after those before it, as far as `of` these indexes.

@@ -179,7 +179,7 @@ pub(super) fn children(builder: &mut Builder<'_>, old: &Row, update: Option<Chan
 }
 
 /// The canonical texts of a row's columns, as a JSON array.
-fn texts(builder: &Builder<'_>, row: &Row, columns: &[AttNum]) -> String {
+pub(super) fn texts(builder: &Builder<'_>, row: &Row, columns: &[AttNum]) -> String {
     let text = |attnum: &AttNum| {
         let value = value_of(row, *attnum).unwrap_or("NULL");
         let text = builder.table.attribute(*attnum).map(|column| builder.text_of(column, value));
