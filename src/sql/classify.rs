@@ -131,7 +131,7 @@ fn write(node: &SyntaxNode) -> Class {
         return NOT_BUFFERED;
     }
     let locks = node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE);
-    if locks || sets_sequence(node) || child(node, K::ON_CONFLICT_CLAUSE).is_some() {
+    if locks || sets_sequence(node) {
         return NOT_BUFFERED;
     }
     if child(node, K::WHERE_CURRENT_OF).is_some() {

@@ -257,6 +257,11 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// The text in this range, as the client wrote it.
+    pub(super) fn written(&self, range: Range<usize>) -> &str {
+        &self.text[range]
+    }
+
     /// The text in this range, its changes made.
     pub(super) fn cut(&self, range: Range<usize>) -> Template {
         let mut template = Template::default();

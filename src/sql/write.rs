@@ -23,6 +23,7 @@ use super::{AttNum, Ids, Parameters, Rendered, Report, SequenceUse, Table, Table
 use crate::catalog::RelationKind;
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
+mod arbiter;
 mod assign;
 mod build;
 mod decode;
@@ -31,7 +32,9 @@ mod delete;
 mod insert;
 mod unique;
 mod update;
+mod upsert;
 mod verdict;
+mod windows;
 
 pub use decode::{Decoded, Judged, Outcome};
 
@@ -79,6 +82,16 @@ pub struct WritePlan {
     assigned: Vec<AttNum>,
     /// The columns that an update changes, generated ones among them: for each of the statement's SETs.
     sets: Vec<Vec<AttNum>>,
+    /// The columns that an INSERT's ON CONFLICT, or a MERGE, assigns to in rows that are there.
+    updated: Vec<AttNum>,
+    conflict: Option<Conflict>,
+}
+
+/// What ON CONFLICT does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Conflict {
+    Nothing,
+    Update,
 }
 
 /// What becomes of one row.
@@ -98,10 +111,11 @@ enum Output {
     Key,
     New(AttNum),
     Old(AttNum),
-    /// `n<attnum>` (NOT NULL) or `c<place>` (CHECK) of the first rule the row breaks.
-    RowRule,
+    /// `n<attnum>` (NOT NULL) or `c<place>` (CHECK) of the first rule the row breaks: as it is proposed (0), as an update
+    /// makes it of a row found instead (1).
+    RowRule(usize),
     /// The whole new row, for the detail of that error.
-    FailingRow,
+    FailingRow(usize),
     /// `i`, `u<place of the SET>`, `d`, `n`: what becomes of the row, where that is not the same for all.
     Action,
     /// The values of the index in this place and the key of the row that has them, when another one has.
@@ -110,6 +124,10 @@ enum Output {
     Group(usize),
     /// The values of the deferrable index in this place, where it keeps them apart: a JSON array.
     Recheck(usize),
+    /// Which rows of the statement are proposed with the same values in the arbiter in this place.
+    Arbiter(usize),
+    /// Not NULL: an update changes the values by which ON CONFLICT finds the row.
+    Moved,
     /// A column for an outer query only.
     Ignored,
     /// Not NULL: the replica has a row with this key. What is pending of it is looked up when the answer is read.
@@ -161,6 +179,8 @@ impl WritePlan {
             findings: canonical.findings,
             assigned: canonical.assigned,
             sets: canonical.sets,
+            updated: canonical.updated,
+            conflict: canonical.conflict,
             tables,
             gate: gate.into(),
         })
@@ -169,15 +189,27 @@ impl WritePlan {
     /// A query that tells whether the session's role may do this on the table: the rights are those of main, which the
     /// replica has too (<https://www.postgresql.org/docs/15/ddl-priv.html>). Evaluation by itself only needs SELECT.
     pub fn permission(&self) -> String {
-        let (oid, verb) = (self.target.id.0, self.kind.verb());
+        let asked = match (self.kind, self.conflict) {
+            (WriteKind::Delete, _) => self.right("DELETE", &[]),
+            (WriteKind::Insert, Some(Conflict::Update)) => {
+                format!("{} AND {}", self.right("INSERT", &self.assigned), self.right("UPDATE", &self.updated))
+            }
+            (kind, _) => self.right(kind.verb(), &self.assigned),
+        };
+        format!("SELECT {asked}")
+    }
+
+    /// Whether the role has a right on the table, or on these columns of it.
+    fn right(&self, verb: &str, columns: &[AttNum]) -> String {
+        let oid = self.target.id.0;
         let table = format!("pg_catalog.has_table_privilege({oid}::pg_catalog.oid, '{verb}')");
-        if self.assigned.is_empty() || self.kind == WriteKind::Delete {
-            return format!("SELECT {table}");
+        if columns.is_empty() {
+            return table;
         }
-        let columns = self.assigned.iter().map(|attnum| {
+        let columns = columns.iter().map(|attnum| {
             format!("pg_catalog.has_column_privilege({oid}::pg_catalog.oid, {}::pg_catalog.int2, '{verb}')", attnum.0)
         });
-        format!("SELECT {table} OR ({})", columns.collect::<Vec<_>>().join(" AND "))
+        format!("({table} OR ({}))", columns.collect::<Vec<_>>().join(" AND "))
     }
 
     /// Every table the evaluation reads, the target and those of foreign keys among them.

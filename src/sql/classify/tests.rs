@@ -48,12 +48,12 @@ fn writes() {
         "UPDATE t SET a = 1",
         "DELETE FROM t",
         "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
+        "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
         "WITH x AS (SELECT 1) DELETE FROM t USING x",
     ] {
         check(text, Class::Write);
     }
     for text in [
-        "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
         "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x",
         "WITH x AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM x",
         "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",

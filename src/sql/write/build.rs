@@ -11,7 +11,8 @@ use super::super::resolve::{Findings, Names, Text};
 use super::super::slice;
 use super::super::syntax::{child, quoted, range};
 use super::super::template::Template;
-use super::Output;
+use super::windows::{Window, over_all_rows};
+use super::{Conflict, Output};
 use crate::catalog::{AttNum, Column, IndexItem, Table, UniqueIndex};
 
 pub(super) type Make = fn(&Request<'_>, bool) -> Result<Built, Report>;
@@ -36,14 +37,9 @@ pub(super) struct Built {
     pub(super) assigned: Vec<AttNum>,
     /// The columns that each SET changes.
     pub(super) sets: Vec<Vec<AttNum>>,
-}
-
-/// Rows of the statement that have the same values in an index.
-pub(super) struct Window {
-    pub(super) output: Output,
-    /// Whether the index keeps the row's values apart.
-    pub(super) applies: String,
-    pub(super) items: Vec<String>,
+    /// The columns that are assigned to in rows that are there, by a statement that inserts as well.
+    pub(super) updated: Vec<AttNum>,
+    pub(super) conflict: Option<Conflict>,
 }
 
 /// The SELECT under construction.
@@ -61,6 +57,8 @@ pub(super) struct Builder<'a> {
     /// The columns that the statement assigns to.
     pub(super) assigned: Vec<AttNum>,
     pub(super) sets: Vec<Vec<AttNum>>,
+    pub(super) updated: Vec<AttNum>,
+    pub(super) conflict: Option<Conflict>,
     /// Set when the statement can have several rows that must not take the same unique value: their order.
     pub(super) row_order: Option<String>,
     windows: Vec<Window>,
@@ -84,6 +82,8 @@ impl<'a> Builder<'a> {
             condition: Template::default(),
             assigned: Vec::new(),
             sets: Vec::new(),
+            updated: Vec::new(),
+            conflict: None,
             row_order: None,
             windows: Vec::new(),
         }
@@ -137,8 +137,13 @@ impl<'a> Builder<'a> {
         self.from.push(", LATERAL (").append(subselect).push(&format!(") AS {}", quoted(alias)));
     }
 
-    /// Adds the generated columns to the row, computed from it.
-    pub(super) fn generate(&mut self, row: &mut Row) {
+    /// Adds a lateral subselect to FROM whose row may be missing.
+    pub(super) fn left_lateral(&mut self, subselect: &Template, alias: &str) {
+        self.from.push(" LEFT JOIN LATERAL (").append(subselect).push(&format!(") AS {} ON true", quoted(alias)));
+    }
+
+    /// Adds the generated columns to the row, computed from it where `condition` holds.
+    pub(super) fn generate(&mut self, row: &mut Row, alias: &str, condition: &str) {
         let generated: Vec<&Column> = self.table.columns.iter().filter(|column| column.generated).collect();
         if generated.is_empty() {
             return;
@@ -149,9 +154,15 @@ impl<'a> Builder<'a> {
             format!("({expression})::{} AS {}", column.full_type_name, hidden("g", column.attnum))
         }));
         let scope = self.scope(row, "t");
-        self.lateral(&Template::text(format!("SELECT {items} FROM {scope}")), "pgoutpost.g");
+        match condition {
+            "" => self.lateral(&Template::text(format!("SELECT {items} FROM {scope}")), alias),
+            _ => {
+                let items = format!("SELECT {items} FROM {scope} WHERE {condition} OFFSET 0");
+                self.left_lateral(&Template::text(items), alias);
+            }
+        }
         for column in generated {
-            row.push((column.attnum, format!("\"pgoutpost.g\".{}", hidden("g", column.attnum))));
+            row.push((column.attnum, format!("{}.{}", quoted(alias), hidden("g", column.attnum))));
         }
     }
 
@@ -179,6 +190,22 @@ impl<'a> Builder<'a> {
 
     /// Locks for a row's key and its unique values, `only`: of indexes that pass.
     pub(super) fn locks(&mut self, row: &Row, with_key: bool, only: impl Fn(&UniqueIndex) -> bool) {
+        self.locks_where("true", &Output::Lock, row, with_key, only);
+    }
+
+    /// The same for rows for which a condition holds.
+    pub(super) fn locks_where(
+        &mut self,
+        condition: &str,
+        output: &Output,
+        row: &Row,
+        with_key: bool,
+        only: impl Fn(&UniqueIndex) -> bool,
+    ) {
+        let guarded = |hash: String| match condition {
+            "true" => Template::text(hash),
+            _ => Template::text(format!("CASE WHEN {condition} THEN {hash} END")),
+        };
         let table = self.table;
         let salt = i64::from(table.id.0) << 8;
         let is_key = |index: &UniqueIndex| {
@@ -193,7 +220,7 @@ impl<'a> Builder<'a> {
         if with_key && !table.key.is_empty() {
             let values = table.key.iter().filter_map(|key| value_of(row, *key)).map(str::to_owned).collect();
             let hash = hash(key_columns(table).into_iter().map(Some).collect(), values, salt);
-            self.output(Output::Lock, &Template::text(hash));
+            self.output(output.clone(), &guarded(hash));
         }
         for (place, index) in table.unique.iter().enumerate() {
             if !only(index) || (with_key && is_key(index)) {
@@ -211,7 +238,7 @@ impl<'a> Builder<'a> {
             if !index.nulls_not_distinct {
                 hash = format!("CASE WHEN {present} THEN {hash} END");
             }
-            self.output(Output::Lock, &Template::text(hash));
+            self.output(output.clone(), &guarded(hash));
         }
     }
 
@@ -317,45 +344,16 @@ impl<'a> Builder<'a> {
         let (before, inner, after) = around.unwrap_or_default();
         template.push(&before).push("SELECT ").push(&inner).append(&self.select);
         template.push(" FROM ").append(&self.from).append(&self.condition).push(&after);
-        let (findings, assigned, sets) = (self.findings, self.assigned, self.sets);
-        Built { template, outputs, findings, assigned, sets }
-    }
-}
-
-/// The order of rows of which nothing better is known: the one in which they come.
-pub(super) const AS_FOUND: &str = "pg_catalog.row_number() OVER ()";
-
-/// What goes before the SELECT, at the head of its list, and after it, so that rows are compared with each other in their
-/// order; and the outputs then.
-type Around = (String, String, String);
-
-fn over_all_rows(windows: &[Window], order: &str, outputs: Vec<Output>) -> (Option<Around>, Vec<Output>) {
-    const ROW: &str = "\"pgoutpost.row\"";
-    if windows.is_empty() {
-        let after = if order == AS_FOUND { String::new() } else { format!(" ORDER BY {order}") };
-        return (Some((String::new(), String::new(), after)), outputs);
-    }
-    let (mut before, mut inner) = (String::from("SELECT "), format!("{order} AS {ROW}, "));
-    let (mut first, mut ignored) = (Vec::new(), vec![Output::Ignored]);
-    for (place, window) in windows.iter().enumerate() {
-        let names: Vec<String> = (0..window.items.len()).map(|n| format!("q.\"pgoutpost.i{place}_{n}\"")).collect();
-        let applies = format!("q.\"pgoutpost.a{place}\"");
-        let over = format!("(PARTITION BY {}, {applies})", list(names.clone()));
-        before.push_str(&format!(
-            "CASE WHEN {applies} AND pg_catalog.count(*) OVER {over} > 1 THEN \
-             pg_catalog.json_build_array(pg_catalog.min(q.{ROW}) OVER {over}, {})::text END, ",
-            super::verdict::printed(&names)
-        ));
-        inner.push_str(&format!("({}) AS \"pgoutpost.a{place}\", ", window.applies));
-        for (n, item) in window.items.iter().enumerate() {
-            inner.push_str(&format!("{item} AS \"pgoutpost.i{place}_{n}\", "));
+        Built {
+            template,
+            outputs,
+            findings: self.findings,
+            assigned: self.assigned,
+            sets: self.sets,
+            updated: self.updated,
+            conflict: self.conflict,
         }
-        first.push(window.output.clone());
-        ignored.extend(std::iter::repeat_n(Output::Ignored, 1 + window.items.len()));
     }
-    before.push_str("q.* FROM (");
-    let outputs = first.into_iter().chain(ignored).chain(outputs).collect();
-    (Some((before, inner, format!(") AS q ORDER BY q.{ROW}"))), outputs)
 }
 
 /// `"pgoutpost.n3"`: a column name that no table has.

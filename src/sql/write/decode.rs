@@ -1,6 +1,5 @@
 //! Reads the rows of an evaluation: effects, or the first constraint that fails, worded as Postgres words it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,12 +7,14 @@ use bytes::Bytes;
 use super::super::Report;
 use super::super::after::{Event, Rule};
 use super::unique::{Before, is_key};
-use super::{Action, Lock, Output, Setting, WriteKind, WritePlan};
+use super::{Action, Conflict, Lock, Output, Setting, WriteKind, WritePlan};
 use crate::catalog::{AttNum, Table, UniqueIndex};
 use crate::entry::Value;
 use crate::overlay::View;
 use crate::report::About;
-use crate::sqlstate::{CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState};
+use crate::sqlstate::{
+    CARDINALITY_VIOLATION, CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState,
+};
 
 /// What an evaluation says.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -60,27 +61,23 @@ pub(super) struct Hidden<'a> {
 }
 
 pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Judged, Report> {
-    let mut hidden = Vec::with_capacity(rows.len());
-    let mut seen: HashSet<Vec<Value>> = HashSet::new();
-    let mut kept = Vec::with_capacity(rows.len());
-    for row in rows {
-        let values = read(plan, row)?;
-        let key = values.key();
-        // UPDATE … FROM and DELETE … USING can find a row more than once: the first time counts.
-        if !matches!(plan.kind, WriteKind::Update | WriteKind::Delete) || seen.insert(key) {
-            hidden.push(values);
-            kept.push(row);
-        }
-    }
+    let all = rows.iter().map(|row| read(plan, row)).collect::<Result<Vec<_>, _>>()?;
     let table = &*plan.target;
     let identity = |index: &UniqueIndex| index.deferrable && is_key(table, index);
     let mut before = Before::default();
     let mut crossed = false;
-    for row in &hidden {
-        row.row_rules()?;
-        row.unique(view, &before, |index| !index.deferrable)?;
-        crossed |= row.unique(view, &before, identity).is_err();
-        before.add(row);
+    let (mut hidden, mut kept) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for (values, row) in all.into_iter().zip(rows) {
+        values.row_rules(0)?;
+        if values.passed_over(&before, rows.len())? {
+            continue;
+        }
+        values.row_rules(1)?;
+        values.unique(view, &before, |index| !index.deferrable)?;
+        crossed |= values.unique(view, &before, identity).is_err();
+        before.add(&values);
+        hidden.push(values);
+        kept.push(row);
     }
     // At the end of the statement.
     let mut before = before.at_the_end();
@@ -149,11 +146,11 @@ impl Hidden<'_> {
         self.outputs().find(|(output, _)| **output == Output::New(attnum)).map(|(_, value)| value)
     }
 
-    fn row_rules(&self) -> Result<(), Report> {
+    fn row_rules(&self, phase: usize) -> Result<(), Report> {
         let of = |wanted: Output| self.outputs().find(|(output, _)| **output == wanted).and_then(|(_, v)| v.clone());
-        let Some(rule) = of(Output::RowRule) else { return Ok(()) };
+        let Some(rule) = of(Output::RowRule(phase)) else { return Ok(()) };
         let table = &*self.plan.target;
-        let detail = format!("Failing row contains {}.", of(Output::FailingRow).unwrap_or_default());
+        let detail = format!("Failing row contains {}.", of(Output::FailingRow(phase)).unwrap_or_default());
         let (kind, number) = rule.split_at(1);
         let number: usize = number.parse().unwrap_or(usize::MAX);
         if kind == "n" {
@@ -192,6 +189,34 @@ impl Hidden<'_> {
                 let rule = Rule::Parent(Arc::new(key.clone()));
                 events.push(Event { rule, values: values(told), new: Vec::new() });
             }
+        }
+    }
+
+    /// Whether nothing becomes of the row, those before it being written.
+    ///
+    /// # Errors
+    /// 21000: ON CONFLICT and MERGE write a row once only. 0A000: what ON CONFLICT finds after such changes is not known.
+    fn passed_over(&self, before: &Before, rows: usize) -> Result<bool, Report> {
+        let action = self.action();
+        if self.outputs().any(|(output, value)| *output == Output::Moved && value.is_some()) && rows > 1 {
+            let message =
+                "ON CONFLICT of several rows cannot be buffered when it changes the values that are in conflict";
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Insert one row at a time."));
+        }
+        let again = match action {
+            Action::Nothing => return Ok(true),
+            Action::Insert => before.proposed(self),
+            Action::Update(_) | Action::Delete => before.changed.contains(&self.key()),
+        };
+        match (again, self.plan.kind, self.plan.conflict) {
+            (false, _, _) => Ok(false),
+            (true, WriteKind::Insert, Some(Conflict::Update)) => {
+                let message = "ON CONFLICT DO UPDATE command cannot affect row a second time";
+                let hint = "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.";
+                Err(Report::new(CARDINALITY_VIOLATION, message).hint(hint))
+            }
+            // UPDATE … FROM and DELETE … USING can find a row more than once: the first time counts.
+            (true, WriteKind::Insert | WriteKind::Update | WriteKind::Delete, _) => Ok(true),
         }
     }
 

@@ -11,7 +11,7 @@ use super::super::template::Template;
 use super::super::{Report, classify};
 use super::build::{Builder, Built, Request, Row, hidden};
 use super::update::column;
-use super::{Output, assign, unique, verdict};
+use super::{Output, assign, unique, upsert, verdict};
 use crate::catalog::{AttNum, Column, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -48,16 +48,20 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         new.push((column.attnum, format!("\"pgoutpost.n\".{}", hidden("n", column.attnum))));
     }
     builder.lateral(&Template::text(format!("SELECT {}", list(items))), "pgoutpost.n");
-    builder.generate(&mut new);
-    for column in &table.columns {
-        let value = super::build::value_of(&new, column.attnum).unwrap_or("NULL").to_owned();
-        builder.value(Output::New(column.attnum), column, &value);
-    }
-    verdict::row_rules(&mut builder, &new, None);
+    builder.generate(&mut new, "pgoutpost.g", "");
     let slices = |other: &Table, column_for: &dyn Fn(&Column) -> Option<AttNum>| match &rows {
         Rows::Values(values) => slice_of(values, &columns, other, column_for),
         Rows::Query(_) | Rows::Default => None,
     };
+    if let Some(clause) = child(request.statement, K::ON_CONFLICT_CLAUSE) {
+        upsert::build(&mut builder, &clause, &new, Some(&slices))?;
+        return Ok(builder.finish());
+    }
+    for column in &table.columns {
+        let value = super::build::value_of(&new, column.attnum).unwrap_or("NULL").to_owned();
+        builder.value(Output::New(column.attnum), column, &value);
+    }
+    verdict::row_rules(&mut builder, &new, None, 0, "");
     unique::unique(&mut builder, &new, None, Some(&slices));
     verdict::parents(&mut builder, &new, None, Some(&slices))?;
     builder.locks(&new, true, |_| true);
@@ -66,7 +70,8 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     Ok(builder.finish())
 }
 
-const ROW_ORDER: &str = "\"pgoutpost.s\".\"pgoutpost.row\"";
+/// The place of a row among those proposed.
+pub(super) const ROW_ORDER: &str = "\"pgoutpost.s\".\"pgoutpost.row\"";
 
 fn rows(statement: &SyntaxNode) -> Result<Rows, Report> {
     for inner in statement.children() {
@@ -146,6 +151,10 @@ fn of_values(
     }
     let names = table.columns.iter().filter(|column| !column.generated).map(|column| hidden("c", column.attnum));
     let names = std::iter::once("\"pgoutpost.row\"".to_owned()).chain(names);
+    if child(builder.request.statement, K::ON_CONFLICT_CLAUSE).is_some() {
+        // Constants would otherwise be computed with before it is known whether DO UPDATE applies to the row.
+        values.push(" OFFSET 0");
+    }
     values.push(&format!(") AS \"pgoutpost.s\"({})", list(names)));
     builder.from.append(&values);
     Ok(())

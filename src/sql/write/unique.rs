@@ -14,10 +14,11 @@ use super::super::after::{Event, Rule, plain_columns};
 use super::super::merge::{key_columns, list, qualified};
 use super::super::slice::Slice;
 use super::super::template::Template;
-use super::Output;
-use super::build::{Builder, Row, Window, value_of};
+use super::build::{Builder, Row, value_of};
 use super::decode::{Hidden, about, name_of};
 use super::verdict::{Change, OTHER, SliceOf, matches, of_other, printed, texts, values_of};
+use super::windows::Window;
+use super::{Action, Output};
 use crate::catalog::{AttNum, IndexItem, Table, UniqueIndex};
 use crate::entry::{Seq, Value};
 use crate::overlay::{Existence, RowId, View};
@@ -77,15 +78,23 @@ pub(super) fn unique(builder: &mut Builder<'_>, new: &Row, update: Option<Change
         if update.is_none() && is_key(&table, index) && index.predicate.is_none() && Slice::key_is_text(&table) {
             key_taken(builder, &table, place, new);
         } else {
-            taken(builder, &table, place, new, update.map(|(old, _)| old), slice);
+            taken(builder, &table, place, new, update.map(|(old, _)| old), slice, "true");
         }
         group(builder, Output::Group(place), index, new);
-        if index.deferrable && !is_key(&table, index) {
-            let columns: Vec<AttNum> = plain_columns(index);
-            let values =
-                format!("CASE WHEN {} THEN {} END", applies(builder, index, new), texts(builder, new, &columns));
-            builder.output(Output::Recheck(place), &Template::text(values));
-        }
+        recheck(builder, &table, place, new);
+    }
+}
+
+/// What a deferrable index is judged by later.
+pub(super) fn recheck(builder: &mut Builder<'_>, table: &Table, place: usize, new: &Row) {
+    let index = &table.unique[place];
+    if index.deferrable && !is_key(table, index) {
+        let values = format!(
+            "CASE WHEN {} THEN {} END",
+            applies(builder, index, new),
+            texts(builder, new, &plain_columns(index))
+        );
+        builder.output(Output::Recheck(place), &Template::text(values));
     }
 }
 
@@ -101,7 +110,7 @@ fn key_taken(builder: &mut Builder<'_>, table: &Arc<Table>, place: usize, new: &
     builder.output(Output::Ledger, &Template::text(builder.request.gate));
 }
 
-/// The values and the key of the row, other than the one before, that has the new values.
+/// The values and the key of the row, other than the one before, that has the new values; asked for where `condition` holds.
 pub(super) fn taken(
     builder: &mut Builder<'_>,
     table: &Arc<Table>,
@@ -109,6 +118,7 @@ pub(super) fn taken(
     new: &Row,
     old: Option<&Row>,
     slice: Option<Slice>,
+    condition: &str,
 ) {
     let index = &table.unique[place];
     let mut conditions = collides(builder, index, new);
@@ -120,8 +130,9 @@ pub(super) fn taken(
     let texts = key_columns(table).into_iter().map(|c| builder.text_of(c, &of_other(table, c.attnum)));
     let texts = list(std::iter::once(printed(&builder.items(index, new))).chain(texts));
     let applies = applies(builder, index, new);
-    let mut verdict =
-        Template::text(format!("CASE WHEN {applies} THEN (SELECT pg_catalog.json_build_array({texts})::text FROM "));
+    let mut verdict = Template::text(format!(
+        "CASE WHEN {condition} AND {applies} THEN (SELECT pg_catalog.json_build_array({texts})::text FROM "
+    ));
     verdict.table(table, slice).push(&format!(" AS {OTHER} WHERE {conditions} LIMIT 1) END"));
     builder.output(Output::Taken(place), &verdict);
 }
@@ -139,12 +150,14 @@ pub(super) struct Before {
     pub(super) changed: HashSet<Vec<Value>>,
     /// Values that were taken: an index, and which of the groups of equal values.
     groups: HashSet<(usize, String)>,
+    /// Values that were proposed and inserted, likewise.
+    arbiters: HashSet<(usize, String)>,
 }
 
 impl Before {
     /// What a deferrable index is judged by: all rows have given up what they give up.
     pub(super) fn at_the_end(self) -> Before {
-        Before { changed: self.changed, groups: HashSet::new() }
+        Before { changed: self.changed, ..Before::default() }
     }
 
     /// Adds a row that is written.
@@ -154,6 +167,14 @@ impl Before {
             self.changed.insert(key);
         }
         self.groups.extend(row.groups().map(|(place, group)| (place, group.name)));
+        if row.action() == Action::Insert {
+            self.arbiters.extend(row.arbiters());
+        }
+    }
+
+    /// Whether ON CONFLICT finds a row that an earlier row of the statement has inserted.
+    pub(super) fn proposed(&self, row: &Hidden<'_>) -> bool {
+        row.action() == Action::Insert && row.arbiters().any(|arbiter| self.arbiters.contains(&arbiter))
     }
 }
 
@@ -171,6 +192,13 @@ impl Group {
 }
 
 impl Hidden<'_> {
+    fn arbiters(&self) -> impl Iterator<Item = (usize, String)> {
+        self.outputs().filter_map(|(output, value)| match (output, value) {
+            (Output::Arbiter(place), Some(text)) => Some((*place, Group::read(text)?.name)),
+            _ => None,
+        })
+    }
+
     fn groups(&self) -> impl Iterator<Item = (usize, Group)> {
         self.outputs().filter_map(|(output, value)| match (output, value) {
             (Output::Group(place), Some(text)) => Some((*place, Group::read(text)?)),

@@ -14,7 +14,7 @@ use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Report> {
     let mut builder = Builder::new(request, canonical);
-    let settings = settings(&mut builder)?;
+    let settings = settings(&mut builder, request.statement)?;
     target(&mut builder, K::FROM_CLAUSE, K::FROM_KW);
     let mut subselect = Template::text("SELECT ");
     for (place, (column, expression)) in settings.iter().enumerate() {
@@ -34,7 +34,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
             item.1 = value;
         }
     }
-    builder.generate(&mut new);
+    builder.generate(&mut new, "pgoutpost.g", "");
     let mut set: Vec<AttNum> = settings.iter().map(|(column, _)| column.attnum).collect();
     builder.assigned.clone_from(&set);
     let table = builder.table;
@@ -54,9 +54,9 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
             builder.value(Output::Old(column.attnum), column, &column_of(&builder.alias, column));
         }
     }
-    builder.row_order = Some(super::build::AS_FOUND.into());
+    builder.row_order = Some(super::windows::AS_FOUND.into());
     builder.sets.push(set.clone());
-    verdict::row_rules(&mut builder, &new, Some(&set));
+    verdict::row_rules(&mut builder, &new, Some(&set), 1, "");
     unique::unique(&mut builder, &new, Some((&old, &set)), None);
     verdict::parents(&mut builder, &new, Some((&old, &set)), None)?;
     verdict::children(&mut builder, &old, Some((&new, &set)))?;
@@ -132,9 +132,9 @@ fn refuse(what: &str) -> Report {
     Report::new(FEATURE_NOT_SUPPORTED, format!("{what} cannot be buffered")).hint("Assign the whole column.")
 }
 
-/// What SET assigns to each column.
-fn settings<'b>(builder: &mut Builder<'b>) -> Result<Vec<(&'b Column, Template)>, Report> {
-    let list = child(builder.request.statement, K::SET_CLAUSE).and_then(|clause| child(&clause, K::SET_COLUMN_LIST));
+/// What the SET of this statement, or part of one, assigns to each column.
+pub(super) fn settings<'b>(builder: &mut Builder<'b>, of: &SyntaxNode) -> Result<Vec<(&'b Column, Template)>, Report> {
+    let list = child(of, K::SET_CLAUSE).and_then(|clause| child(&clause, K::SET_COLUMN_LIST));
     let mut settings = Vec::new();
     for item in list.iter().flat_map(SyntaxNode::children) {
         match item.kind() {

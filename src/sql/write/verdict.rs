@@ -23,8 +23,8 @@ pub(super) type Change<'r> = (&'r Row, &'r [AttNum]);
 /// Which pending rows a probe can see.
 pub(super) type SliceOf<'s> = Option<&'s dyn Fn(&Table, &dyn Fn(&Column) -> Option<AttNum>) -> Option<Slice>>;
 
-/// NOT NULL of the columns that are set (all, on INSERT), then CHECK by name.
-pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttNum]>) {
+/// NOT NULL of the columns that are set (all, on INSERT), then CHECK by name; of rows for which `condition` holds.
+pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttNum]>, phase: usize, condition: &str) {
     let table = builder.table;
     let mut cases = Vec::new();
     for column in table.columns.iter().filter(|column| column.not_null) {
@@ -45,9 +45,13 @@ pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttN
         return;
     }
     let rule = format!("SELECT CASE {} END AS \"pgoutpost.v\"", cases.join(" "));
-    builder.lateral(&Template::text(rule), "pgoutpost.v");
-    let broken = "\"pgoutpost.v\".\"pgoutpost.v\"";
-    builder.output(Output::RowRule, &Template::text(broken));
+    let alias = &format!("pgoutpost.v{phase}");
+    match condition {
+        "" => builder.lateral(&Template::text(rule), alias),
+        _ => builder.left_lateral(&Template::text(format!("{rule} WHERE {condition} OFFSET 0")), alias),
+    }
+    let broken = &format!("{}.\"pgoutpost.v\"", quoted(alias));
+    builder.output(Output::RowRule(phase), &Template::text(broken));
     let values = table.columns.iter().filter_map(|column| value_of(row, column.attnum)).map(|value| {
         format!(
             "CASE WHEN {value} IS NOT DISTINCT FROM NULL THEN 'null' WHEN pg_catalog.octet_length(pg_catalog.concat({value})) > 64 \
@@ -55,7 +59,7 @@ pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttN
         )
     });
     let failing = format!("CASE WHEN {broken} IS NOT NULL THEN {} END", joined(values.collect()));
-    builder.output(Output::FailingRow, &Template::text(failing));
+    builder.output(Output::FailingRow(phase), &Template::text(failing));
 }
 
 /// `(1, x)` as messages print it.
