@@ -6,11 +6,16 @@ MS ?= 150
 # ONCE=1 make demo: stop everything at the end.
 ONCE ?=
 
-.PHONY: help demo test up down cut heal delay freeze thaw black-hole status bench lint deps build
+# make fuzz-sql: for how long, and from which seed on.
+SECONDS ?= 3600
+SEED ?= 1
+
+.PHONY: help demo test fuzz-sql up down cut heal delay freeze thaw black-hole status bench lint deps build
 
 help:
 	@echo 'make demo              a night at an observatory with the link cut (ONCE=1: stop everything at the end)'
 	@echo 'make test              the whole test suite'
+	@echo 'make fuzz-sql          generated SQL against a plain Postgres, an hour (SECONDS=60 SEED=1 FEATURES=-merge)'
 	@echo 'make up | down         a site left running for playing'
 	@echo 'make cut | heal | delay MS=150 | freeze | thaw | black-hole | status'
 	@echo 'make bench             measure a site against its yardsticks, 15 min (ARGS=--quick: 2 min)'
@@ -44,6 +49,12 @@ test: deps
 		echo '$(CARGO) test --workspace (cargo-nextest is not installed, and not needed)'; \
 		$(CARGO) test --locked --workspace; \
 	fi
+
+# What make test does with some seeds, for as long as one likes. A failure prints the command that repeats it.
+fuzz-sql: deps
+	$(CARGO) build --locked --workspace --bins
+	FUZZ_SECONDS=$(SECONDS) FUZZ_SEED=$(SEED) FEATURES=$(FEATURES) \
+		$(CARGO) test --locked --test differential generated -- --nocapture
 
 bench:
 	@scripts/install-deps bench

@@ -181,6 +181,8 @@ pub struct UniqueIndex {
     /// name different tables of one tree have in common.
     pub root: u32,
     pub items: Vec<IndexItem>,
+    /// The items as a duplicate's detail names them.
+    pub shown: String,
     pub predicate: Option<String>,
     pub nulls_not_distinct: bool,
     pub primary: bool,

@@ -15,6 +15,8 @@
 //!   whether it is blocked must agree. `@2?;` waits for its answer.
 //! - `COPY t FROM STDIN;` is followed by its data and `\.` on a line of its own.
 //! - `---- differs: <reason>` before a statement: its answer is not compared.
+//! - `---- any error` before a statement: several rows may fail, and which is first is the plan's affair; both sides must
+//!   fail, with an error of a value or a constraint.
 //! - `---- refused <SQLSTATE>: <reason>` before a statement: through the daemon it must fail with that; the plain
 //!   Postgres gets some statement that fails in its place, so that both sides go on from the same state.
 //! - `---- only buffered`, `---- only up: <reason>`, after `---- run`: one state of the link only.
@@ -26,17 +28,25 @@
 
 #[path = "differential/answer.rs"]
 mod answer;
+#[path = "differential/arena.rs"]
+mod arena;
 #[path = "differential/client.rs"]
 mod client;
 #[path = "differential/compare.rs"]
 mod compare;
+#[path = "differential/generate.rs"]
+mod generate;
 #[path = "differential/grounds.rs"]
 mod grounds;
 #[path = "differential/perform.rs"]
 mod perform;
+#[path = "differential/random.rs"]
+mod random;
 #[path = "differential/script.rs"]
 mod script;
 #[path = "differential/scripts.rs"]
 mod scripts;
+#[path = "differential/shrink.rs"]
+mod shrink;
 #[path = "site/stage.rs"]
 mod stage;

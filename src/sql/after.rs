@@ -266,7 +266,7 @@ pub fn violation(event: &Event, values: &str, catalog: &Catalog) -> Report {
 fn duplicate(table: &Table, index: &UniqueIndex, values: &str) -> Report {
     let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
     Report::new(UNIQUE_VIOLATION, message)
-        .detail(format!("Key ({})={values} already exists.", bare(table, &plain_columns(index))))
+        .detail(format!("Key ({})={values} already exists.", index.shown))
         .about(about(table, &index.name))
 }
 

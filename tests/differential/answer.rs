@@ -102,10 +102,12 @@ impl Answer {
                 (expected, got) if expected != got => differences.push("tag".to_owned()),
                 _ => {}
             }
-            if expected.columns != got.columns {
+            // Whether a query fails while it is planned (constants are folded then) or when it runs is the plan's affair.
+            let failed = matches!(expected.end, End::Error(_));
+            if expected.columns != got.columns && !failed {
                 differences.push("row description".to_owned());
             }
-            if expected.rows != got.rows {
+            if expected.rows != got.rows && !failed {
                 differences.push("rows".to_owned());
             }
             if expected.copy != got.copy {

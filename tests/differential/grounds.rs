@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lab::Lab;
+use lab::outpost::OutpostOptions;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::Client;
 
@@ -11,6 +12,9 @@ use super::stage::{self, Stage};
 
 /// How long main and replica may take to get everything of a buffer.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// Sequence values per lease.
+pub const LEASE: i64 = 1000;
 
 /// Freezing the replica is felt by everybody who uses the lab: one at a time.
 pub async fn alone() -> MutexGuard<'static, ()> {
@@ -35,20 +39,31 @@ pub async fn plain(name: &str, schema: &str) -> Result<(Place, Client), String> 
 
 /// A site with that schema and its daemon, which has no patience with a link that comes back.
 pub async fn site(name: &str, schema: &str) -> (Place, Stage) {
-    let stage = Stage::shared_with(name, schema, |options| options.setting("REPLAY__RETRY_DELAY_MAX", "200ms")).await;
+    let settings = |options: OutpostOptions| {
+        options.setting("REPLAY__RETRY_DELAY_MAX", "200ms").setting("IDS__LEASE_SIZE", LEASE.to_string())
+    };
+    let stage = Stage::shared_with(name, schema, settings).await;
     let place = place(stage.outpost.port(), name, &stage.main().await).await;
     (place, stage)
 }
 
-async fn place(port: u16, database: &str, client: &Client) -> Place {
+pub async fn place(port: u16, database: &str, client: &Client) -> Place {
     let question = "SELECT oid::text, CASE typnamespace::regnamespace::text WHEN 'pg_catalog' THEN '' \
                     ELSE typnamespace::regnamespace::text || '.' END || typname FROM pg_type";
     let types = client.query(question, &[]).await.unwrap();
-    Place { port, database: database.to_owned(), types: types.iter().map(|row| (row.get(0), row.get(1))).collect() }
+    let types = types.iter().map(|row| (row.get(0), row.get(1))).collect();
+    Place { port, database: database.to_owned(), schema: None, sequences: Vec::new(), types }
 }
 
-/// Waits until main and the replica have every entry of the site's buffer; what is in quarantine is an error.
+/// As [`caught_up`]; what is in quarantine is an error.
 pub async fn drained(stage: &Stage) -> Result<(), String> {
+    caught_up(stage).await?;
+    let quarantine = stage::rows(&stage.console().await, "SHOW QUARANTINE").await;
+    if quarantine.is_empty() { Ok(()) } else { Err(format!("in quarantine: {quarantine:?}")) }
+}
+
+/// Waits until main and the replica have every entry of the site's buffer.
+pub async fn caught_up(stage: &Stage) -> Result<(), String> {
     let last = stage.last_seq().await;
     let deadline = Instant::now() + DRAIN_LIMIT;
     for (whose, client) in [("main", stage.main().await), ("the replica", stage.site.replica().await.unwrap())] {
@@ -60,6 +75,5 @@ pub async fn drained(stage: &Stage) -> Result<(), String> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    let quarantine = stage::rows(&stage.console().await, "SHOW QUARANTINE").await;
-    if quarantine.is_empty() { Ok(()) } else { Err(format!("in quarantine: {quarantine:?}")) }
+    Ok(())
 }

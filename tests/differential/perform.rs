@@ -22,8 +22,28 @@ const REFUSED: &str = "DO 'BEGIN RAISE EXCEPTION ''refused at the site''; END'";
 pub struct Place {
     pub port: u16,
     pub database: String,
+    /// The schema whose tables are meant; absent for all of the database.
+    pub schema: Option<String>,
+    /// Sequences that are to be kept alike ([`Sequences`]).
+    pub sequences: Vec<String>,
     /// Type names by OID.
     pub types: HashMap<String, String>,
+}
+
+impl Place {
+    /// The same with a schema of its database.
+    pub fn within(&self, schema: &str) -> Place {
+        Place { schema: Some(schema.to_owned()), ..self.clone() }
+    }
+
+    async fn open(&self) -> Result<Connection, String> {
+        let mut connection = Connection::open(self.port, "postgres", &self.database).await?;
+        if let Some(schema) = &self.schema {
+            connection.send(Protocol::Simple, &format!("SET search_path = {schema}"), b"").await?;
+            connection.answer_by(Instant::now() + PATIENCE).await?;
+        }
+        Ok(connection)
+    }
 }
 
 /// One step's outcome.
@@ -40,37 +60,71 @@ pub enum Seen {
 #[derive(Clone, Debug)]
 pub struct Transcript {
     pub seen: Vec<Seen>,
+    /// Where the daemon's sequences stood after a failed step.
+    pub sequences: Sequences,
     pub tables: Tables,
 }
+
+/// The next values of sequences, by the step after which they were drawn.
+///
+/// A statement that fails may have used up more values at the site (all of its rows') than on a plain server (those of
+/// the rows before the one that failed). No client can rely on either, so in generated scripts the plain server's
+/// sequences are moved to where the daemon's are. Everywhere else ids are compared as they are.
+pub type Sequences = BTreeMap<usize, Vec<(String, i64)>>;
 
 /// Sorted rows by the table's name.
 pub type Tables = BTreeMap<String, Result<Vec<String>, String>>;
 
 /// On the plain server. `watcher` is a connection to it.
 pub async fn on_plain(script: &Script, protocol: Protocol, place: &Place, watcher: &Client) -> Transcript {
-    let mut stand = Stand { script, protocol, place, guide: None, watcher: Some(watcher), open: BTreeMap::new() };
-    let seen = stand.perform().await;
-    drop(stand);
-    let names = table_names(watcher).await;
-    Transcript { seen, tables: tables(place, &names).await }
+    on_plain_with(script, protocol, place, watcher, &Sequences::new()).await
 }
 
-/// Through the daemon, told by the plain server's transcript what to wait for.
-pub async fn through(script: &Script, protocol: Protocol, place: &Place, plain: &Transcript) -> Transcript {
-    let mut stand = Stand { script, protocol, place, guide: Some(plain), watcher: None, open: BTreeMap::new() };
+/// The same; failed steps leave the sequences where they are told.
+pub async fn on_plain_with(
+    script: &Script,
+    protocol: Protocol,
+    place: &Place,
+    watcher: &Client,
+    sequences: &Sequences,
+) -> Transcript {
+    let mut stand = Stand::new(script, protocol, place);
+    (stand.plain, stand.watcher) = (true, Some(watcher));
+    stand.set = sequences.clone();
     let seen = stand.perform().await;
     drop(stand);
-    let names: Vec<_> = plain.tables.keys().cloned().collect();
-    Transcript { seen, tables: tables(place, &names).await }
+    let names = table_names(watcher, place.schema.as_deref()).await;
+    Transcript { seen, sequences: Sequences::new(), tables: tables(place, &names).await }
+}
+
+/// Through the daemon. The plain server's transcript, when there is one already, tells what to wait for.
+pub async fn through(
+    script: &Script,
+    protocol: Protocol,
+    place: &Place,
+    guide: Option<&Transcript>,
+    names: &[String],
+) -> Transcript {
+    let mut stand = Stand::new(script, protocol, place);
+    stand.guide = guide;
+    let seen = stand.perform().await;
+    let sequences = std::mem::take(&mut stand.drawn);
+    drop(stand);
+    Transcript { seen, sequences, tables: tables(place, names).await }
 }
 
 struct Stand<'a> {
     script: &'a Script,
     protocol: Protocol,
     place: &'a Place,
+    plain: bool,
     guide: Option<&'a Transcript>,
     watcher: Option<&'a Client>,
     open: BTreeMap<u32, Session>,
+    /// For looking at sequences.
+    aside: Option<Connection>,
+    drawn: Sequences,
+    set: Sequences,
 }
 
 struct Session {
@@ -79,7 +133,13 @@ struct Session {
     sql: String,
 }
 
-impl Stand<'_> {
+impl<'a> Stand<'a> {
+    fn new(script: &'a Script, protocol: Protocol, place: &'a Place) -> Stand<'a> {
+        let (drawn, set) = (Sequences::new(), Sequences::new());
+        let open = BTreeMap::new();
+        Stand { script, protocol, place, plain: false, guide: None, watcher: None, open, aside: None, drawn, set }
+    }
+
     async fn perform(&mut self) -> Vec<Seen> {
         let mut seen = Vec::new();
         let script = self.script;
@@ -87,8 +147,13 @@ impl Stand<'_> {
             let outcome = self.step(number, step).await;
             let outcome = outcome.unwrap_or_else(Seen::Lost);
             let lost = matches!(outcome, Seen::Lost(_));
+            let failed = matches!(&outcome, Seen::Answered(answer) if answer.error().is_some());
             seen.push(outcome);
             if lost {
+                break;
+            }
+            if let Err(error) = self.align_sequences(number, failed).await {
+                seen.push(Seen::Lost(format!("sequences: {error}")));
                 break;
             }
         }
@@ -97,10 +162,10 @@ impl Stand<'_> {
 
     async fn step(&mut self, number: usize, step: &Step) -> Result<Seen, String> {
         if !self.open.contains_key(&step.session) {
-            let connection = Connection::open(self.place.port, "postgres", &self.place.database).await?;
+            let connection = self.place.open().await?;
             self.open.insert(step.session, Session { connection, sql: String::new() });
         }
-        let (plain, protocol) = (self.guide.is_none(), self.protocol);
+        let (plain, protocol) = (self.plain, self.protocol);
         let session = self.open.get_mut(&step.session).ok_or("no such session")?;
         match &step.action {
             Action::Run { sql, copy } => {
@@ -116,8 +181,34 @@ impl Stand<'_> {
                 let blocked = self.guide.map(|guide| matches!(guide.seen.get(number), Some(Seen::Blocked)));
                 self.started(step.session, blocked).await
             }
+            // What was not blocked has been answered.
+            Action::Finish if session.sql.is_empty() => Ok(Seen::Answered(Answer::default())),
             Action::Finish => self.answer(step.session).await,
         }
+    }
+
+    /// See [`Sequences`].
+    async fn align_sequences(&mut self, number: usize, failed: bool) -> Result<(), String> {
+        let set: Vec<String> = match self.set.get(&number) {
+            Some(values) => values.iter().map(|(name, value)| format!("setval('{name}', {value})")).collect(),
+            None if self.plain || !failed => return Ok(()),
+            None => self.place.sequences.iter().map(|name| format!("nextval('{name}')")).collect(),
+        };
+        for call in set {
+            if self.aside.is_none() {
+                self.aside = Some(self.place.open().await?);
+            }
+            let aside = self.aside.as_mut().ok_or("no session")?;
+            aside.send(Protocol::Simple, &format!("SELECT {call}"), b"").await?;
+            let answer = aside.answer_by(Instant::now() + PATIENCE).await?.ok_or("no answer")?;
+            let value = answer.outcomes.first().and_then(|outcome| outcome.rows.first()?.first()?.clone());
+            let value = value.ok_or_else(|| answer.describe())?.parse().map_err(|_| "not a number")?;
+            if !self.plain {
+                let name = call.split('\'').nth(1).unwrap_or_default().to_owned();
+                self.drawn.entry(number).or_default().push((name, value));
+            }
+        }
+        Ok(())
     }
 
     async fn answer(&mut self, session: u32) -> Result<Seen, String> {
@@ -129,8 +220,9 @@ impl Stand<'_> {
         let session = self.open.get_mut(&session).ok_or("no such session")?;
         let answer = session.connection.answer_by(limit).await?;
         Ok(answer.map(|mut answer| {
+            let sql = std::mem::take(&mut session.sql);
             answer.name_types(&self.place.types);
-            if !is_ordered(&session.sql) {
+            if !is_ordered(&sql) {
                 answer.sort_rows();
             }
             answer
@@ -145,6 +237,10 @@ impl Stand<'_> {
                 Ok(answer.map_or(Seen::Blocked, Seen::Answered))
             }
             Some(true) => {
+                let answer = self.answer_by(session, Instant::now() + WATCHED).await?;
+                Ok(answer.map_or(Seen::Blocked, Seen::Answered))
+            }
+            None if !self.plain => {
                 let answer = self.answer_by(session, Instant::now() + WATCHED).await?;
                 Ok(answer.map_or(Seen::Blocked, Seen::Answered))
             }
@@ -167,19 +263,19 @@ impl Stand<'_> {
     }
 }
 
-/// Tables of users, quoted and with their schema.
-async fn table_names(client: &Client) -> Vec<String> {
+/// Tables of users (in that schema), quoted and with their schema.
+pub async fn table_names(client: &Client, schema: Option<&str>) -> Vec<String> {
     let question =
         "SELECT format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
         WHERE relkind IN ('r', 'p') AND nspname NOT LIKE 'pg\\_%' AND nspname NOT IN ('information_schema', 'pgoutpost')
-        ORDER BY 1";
-    client.query(question, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        AND ($1::text IS NULL OR nspname = $1) ORDER BY 1";
+    client.query(question, &[&schema]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 /// What the tables hold, as a client of that place sees it.
 pub async fn tables(place: &Place, names: &[String]) -> Tables {
     let mut tables = Tables::new();
-    let mut connection = Connection::open(place.port, "postgres", &place.database).await;
+    let mut connection = place.open().await;
     for name in names {
         let held = match &mut connection {
             Err(error) => Err(error.clone()),

@@ -47,6 +47,8 @@ pub enum Judged {
     Compared,
     /// It differs, for a reason.
     Differs(String),
+    /// Several rows may fail, and which is first is the plan's affair: any error of a value or a constraint is as good.
+    AnyError,
     /// The daemon refuses it with this SQLSTATE, for a reason. The plain server gets a statement that fails instead.
     Refused(String, String),
 }
@@ -73,6 +75,7 @@ impl Script {
                     "only" if reason.starts_with("buffered") => script.links = Links::Cut,
                     "only" if reason.starts_with("up") => script.links = Links::Up,
                     "differs" if !reason.is_empty() => judged = Judged::Differs(reason.to_owned()),
+                    "any" if reason.starts_with("error") => judged = Judged::AnyError,
                     "refused" if reason.len() > 6 => {
                         let (state, reason) = reason.split_once(':').unwrap_or((reason, ""));
                         judged = Judged::Refused(state.trim().to_owned(), reason.trim().to_owned());
@@ -156,6 +159,7 @@ impl fmt::Display for Script {
         for step in &self.steps {
             match &step.judged {
                 Judged::Compared => {}
+                Judged::AnyError => writeln!(f, "---- any error")?,
                 Judged::Differs(reason) => writeln!(f, "---- differs: {reason}")?,
                 Judged::Refused(state, reason) => writeln!(f, "---- refused {state}: {reason}")?,
             }

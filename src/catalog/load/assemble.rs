@@ -165,6 +165,7 @@ fn add_index(table: &mut Table, row: IndexRow) {
         name: row.name,
         root: row.root,
         items,
+        shown: row.shown.join(", "),
         predicate: row.predicate,
         nulls_not_distinct: row.nulls_not_distinct,
         primary: row.primary,

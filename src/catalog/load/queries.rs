@@ -66,7 +66,7 @@ SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
        pg_catalog.format_type(a.atttypid, -1), pg_catalog.format_type(a.atttypid, a.atttypmod),
        b.oid, coalesce(g.typmod, a.atttypmod), pg_catalog.format_type(b.oid, -1),
        g.oid IS NOT NULL, b.typtype = 'c', b.typelem <> 0 AND b.typlen = -1,
-       a.attnotnull, a.expression, a.attgenerated <> '', a.attidentity,
+       a.attnotnull, coalesce(a.expression, pg_catalog.pg_get_expr(t.typdefaultbin, 0)), a.attgenerated <> '', a.attidentity,
        CASE WHEN a.attidentity <> '' THEN (SELECT o.sequence FROM owned o
                  WHERE o.relation = a.attrelid AND o.attnum = a.attnum)
             WHEN a.attgenerated = '' AND a.expression LIKE 'nextval(%' THEN (SELECT u.sequence FROM used u
@@ -93,6 +93,8 @@ SELECT i.indrelid, c.relname::text,
        ARRAY(SELECT i.indkey[n] FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n ORDER BY n),
        ARRAY(SELECT CASE WHEN i.indkey[n] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, n + 1, false) END
                FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n ORDER BY n),
+       ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, n, true)
+               FROM pg_catalog.generate_series(1, i.indnkeyatts) n ORDER BY n),
        pg_catalog.pg_get_expr(i.indpred, i.indrelid),
        coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false),
        i.indisprimary, k.oid IS NOT NULL, coalesce(k.condeferrable, false), coalesce(k.condeferred, false),

@@ -81,6 +81,7 @@ row!(IndexRow {
     root: u32,
     attnums: Vec<i16>,
     expressions: Vec<Option<String>>,
+    shown: Vec<String>,
     predicate: Option<String>,
     nulls_not_distinct: bool,
     primary: bool,

@@ -263,10 +263,6 @@ impl Hidden<'_> {
     }
 }
 
-pub(super) fn name_of(table: &Table, attnum: AttNum) -> String {
-    table.attribute(attnum).map_or_else(String::new, |column| column.name.to_string())
-}
-
 pub(super) fn about(table: &Table, code: SqlState, message: String, constraint: Option<&str>) -> Report {
     Report::new(code, message).about(table_and(table, constraint))
 }

@@ -15,7 +15,7 @@ use super::super::merge::{key_columns, list, qualified};
 use super::super::slice::Slice;
 use super::super::template::Template;
 use super::build::{Builder, Row, value_of};
-use super::decode::{Hidden, about, name_of};
+use super::decode::{Hidden, about};
 use super::verdict::{Change, OTHER, SliceOf, matches, of_other, printed, texts, values_of};
 use super::windows::Window;
 use super::{Action, Output};
@@ -242,14 +242,9 @@ impl Hidden<'_> {
                 group.map(|(_, group)| group.values)
             });
             let Some(values) = found else { continue };
-            let items = index.items.iter().map(|item| match item {
-                IndexItem::Column(attnum) => name_of(table, *attnum),
-                IndexItem::Expression(expression) => expression.clone(),
-            });
-            let items = items.collect::<Vec<_>>().join(", ");
             let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
             return Err(about(table, UNIQUE_VIOLATION, message, Some(&index.name))
-                .detail(format!("Key ({items})={values} already exists.")));
+                .detail(format!("Key ({})={values} already exists.", index.shown)));
         }
         Ok(())
     }

@@ -8,7 +8,6 @@ INSERT INTO unit VALUES (1, 'one', 1, 2), (2, 'two', 2, NULL);
 INSERT INTO child VALUES (1, 1);
 ---- run
 INSERT INTO unit VALUES (1, 'again');
----- differs: the detail prints the index' expression with more parentheses (FINDINGS, upsert)
 INSERT INTO unit VALUES (3, 'TWO');
 INSERT INTO unit VALUES (3, NULL);
 INSERT INTO unit VALUES (3, 'three', 0);

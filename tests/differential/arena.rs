@@ -1,0 +1,226 @@
+//! Many generated scripts in one daemon's database: each in a schema of its own, all in one freeze of the replica.
+//!
+//! A script goes through the daemon first. What is refused there by design is noted, and fails on the plain server as
+//! well, so that both sides go on from the same state.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use super::client::Protocol;
+use super::compare::{self, Difference};
+use super::grounds;
+use super::perform::{self, Place, Seen, Transcript};
+use super::script::{Judged, Script};
+use super::stage::{self, Stage};
+
+/// Scripts performed at the same time.
+const WORKERS: usize = 4;
+const WARM: &str = "CREATE TABLE public.warm (id int PRIMARY KEY)";
+
+/// One script and how it is performed.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    pub script: Script,
+    pub protocol: Protocol,
+    pub cut: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    pub differences: Vec<Difference>,
+    /// What the daemon refused, in its words.
+    pub refusals: Vec<String>,
+    /// The schema cannot be made: there was nothing to compare.
+    pub invalid: Option<String>,
+    pub transactions: usize,
+}
+
+pub struct Arena {
+    plain: Place,
+    client: Client,
+    cut: Side,
+    up: Side,
+    number: usize,
+}
+
+struct Side {
+    place: Place,
+    stage: Stage,
+    main: Client,
+    /// What stood in quarantine before.
+    quarantine: BTreeSet<String>,
+}
+
+impl Arena {
+    /// Its databases bear that name.
+    pub async fn new(name: &str) -> Arena {
+        let (plain, client) = grounds::plain(&format!("{name}_plain"), WARM).await.unwrap();
+        let (cut, up) = tokio::join!(Side::new(format!("{name}_cut")), Side::new(format!("{name}_up")));
+        Arena { plain, client, cut, up, number: 0 }
+    }
+
+    /// Performs all of them; a verdict for each, in their order.
+    pub async fn perform(&mut self, trials: Vec<Trial>) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::default(); trials.len()];
+        let mut names = Vec::new();
+        for (trial, verdict) in trials.iter().zip(&mut verdicts) {
+            self.number += 1;
+            let schema = format!("s{}", self.number);
+            verdict.invalid = self.make(&schema, trial).await.err();
+            names.push(schema);
+        }
+        self.plain = grounds::place(self.plain.port, &self.plain.database, &self.client).await;
+        for side in [&mut self.cut, &mut self.up] {
+            side.get_ready().await;
+        }
+        grounds::lab().await.freeze().await.unwrap();
+        self.cut.stage.cut();
+        let transcripts = self.run_all(&trials, &names, &verdicts).await;
+        self.cut.stage.heal();
+        grounds::lab().await.thaw().await.unwrap();
+
+        let quarantined = [self.cut.drain().await, self.up.drain().await];
+        for (place, (trial, performed)) in trials.iter().zip(transcripts).enumerate() {
+            let Some((script, plain, through)) = performed else { continue };
+            let (verdict, side) = (&mut verdicts[place], self.side(trial.cut));
+            let schema = &names[place];
+            verdict.refusals = refusals(&script, &through);
+            verdict.transactions = transactions(&through);
+            verdict.differences = compare::transcripts(&script, &plain, &through);
+            let main = Place { port: grounds::lab().await.main().port(), ..side.place.within(schema) };
+            let tables: Vec<_> = plain.tables.keys().cloned().collect();
+            let on_main = perform::tables(&main, &tables).await;
+            verdict.differences.extend(compare::tables("on main", &plain.tables, &on_main));
+            for text in quarantined[usize::from(!trial.cut)].iter().filter(|text| text.contains(&format!("{schema}.")))
+            {
+                let text = text.clone();
+                verdict.differences.push(Difference { line: None, kind: "quarantine".to_owned(), text });
+            }
+        }
+        for schema in names {
+            let drop = format!("DROP SCHEMA IF EXISTS {schema} CASCADE");
+            for client in [&self.client, &self.cut.main, &self.up.main] {
+                client.batch_execute(&drop).await.unwrap();
+            }
+        }
+        verdicts
+    }
+
+    fn side(&self, cut: bool) -> &Side {
+        if cut { &self.cut } else { &self.up }
+    }
+
+    /// The script's tables on both sides, in one transaction each: leases are taken when all rows are there.
+    async fn make(&self, schema: &str, trial: &Trial) -> Result<(), String> {
+        let statements: String = trial.script.schema.iter().map(|statement| format!("{statement};\n")).collect();
+        let text = format!("CREATE SCHEMA {schema}; SET LOCAL search_path = {schema};\n{statements}");
+        for client in [&self.client, &self.side(trial.cut).main] {
+            client.batch_execute(&text).await.map_err(|error| stage::describe(&error))?;
+        }
+        Ok(())
+    }
+
+    async fn run_all(
+        &self,
+        trials: &[Trial],
+        names: &[String],
+        verdicts: &[Verdict],
+    ) -> Vec<Option<(Script, Transcript, Transcript)>> {
+        let (mut running, workers) = (JoinSet::new(), Arc::new(Semaphore::new(WORKERS)));
+        for (number, trial) in trials.iter().enumerate().filter(|(number, _)| verdicts[*number].invalid.is_none()) {
+            let (trial, workers) = (trial.clone(), Arc::clone(&workers));
+            let plain = self.plain.within(&names[number]);
+            let site = self.side(trial.cut).place.within(&names[number]);
+            running.spawn(async move {
+                let _one = workers.acquire().await;
+                (number, both(trial, &plain, site).await)
+            });
+        }
+        let mut done: Vec<_> = trials.iter().map(|_| None).collect();
+        while let Some(finished) = running.join_next().await {
+            let (number, performed) = finished.unwrap();
+            done[number] = Some(performed);
+        }
+        done
+    }
+}
+
+/// Through the daemon, then on the plain server.
+async fn both(trial: Trial, plain: &Place, mut site: Place) -> (Script, Transcript, Transcript) {
+    let url = format!("postgres://postgres@127.0.0.1:{}/{}", plain.port, plain.database);
+    let watcher = lab::postgres::connect(&url).await.unwrap();
+    let names = perform::table_names(&watcher, plain.schema.as_deref()).await;
+    let schema = plain.schema.as_deref().unwrap_or_default();
+    let question =
+        "SELECT format('%I.%I', schemaname, sequencename) FROM pg_sequences WHERE schemaname = $1 ORDER BY 1";
+    site.sequences = watcher.query(question, &[&schema]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let through = perform::through(&trial.script, trial.protocol, &site, None, &names).await;
+    let mut script = trial.script;
+    for (step, seen) in script.steps.iter_mut().zip(&through.seen) {
+        if let Seen::Answered(answer) = seen
+            && let Some(state) = answer.sqlstate().filter(|state| matches!(*state, "0A000" | "55000"))
+        {
+            step.judged = Judged::Refused(state.to_owned(), "by design".to_owned());
+        }
+    }
+    let plain = perform::on_plain_with(&script, trial.protocol, plain, &watcher, &through.sequences).await;
+    (script, plain, through)
+}
+
+impl Side {
+    async fn new(name: String) -> Side {
+        let (place, stage) = grounds::site(&name, WARM).await;
+        let main = stage.main().await;
+        Side { place, stage, main, quarantine: BTreeSet::new() }
+    }
+
+    /// Waits until the daemon knows the new tables and has leases for their sequences.
+    async fn get_ready(&mut self) {
+        self.place = grounds::place(self.place.port, &self.place.database, &self.main).await;
+        self.stage.site.wait_replica_caught_up().await.unwrap();
+        // Evaluated with the old definitions, it makes the daemon load the new ones.
+        stage::execute(&self.stage.client().await, "DELETE FROM public.warm").await;
+        let missing = format!(
+            "SELECT count(*) FROM pg_sequences WHERE schemaname ~ '^s[0-9]' AND coalesce(last_value, 0) < {}",
+            grounds::LEASE
+        );
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while stage::value(&self.main, &missing).await != "0" {
+            assert!(Instant::now() < deadline, "the daemon takes no leases");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // The answer is on its way.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    /// Waits until main has everything; what is new in quarantine.
+    async fn drain(&mut self) -> Vec<String> {
+        if let Err(error) = grounds::caught_up(&self.stage).await {
+            panic!("{error}; the daemon's log: {}", self.stage.outpost.log().display());
+        }
+        let rows = stage::rows(&self.stage.console().await, "SHOW QUARANTINE").await;
+        let rows: Vec<_> = rows.into_iter().map(|row| format!("{row:?}")).collect();
+        rows.into_iter().filter(|row| self.quarantine.insert(row.clone())).collect()
+    }
+}
+
+fn refusals(script: &Script, through: &Transcript) -> Vec<String> {
+    let refused = script.steps.iter().zip(&through.seen).filter_map(|(step, seen)| match (&step.judged, seen) {
+        (Judged::Refused(..), Seen::Answered(answer)) => answer.error()?.get(&'M').cloned(),
+        _ => None,
+    });
+    refused.collect()
+}
+
+/// How many transactions were ended: statements after which the session is in none.
+fn transactions(through: &Transcript) -> usize {
+    let idle = |seen: &&Seen| matches!(seen, Seen::Answered(answer) if answer.status == 'I');
+    through.seen.iter().filter(idle).count()
+}

@@ -1,0 +1,218 @@
+//! Scripts out of a seed: tables with rows, and sessions that write and read.
+//!
+//! Sessions are interleaved statement by statement. Only one of them holds locks at a time (the others read, in
+//! transactions of their own, or commit at once what nobody holds), so that the outcome does not depend on speed.
+//! Which statement waits for whom is what the scripts `two_sessions*.sql` are for.
+
+#[path = "generate/dice.rs"]
+pub mod dice;
+#[path = "generate/expression.rs"]
+pub mod expression;
+#[path = "generate/kind.rs"]
+pub mod kind;
+#[path = "generate/query.rs"]
+pub mod query;
+#[path = "generate/schema.rs"]
+pub mod schema;
+#[path = "generate/write.rs"]
+pub mod write;
+
+use dice::Dice;
+use schema::Table;
+
+use super::client::Protocol;
+use super::script::{Action, Judged, Script, Step};
+
+/// What may be generated. Off is what is not built yet.
+#[derive(Clone, Debug)]
+pub struct Features {
+    pub on_conflict: bool,
+    pub merge: bool,
+    pub writing_ctes: bool,
+    pub truncate: bool,
+    pub copy_in: bool,
+    pub referential_actions: bool,
+    pub deferrable: bool,
+    pub set_row: bool,
+    pub sessions: usize,
+}
+
+impl Features {
+    /// What the product has, changed by the words of `FEATURES`: `merge,truncate` adds, `-merge` takes away.
+    pub fn from_environment() -> Features {
+        let mut features = Features {
+            on_conflict: false,
+            merge: false,
+            writing_ctes: false,
+            truncate: false,
+            copy_in: false,
+            referential_actions: false,
+            deferrable: false,
+            set_row: false,
+            sessions: 3,
+        };
+        let words = std::env::var("FEATURES").unwrap_or_default();
+        for word in words.split(',').filter(|word| !word.is_empty()) {
+            let (name, on) = word.strip_prefix('-').map_or((word, true), |name| (name, false));
+            match name {
+                "on_conflict" => features.on_conflict = on,
+                "merge" => features.merge = on,
+                "writing_ctes" => features.writing_ctes = on,
+                "truncate" => features.truncate = on,
+                "copy_in" => features.copy_in = on,
+                "referential_actions" => features.referential_actions = on,
+                "deferrable" => features.deferrable = on,
+                "set_row" => features.set_row = on,
+                "sessions" => features.sessions = if on { 3 } else { 1 },
+                other => panic!("FEATURES: there is no {other:?}"),
+            }
+        }
+        features
+    }
+}
+
+/// The script of a seed.
+pub fn script(seed: u64, protocol: Protocol, features: &Features) -> Script {
+    let mut dice = Dice::new(seed);
+    let (schema, tables) = schema::schema(&mut dice, features);
+    let sessions = (0..1 + dice.below(features.sessions)).map(|_| State::Idle).collect();
+    let mut stage = Author { dice, features, tables, sessions, protocol, steps: Vec::new() };
+    for _ in 0..TRANSACTIONS {
+        stage.transaction();
+    }
+    stage.end_all();
+    Script { name: format!("seed {seed}"), schema, steps: stage.steps, ..Script::default() }
+}
+
+/// Transactions of a script, about.
+pub const TRANSACTIONS: usize = 12;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Reading,
+}
+
+struct Author<'a> {
+    dice: Dice,
+    features: &'a Features,
+    tables: Vec<Table>,
+    sessions: Vec<State>,
+    protocol: Protocol,
+    steps: Vec<Step>,
+}
+
+impl Author<'_> {
+    /// What the one session does that may hold locks; others may look on in between.
+    fn transaction(&mut self) {
+        let session = self.dice.below(self.sessions.len());
+        if self.sessions[session] == State::Idle && self.dice.chance(35) {
+            self.write(session);
+            return self.onlookers(session);
+        }
+        if self.sessions[session] == State::Idle && self.protocol == Protocol::Simple && self.dice.chance(15) {
+            // An implicit transaction.
+            let parts: Vec<_> = (0..2 + self.dice.below(2)).map(|_| self.text().0).collect();
+            self.say(session, parts.join("; "), None, true);
+            return;
+        }
+        if self.sessions[session] == State::Idle {
+            let begin = self.begin();
+            self.say(session, begin, None, false);
+        }
+        let mut savepoints = Vec::new();
+        for _ in 0..1 + self.dice.below(5) {
+            match self.dice.below(10) {
+                0 => {
+                    let name = (*self.dice.one(&["s1", "s2", "\"S 3\""])).to_owned();
+                    self.say(session, format!("SAVEPOINT {name}"), None, false);
+                    savepoints.push(name);
+                }
+                1 if !savepoints.is_empty() => {
+                    let name = self.dice.one(&savepoints).clone();
+                    let what = self.dice.one(&["ROLLBACK TO SAVEPOINT", "ROLLBACK TO", "RELEASE"]);
+                    let text = format!("{what} {name}");
+                    self.say(session, text, None, false);
+                }
+                2..=4 => self.read(session),
+                _ => self.write(session),
+            }
+            self.onlookers(session);
+        }
+        let end = (*self.dice.one(&["COMMIT", "COMMIT", "COMMIT", "END", "ROLLBACK", "COMMIT AND CHAIN"])).to_owned();
+        let chained = end.ends_with("CHAIN");
+        self.say(session, end, None, false);
+        if chained {
+            self.read(session);
+            self.say(session, "ROLLBACK".to_owned(), None, false);
+        }
+        self.sessions[session] = State::Idle;
+        self.onlookers(session);
+    }
+
+    /// Another session reads: by itself, or in a transaction that stays open.
+    fn onlookers(&mut self, writer: usize) {
+        if self.sessions.len() == 1 || !self.dice.chance(40) {
+            return;
+        }
+        let other = (writer + 1 + self.dice.below(self.sessions.len() - 1)) % self.sessions.len();
+        match self.sessions[other] {
+            State::Idle if self.dice.chance(30) => {
+                let begin = self.begin();
+                self.say(other, begin, None, false);
+                self.read(other);
+                self.sessions[other] = State::Reading;
+            }
+            State::Reading if self.dice.chance(25) => {
+                self.say(other, "COMMIT".to_owned(), None, false);
+                self.sessions[other] = State::Idle;
+            }
+            _ => self.read(other),
+        }
+    }
+
+    fn begin(&mut self) -> String {
+        let level = self.dice.one(&["", "", " ISOLATION LEVEL REPEATABLE READ", " ISOLATION LEVEL READ COMMITTED"]);
+        format!("BEGIN{level}")
+    }
+
+    fn read(&mut self, session: usize) {
+        let sql = query::query(&mut self.dice, &self.tables);
+        self.say(session, sql, None, false);
+    }
+
+    fn write(&mut self, session: usize) {
+        let write = write::write(&mut self.dice, self.features, &self.tables);
+        self.say(session, write.sql, write.copy, write.any_error);
+    }
+
+    /// A statement that needs nothing but its text.
+    fn text(&mut self) -> (String, bool) {
+        if self.dice.chance(30) {
+            return (query::query(&mut self.dice, &self.tables), false);
+        }
+        let write = write::write(&mut self.dice, self.features, &self.tables);
+        match write.copy {
+            Some(_) => (query::query(&mut self.dice, &self.tables), false),
+            None => (write.sql, write.any_error),
+        }
+    }
+
+    fn say(&mut self, session: usize, sql: String, copy: Option<String>, any_error: bool) {
+        let judged = if any_error { Judged::AnyError } else { Judged::Compared };
+        let line = self.steps.len() + 1;
+        self.steps.push(Step { line, session: session as u32 + 1, action: Action::Run { sql, copy }, judged });
+    }
+
+    fn end_all(&mut self) {
+        for session in 0..self.sessions.len() {
+            if self.sessions[session] != State::Idle {
+                self.say(session, "COMMIT".to_owned(), None, false);
+            }
+        }
+        for number in 0..self.tables.len() {
+            let sql = format!("SELECT * FROM {}", self.tables[number].name);
+            self.say(0, sql, None, false);
+        }
+    }
+}

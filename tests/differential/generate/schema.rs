@@ -1,0 +1,242 @@
+//! Tables: keys, references, indexes, checks, generated columns, and their first rows.
+
+use super::Features;
+use super::dice::Dice;
+use super::kind::{ALL, Kind, TYPES};
+
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// As it is written in SQL.
+    pub name: String,
+    pub columns: Vec<Column>,
+    /// Places of the primary key's columns; empty when there is none.
+    pub key: Vec<usize>,
+    /// Other unique sets of columns, fit for ON CONFLICT.
+    pub unique: Vec<Vec<usize>>,
+    pub references: Vec<Reference>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub name: String,
+    pub kind: Kind,
+    pub not_null: bool,
+    pub filled: Filled,
+}
+
+/// Where a value comes from when the statement gives none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    Null,
+    Default,
+    Serial,
+    IdentityAlways,
+    IdentityByDefault,
+    Generated,
+}
+
+#[derive(Clone, Debug)]
+pub struct Reference {
+    pub columns: Vec<usize>,
+    pub table: usize,
+}
+
+impl Table {
+    /// Columns that a statement may write.
+    pub fn writable(&self) -> Vec<usize> {
+        let given = |column: &Column| !matches!(column.filled, Filled::Generated | Filled::IdentityAlways);
+        (0..self.columns.len()).filter(|place| given(&self.columns[*place])).collect()
+    }
+
+    /// Columns whose values must differ from row to row, or are referenced.
+    pub fn is_unique(&self, place: usize) -> bool {
+        self.key.contains(&place) || self.unique.iter().any(|places| places.contains(&place))
+    }
+
+    pub fn names(&self, places: &[usize]) -> String {
+        places.iter().map(|place| self.columns[*place].name.clone()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+const NAMES: [&str; 5] = ["t0", "t1", "\"Odd Name\"", "t3", "\"select\""];
+const COLUMN_NAMES: [&str; 8] = ["a", "b", "\"C\"", "d", "\"order\"", "\"f g\"", "\"ü\"", "\"h\"\"h\""];
+
+/// Statements and tables.
+pub fn schema(dice: &mut Dice, features: &Features) -> (Vec<String>, Vec<Table>) {
+    let mut statements: Vec<String> = TYPES.iter().map(|&sql| sql.to_owned()).collect();
+    let mut tables: Vec<Table> = Vec::new();
+    for number in 0..2 + dice.below(3) {
+        let table = table(dice, features, number, &tables, &mut statements);
+        tables.push(table);
+    }
+    for table in &tables {
+        rows(dice, table, &tables, &mut statements);
+    }
+    (statements, tables)
+}
+
+fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], out: &mut Vec<String>) -> Table {
+    let mut table = Table {
+        name: NAMES[number].to_owned(),
+        columns: Vec::new(),
+        key: Vec::new(),
+        unique: Vec::new(),
+        references: Vec::new(),
+    };
+    let (mut declared, mut constraints) = (Vec::new(), Vec::new());
+    key(dice, &mut table, &mut declared, &mut constraints);
+    for name in COLUMN_NAMES.iter().take(2 + dice.below(5)) {
+        let column = Column {
+            name: (*name).to_owned(),
+            kind: *dice.one(&ALL),
+            not_null: dice.chance(25),
+            filled: if dice.chance(35) { Filled::Default } else { Filled::Null },
+        };
+        let mut text = format!("{name} {}", column.kind.declared());
+        if column.filled == Filled::Default {
+            text += &format!(" DEFAULT {}", column.kind.literal(dice));
+        }
+        if column.not_null {
+            text += " NOT NULL";
+        }
+        declared.push(text);
+        table.columns.push(column);
+    }
+    for (other, parent) in others.iter().enumerate() {
+        if dice.chance(60) && !parent.key.is_empty() {
+            reference(dice, features, &mut table, other, parent, &mut declared, &mut constraints);
+        }
+    }
+    let own = table.key.len()..table.columns.len();
+    let place = own.start + dice.below(own.len());
+    let column = table.columns[place].clone();
+    if dice.chance(40) && column.kind.is_ordered() {
+        let name = column.name.replace('"', "");
+        let value = column.kind.literal(dice);
+        constraints
+            .push(format!("CONSTRAINT \"check {name}\" CHECK ({} <> {value} OR {} IS NULL)", column.name, column.name));
+    }
+    if dice.chance(30) {
+        let source = &table.columns[own.start];
+        let expression = match source.kind.family() {
+            Kind::Int => format!("{} * 2", source.name),
+            Kind::Text => format!("upper({})", source.name),
+            _ => format!("({} IS NULL)", source.name),
+        };
+        let kind = match source.kind.family() {
+            Kind::Int => Kind::Int,
+            Kind::Text => Kind::Text,
+            _ => Kind::Bool,
+        };
+        declared.push(format!("gen {} GENERATED ALWAYS AS ({expression}) STORED", kind.declared()));
+        table.columns.push(Column { name: "gen".to_owned(), kind, not_null: false, filled: Filled::Generated });
+    }
+    if dice.chance(30) {
+        let nulls = if dice.chance(30) { "NULLS NOT DISTINCT " } else { "" };
+        constraints.push(format!("UNIQUE {nulls}({})", column.name));
+        table.unique.push(vec![place]);
+    }
+    out.push(format!("CREATE TABLE {} ({})", table.name, [declared, constraints].concat().join(", ")));
+    index(dice, number, &table, out);
+    table
+}
+
+fn key(dice: &mut Dice, table: &mut Table, declared: &mut Vec<String>, constraints: &mut Vec<String>) {
+    let (text, filled) = match dice.below(6) {
+        0 => ("id serial", Filled::Serial),
+        1 => ("id int GENERATED ALWAYS AS IDENTITY", Filled::IdentityAlways),
+        2 => ("id int GENERATED BY DEFAULT AS IDENTITY", Filled::IdentityByDefault),
+        _ => ("id int", Filled::Null),
+    };
+    declared.push(text.to_owned());
+    table.columns.push(Column { name: "id".to_owned(), kind: Kind::Int, not_null: true, filled });
+    table.key.push(0);
+    if filled == Filled::Null && dice.chance(35) {
+        let kind = *dice.one(&[Kind::Text, Kind::Short, Kind::Date, Kind::Uuid, Kind::Mood, Kind::Numeric, Kind::Icu]);
+        declared.push(format!("part {}", kind.declared()));
+        table.columns.push(Column { name: "part".to_owned(), kind, not_null: true, filled: Filled::Null });
+        table.key.push(1);
+    }
+    constraints.push(format!("PRIMARY KEY ({})", table.names(&table.key)));
+}
+
+fn reference(
+    dice: &mut Dice,
+    features: &Features,
+    table: &mut Table,
+    other: usize,
+    parent: &Table,
+    declared: &mut Vec<String>,
+    constraints: &mut Vec<String>,
+) {
+    let mut columns = Vec::new();
+    for (part, place) in parent.key.iter().enumerate() {
+        let name = format!("ref{other}_{part}");
+        let kind = parent.columns[*place].kind;
+        declared.push(format!("{name} {}", kind.declared()));
+        columns.push(table.columns.len());
+        table.columns.push(Column { name, kind, not_null: false, filled: Filled::Null });
+    }
+    let full = if columns.len() > 1 && dice.chance(40) { " MATCH FULL" } else { "" };
+    let actions = if features.referential_actions {
+        ["", "", " RESTRICT", " CASCADE", " SET NULL", " SET DEFAULT"].as_slice()
+    } else {
+        &["", " RESTRICT"]
+    };
+    let mut text = format!("FOREIGN KEY ({}) REFERENCES {}{full}", table.names(&columns), parent.name);
+    for event in ["ON DELETE", "ON UPDATE"] {
+        let action = dice.one(actions);
+        if !action.is_empty() {
+            text += &format!(" {event}{action}");
+        }
+    }
+    if features.deferrable && dice.chance(25) {
+        text += *dice.one(&[" DEFERRABLE", " DEFERRABLE INITIALLY DEFERRED"]);
+    }
+    constraints.push(text);
+    table.references.push(Reference { columns, table: other });
+}
+
+/// A unique index that is partial or over an expression.
+fn index(dice: &mut Dice, number: usize, table: &Table, out: &mut Vec<String>) {
+    let column = &table.columns[table.columns.len() - 1];
+    let first = &table.columns[table.key.len()];
+    match dice.below(6) {
+        0 if first.kind.family() == Kind::Text => {
+            out.push(format!("CREATE UNIQUE INDEX lower{number} ON {} (lower({}))", table.name, first.name));
+        }
+        1 => out.push(format!(
+            "CREATE UNIQUE INDEX partial{number} ON {} ({}, {}) WHERE {} IS NOT NULL",
+            table.name, first.name, column.name, column.name
+        )),
+        2 => out.push(format!("CREATE INDEX plain{number} ON {} ({})", table.name, first.name)),
+        _ => {}
+    }
+}
+
+/// The rows that the replica has.
+fn rows(dice: &mut Dice, table: &Table, tables: &[Table], out: &mut Vec<String>) {
+    let places = table.writable();
+    for number in 0..dice.below(6) {
+        let values = places.iter().map(|place| {
+            let column = &table.columns[*place];
+            match () {
+                () if *place == 0 => number.to_string(),
+                () if !column.not_null && dice.chance(20) => "NULL".to_owned(),
+                () if table.references.iter().any(|reference| reference.columns.contains(place)) => {
+                    let known = table.references.iter().find(|reference| reference.columns.contains(place));
+                    let parent = known.map(|reference| &tables[reference.table]);
+                    match parent {
+                        Some(parent) if parent.key.len() == 1 => dice.between(0, 3).to_string(),
+                        _ => "NULL".to_owned(),
+                    }
+                }
+                () => column.kind.literal(dice),
+            }
+        });
+        let values: Vec<_> = values.collect();
+        // A row that breaks a constraint is left out, on both sides alike.
+        let insert = format!("INSERT INTO {} ({}) VALUES ({})", table.name, table.names(&places), values.join(", "));
+        out.push(format!("DO $$ BEGIN {insert}; EXCEPTION WHEN OTHERS THEN NULL; END $$"));
+    }
+}

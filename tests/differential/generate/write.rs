@@ -1,0 +1,284 @@
+//! Statements that write.
+
+use super::Features;
+use super::dice::Dice;
+use super::expression::{Scope, condition, expression};
+use super::kind::Kind;
+use super::schema::{Filled, Table};
+
+/// A statement, and whether several of its rows may fail, in an order that is the plan's affair.
+#[derive(Debug)]
+pub struct Write {
+    pub sql: String,
+    pub copy: Option<String>,
+    pub any_error: bool,
+}
+
+impl Write {
+    fn sure(sql: String) -> Write {
+        Write { sql, copy: None, any_error: false }
+    }
+}
+
+type Form = fn(&mut Dice, &Features, &Table, &[Table]) -> Write;
+
+pub fn write(dice: &mut Dice, features: &Features, tables: &[Table]) -> Write {
+    let table = dice.one(tables);
+    let mut forms: Vec<Form> = vec![insert, insert, insert, insert_select, update, update, update_key, delete, delete];
+    if features.on_conflict {
+        forms.extend([on_conflict as Form; 3]);
+    }
+    if features.merge {
+        forms.push(merge);
+    }
+    if features.writing_ctes {
+        forms.push(writing_cte);
+    }
+    if features.truncate && dice.chance(20) {
+        forms.push(truncate);
+    }
+    if features.copy_in {
+        forms.push(copy_in);
+    }
+    dice.one(&forms)(dice, features, table, tables)
+}
+
+/// A value for a column in VALUES.
+fn value(dice: &mut Dice, table: &Table, place: usize, tables: &[Table]) -> String {
+    let column = &table.columns[place];
+    match dice.below(12) {
+        0 if column.filled != Filled::Null || !column.not_null || dice.chance(20) => "DEFAULT".to_owned(),
+        1 if !column.not_null || dice.chance(15) => "NULL".to_owned(),
+        2 => expression(dice, &Scope::empty(tables), column.kind, 2),
+        _ => column.kind.literal(dice),
+    }
+}
+
+/// Columns that an INSERT names: those that must have a value, and some others.
+fn named(dice: &mut Dice, table: &Table) -> Vec<usize> {
+    let mut places = table.writable();
+    let skips = dice.chance(50);
+    places.retain(|place| {
+        let column = &table.columns[*place];
+        let needed = column.not_null && column.filled == Filled::Null && !dice.chance(3);
+        let given = column.filled == Filled::Serial || column.filled == Filled::IdentityByDefault;
+        needed || if given { dice.chance(30) } else { !skips || dice.chance(50) }
+    });
+    if places.is_empty() { table.writable() } else { places }
+}
+
+fn insert_into(dice: &mut Dice, table: &Table, tables: &[Table], rows: usize) -> String {
+    if dice.chance(3) {
+        return format!("INSERT INTO {} AS t DEFAULT VALUES", table.name);
+    }
+    let places = named(dice, table);
+    let rows = (0..rows).map(|_| {
+        let values: Vec<_> = places.iter().map(|place| value(dice, table, *place, tables)).collect();
+        format!("({})", values.join(", "))
+    });
+    let rows: Vec<_> = rows.collect();
+    format!("INSERT INTO {} AS t ({}) VALUES {}", table.name, table.names(&places), rows.join(", "))
+}
+
+fn insert(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
+    let rows = if dice.chance(60) { 1 } else { 1 + dice.below(4) };
+    let sql = insert_into(dice, table, tables, rows) + &returning(dice, table, tables);
+    Write::sure(sql)
+}
+
+fn insert_select(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
+    let source = dice.one(tables);
+    let scope = Scope::of("s", source, tables);
+    let places = named(dice, table);
+    let list = places.iter().map(|place| {
+        let kind = table.columns[*place].kind;
+        match *place == 0 {
+            true => format!("s.id + {}", dice.between(5, 40)),
+            false => format!("({})::{}", expression(dice, &scope, kind, 1), kind.cast()),
+        }
+    });
+    let list: Vec<_> = list.collect();
+    let order = source.key.iter().map(|place| format!("s.{}", source.columns[*place].name)).collect::<Vec<_>>();
+    let sql = format!(
+        "INSERT INTO {} AS t ({}) SELECT {} FROM {} s WHERE {} ORDER BY {}",
+        table.name,
+        table.names(&places),
+        list.join(", "),
+        source.name,
+        condition(dice, &scope, 1),
+        order.join(", ")
+    );
+    Write { sql: sql + &returning(dice, table, tables), copy: None, any_error: true }
+}
+
+fn returning(dice: &mut Dice, table: &Table, tables: &[Table]) -> String {
+    match dice.below(5) {
+        0 | 1 => String::new(),
+        2 => " RETURNING *".to_owned(),
+        3 => " RETURNING t.*, 1 AS one".to_owned(),
+        _ => {
+            let kind = *dice.one(&super::kind::ALL);
+            format!(" RETURNING {}", expression(dice, &Scope::of("t", table, tables), kind, 2))
+        }
+    }
+}
+
+/// Assignments to columns that need not be unique: which row of several is first there would matter.
+fn assignments(dice: &mut Dice, table: &Table, scope: &Scope<'_>) -> Option<String> {
+    let places = table.writable().into_iter().filter(|place| !table.is_unique(*place));
+    let places: Vec<_> = places.filter(|place| *place != 0).collect();
+    if places.is_empty() {
+        return None;
+    }
+    let set = dice.some(&places).into_iter().map(|place| {
+        let column = &table.columns[place];
+        match column.filled == Filled::Default && dice.chance(10) {
+            true => format!("{} = DEFAULT", column.name),
+            false => format!("{} = {}", column.name, expression(dice, scope, column.kind, 2)),
+        }
+    });
+    Some(set.collect::<Vec<_>>().join(", "))
+}
+
+fn update(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    let own = Scope::of("t", table, tables);
+    let mut joined = String::new();
+    let (mut scope, mut on) = (own.clone(), String::new());
+    if dice.chance(25) {
+        // At most one row of the other table for each of ours: otherwise it would be any of them.
+        let other = dice.one(tables);
+        if other.key.len() == 1 {
+            joined = format!(" FROM {} f", other.name);
+            on = format!("f.id = {} AND ", expression(dice, &own, Kind::Int, 0));
+            scope = scope.and(&Scope::of("f", other, tables));
+        }
+    }
+    let Some(mut set) = assignments(dice, table, &scope) else { return delete(dice, features, table, tables) };
+    if features.set_row && dice.chance(15) {
+        let places = table.writable().into_iter().filter(|place| *place != 0 && !table.is_unique(*place));
+        let places: Vec<_> = places.take(2).collect();
+        if places.len() == 2 {
+            let list = places.iter().map(|place| expression(dice, &own, table.columns[*place].kind, 1));
+            let list = list.collect::<Vec<_>>().join(", ");
+            set = format!("({}) = (SELECT {list})", table.names(&places));
+        }
+    }
+    let sql = format!("UPDATE {} AS t SET {set}{joined} WHERE {on}{}", table.name, condition(dice, &scope, 1));
+    Write { sql: sql + &returning(dice, table, tables), copy: None, any_error: true }
+}
+
+/// One row's key or unique column.
+fn update_key(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    let places: Vec<_> = table.writable().into_iter().filter(|place| table.is_unique(*place)).collect();
+    if places.is_empty() || table.key.len() != 1 {
+        return update(dice, features, table, tables);
+    }
+    let place = *dice.one(&places);
+    let column = &table.columns[place];
+    let scope = Scope::of("t", table, tables);
+    let value = expression(dice, &scope, column.kind, 1);
+    let sql = format!("UPDATE {} AS t SET {} = {value} WHERE t.id = {}", table.name, column.name, dice.between(0, 9));
+    Write::sure(sql + &returning(dice, table, tables))
+}
+
+fn delete(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
+    let scope = Scope::of("t", table, tables);
+    let (using, all) = match dice.chance(20) {
+        true => {
+            let other = dice.one(tables);
+            (format!(" USING {} f", other.name), scope.clone().and(&Scope::of("f", other, tables)))
+        }
+        false => (String::new(), scope.clone()),
+    };
+    let mut limits = vec![condition(dice, &all, 1)];
+    if dice.chance(70) {
+        limits.push(format!("t.id = {}", dice.between(0, 9)));
+    }
+    let sql = format!("DELETE FROM {} AS t{using} WHERE {}", table.name, limits.join(" AND "));
+    Write { sql: sql + &returning(dice, table, tables), copy: None, any_error: true }
+}
+
+fn on_conflict(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    let rows = 1 + dice.below(3);
+    let mut sql = insert_into(dice, table, tables, rows);
+    let target = match table.unique.is_empty() || dice.chance(60) {
+        true => &table.key,
+        false => dice.one(&table.unique),
+    };
+    let target = format!(" ON CONFLICT ({})", table.names(target));
+    if dice.chance(40) {
+        sql += if dice.chance(40) { " ON CONFLICT" } else { &target };
+        sql += " DO NOTHING";
+    } else {
+        let scope = Scope::of("t", table, tables).and(&Scope::of("excluded", table, tables));
+        let Some(set) = assignments(dice, table, &scope) else { return insert(dice, features, table, tables) };
+        sql += &format!("{target} DO UPDATE SET {set}");
+        if dice.chance(30) {
+            sql += &format!(" WHERE {}", condition(dice, &scope, 1));
+        }
+    }
+    Write::sure(sql + &returning(dice, table, tables))
+}
+
+fn merge(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    let source = dice.one(tables);
+    let own = Scope::of("t", table, tables);
+    let theirs = Scope::of("s", source, tables);
+    let both = own.clone().and(&theirs);
+    let Some(set) = assignments(dice, table, &both) else { return delete(dice, features, table, tables) };
+    let places: Vec<_> = named(dice, table);
+    let values: Vec<_> = places.iter().map(|place| value(dice, table, *place, tables)).collect();
+    let mut whens = vec![format!("WHEN MATCHED AND {} THEN UPDATE SET {set}", condition(dice, &both, 1))];
+    if dice.chance(40) {
+        whens.push("WHEN MATCHED THEN DELETE".to_owned());
+    }
+    if dice.chance(50) {
+        let (columns, values) = (table.names(&places), values.join(", "));
+        whens.push(format!("WHEN NOT MATCHED AND s.id > 3 THEN INSERT ({columns}) VALUES ({values})"));
+    }
+    let sql = format!("MERGE INTO {} AS t USING {} s ON t.id = s.id {}", table.name, source.name, whens.join(" "));
+    Write { sql, copy: None, any_error: true }
+}
+
+fn writing_cte(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    let first = match dice.below(3) {
+        0 => delete(dice, features, table, tables).sql,
+        1 => update(dice, features, table, tables).sql,
+        _ => insert(dice, features, table, tables).sql,
+    };
+    let first = match first.split_once(" RETURNING ") {
+        Some((first, _)) => first.to_owned(),
+        None => first,
+    };
+    let other = dice.one(tables);
+    let sql = match dice.chance(50) {
+        true => {
+            format!("WITH w AS ({first} RETURNING *) SELECT count(*), (SELECT count(*) FROM {}) FROM w", table.name)
+        }
+        false => format!("WITH w AS ({first} RETURNING *) {}", insert_into(dice, other, tables, 1)),
+    };
+    Write { sql, copy: None, any_error: true }
+}
+
+fn truncate(dice: &mut Dice, _: &Features, table: &Table, _: &[Table]) -> Write {
+    Write::sure(format!("TRUNCATE {}{}", table.name, dice.one(&["", " CASCADE", " RESTART IDENTITY CASCADE"])))
+}
+
+fn copy_in(dice: &mut Dice, _: &Features, table: &Table, _: &[Table]) -> Write {
+    let places = named(dice, table);
+    let mut data = String::new();
+    for _ in 0..dice.below(4) {
+        let fields = places.iter().map(|place| match dice.chance(15) && !table.columns[*place].not_null {
+            true => "\\N".to_owned(),
+            // As a string's literal, without its quotes, and its backslashes doubled.
+            false => {
+                let literal = table.columns[*place].kind.literal(dice);
+                literal.trim_matches('\'').replace("''", "'").replace('\\', "\\\\")
+            }
+        });
+        data += &fields.collect::<Vec<_>>().join("\t");
+        data.push('\n');
+    }
+    let sql = format!("COPY {} ({}) FROM STDIN", table.name, table.names(&places));
+    Write { sql, copy: Some(data), any_error: false }
+}

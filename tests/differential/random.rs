@@ -1,0 +1,88 @@
+//! Generated scripts: a number of seeds, or all that fit in a time.
+//!
+//! `FUZZ_SEED=17 FUZZ_COUNT=1 cargo test --test differential generated -- --nocapture` performs one seed; `FUZZ_SECONDS`
+//! goes on for that long (`make fuzz-sql`). `FEATURES` turns parts of the generator on and off.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::arena::{Arena, Trial};
+use super::client::Protocol;
+use super::generate::{self, Features};
+use super::{grounds, shrink};
+
+/// Seeds in one freeze of the replica.
+const AT_ONCE: u64 = 24;
+/// Seeds without being told otherwise: about half a minute.
+const COUNT: u64 = 48;
+/// After so many different failures there is enough to do.
+const FAILURES: usize = 6;
+
+/// A seed's script and how it is performed: with the link up and cut, in both protocols, in turn.
+pub fn trial(seed: u64, features: &Features) -> Trial {
+    let protocol = if seed.is_multiple_of(2) { Protocol::Simple } else { Protocol::Extended };
+    Trial { script: generate::script(seed, protocol, features), protocol, cut: (seed / 2).is_multiple_of(2) }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: a number is needed")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generated_scripts_answer_as_on_a_plain_postgres() {
+    let _turn = grounds::alone().await;
+    let features = Features::from_environment();
+    let first = number("FUZZ_SEED").unwrap_or(1);
+    let seconds = number("FUZZ_SECONDS");
+    let count = number("FUZZ_COUNT").unwrap_or(if seconds.is_some() { u64::MAX / 2 } else { COUNT });
+    let mut arena = Arena::new("generated").await;
+    let begun = Instant::now();
+    let end = seconds.map(|seconds| begun + Duration::from_secs(seconds));
+    let (mut seed, mut transactions, mut statements) = (first, 0, 0);
+    let mut refusals: BTreeMap<String, usize> = BTreeMap::new();
+    let mut failures: BTreeMap<String, String> = BTreeMap::new();
+    while seed < first + count && end.is_none_or(|end| Instant::now() < end) && failures.len() < FAILURES {
+        let seeds: Vec<u64> = (seed..(first + count).min(seed + AT_ONCE)).collect();
+        seed += seeds.len() as u64;
+        let trials: Vec<Trial> = seeds.iter().map(|seed| trial(*seed, &features)).collect();
+        let verdicts = arena.perform(trials.clone()).await;
+        for ((seed, trial), verdict) in seeds.iter().zip(trials).zip(verdicts) {
+            assert_eq!(verdict.invalid, None, "seed {seed} makes a schema that Postgres does not take");
+            transactions += verdict.transactions;
+            statements += trial.script.steps.len();
+            for refusal in verdict.refusals {
+                *refusals.entry(refusal).or_default() += 1;
+            }
+            let Some(difference) = verdict.differences.first() else { continue };
+            let words = difference.signature();
+            println!(
+                "seed {seed}: {} differences, the first: {words}\n    {}",
+                verdict.differences.len(),
+                difference.text
+            );
+            let shrinks = std::env::var_os("FUZZ_NO_SHRINK").is_none();
+            if shrinks && failures.len() < FAILURES && !failures.contains_key(&words) {
+                let shrunk = shrink::shrink(&mut arena, trial.clone(), difference).await;
+                println!("{shrunk}");
+                let way = format!("{:?}, link {}", trial.protocol, if trial.cut { "cut" } else { "up" });
+                let replay = format!("FUZZ_SEED={seed} FUZZ_COUNT=1 cargo test --test differential generated");
+                failures.insert(words, format!("seed {seed} ({way}); replay: {replay}\n{shrunk}"));
+            }
+        }
+    }
+    let took = begun.elapsed();
+    let minutes = took.as_secs_f64() / 60.0;
+    println!(
+        "seeds {first} to {}: {transactions} transactions, {statements} statements in {:.0} s, {:.0} transactions a minute",
+        seed - 1,
+        took.as_secs_f64(),
+        transactions as f64 / minutes
+    );
+    for (refusal, count) in &refusals {
+        println!("refused {count:5} times: {refusal}");
+    }
+    let texts: Vec<_> = failures.into_values().collect();
+    assert!(texts.is_empty(), "{} kinds of difference\n\n{}", texts.len(), texts.join("\n\n"));
+}
