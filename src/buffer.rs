@@ -1,7 +1,7 @@
 //! The buffer: acknowledged transactions, durable in a log, and shown in the overlay until the replica has them.
 //!
 //! A [`Buffer`] is a handle, cheap to clone. Commits go through one task (`committer`); everybody reads the overlay
-//! without a lock. Only this module knows Redis. It never acknowledges what is not durable and never shows what is not
+//! without a lock. Only this module knows Redis and the file log. It never acknowledges what is not durable and never shows what is not
 //! acknowledged to be durable by the log.
 
 use std::collections::BTreeMap;
@@ -21,9 +21,13 @@ use crate::report::Report;
 use crate::sqlstate;
 
 mod committer;
+#[cfg(test)]
+mod contract;
+pub mod file;
 pub mod log;
 #[cfg(test)]
 mod memory;
+pub mod place;
 mod published;
 mod rebuild;
 pub mod redis;
@@ -132,7 +136,7 @@ impl std::fmt::Debug for LogHandle {
 }
 
 impl Buffer {
-    /// Opens the log in Redis, taking it over from whoever had it, makes the overlay from the entries after
+    /// Opens the log, taking it over from whoever had it, makes the overlay from the entries after
     /// `confirmed` (the replica's ledger), and starts the committer. The task ends at shutdown, or before when the
     /// log is lost to another process: then nothing can be written any more.
     ///
@@ -145,8 +149,8 @@ impl Buffer {
         confirmed: Seq,
         shutdown: CancellationToken,
     ) -> Result<(Buffer, JoinHandle<()>), BufferError> {
-        let log = redis::RedisLog::new(&config.url, site, config.require_durable)?;
-        Buffer::open_log(Arc::new(log), config, catalog, confirmed, shutdown).await
+        let log = place::Place::of(config, site)?.log();
+        Buffer::open_log(log, config, catalog, confirmed, shutdown).await
     }
 
     /// The same with any log.
@@ -365,7 +369,7 @@ impl CommitError {
             CommitError::Unavailable(_) => report(sqlstate::CANNOT_CONNECT_NOW)
                 .hint("Nothing was written. Reads go on; try again when the buffer is back."),
             CommitError::Refused(_) => report(sqlstate::CONFIGURATION_LIMIT_EXCEEDED)
-                .hint("Nothing was written. Look at the memory, disk and configuration of the buffer's Redis."),
+                .hint("Nothing was written. Look at the memory, disk and configuration of the buffer's Redis, or at the room on the buffer's disk."),
             CommitError::Full { .. } => report(sqlstate::CONFIGURATION_LIMIT_EXCEEDED).hint(
                 "Nothing was written. The buffer drains when the main database can be reached; or raise the limit in [buffer].",
             ),

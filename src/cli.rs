@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use pgoutpost::buffer::LogError;
-use pgoutpost::buffer::redis::RedisLog;
+use pgoutpost::buffer::place::Place;
 use pgoutpost::check::{self, Finding, Grade};
 use pgoutpost::config::{Config, ConfigErrors, SiteKind, Sources};
 use pgoutpost::upstream::own;
@@ -129,23 +129,22 @@ async fn look(config: &Config) -> Result<ExitCode> {
 
 async fn look_at_buffer(config: &Config) -> Finding {
     let (what, buffer) = ("buffer is durable", &config.buffer);
-    let looked = match RedisLog::new(&buffer.url, &config.site.name, buffer.require_durable) {
-        Ok(log) => log.look().await,
-        Err(error) => Err(error),
+    let place = match Place::of(buffer, &config.site.name) {
+        Ok(place) => place,
+        Err(error) => return Finding::fail(what, error.to_string(), "Mend buffer.url."),
     };
-    match looked {
-        Ok(()) if buffer.require_durable => {
-            Finding::ok(what, "Redis appends to its file, syncs before it answers, and evicts nothing")
-        }
+    match place.look().await {
+        Ok(()) if buffer.require_durable => Finding::ok(what, place.promise()),
         Ok(()) => Finding::warn(
             what,
-            "Redis answers; whether it keeps what it acknowledges was not looked at",
+            "it answers; whether it keeps what it acknowledges was not looked at",
             "Set buffer.require_durable = true.",
         ),
-        Err(error @ LogError::NotDurable(_)) => {
-            Finding::fail(what, error.to_string(), "Set it in redis.conf, or with CONFIG SET and CONFIG REWRITE.")
+        Err(error @ LogError::NotDurable(_)) => Finding::fail(what, error.to_string(), place.mend()),
+        Err(error) => {
+            let url = pgoutpost::config::mask(&buffer.url);
+            Finding::fail(what, format!("{url}: {error}"), place.advice())
         }
-        Err(error) => Finding::fail(what, format!("Redis: {error}"), "Start Redis, or mend buffer.url."),
     }
 }
 

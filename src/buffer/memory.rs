@@ -196,7 +196,12 @@ impl Log for MemoryLog {
 
     fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()> {
         Box::pin(async move {
-            lock(&self.disk).leases.insert(sequence.to_owned(), block.clone());
+            let mut disk = lock(&self.disk);
+            match disk.leases.get(sequence) {
+                Some(there) if there == block => {}
+                Some(there) if there.version >= block.version => return Err(LogError::Conflict(Seq::ZERO)),
+                Some(_) | None => drop(disk.leases.insert(sequence.to_owned(), block.clone())),
+            }
             Ok(())
         })
     }

@@ -17,7 +17,7 @@ use super::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
 use crate::entry::{FORMAT, Seq};
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -123,7 +123,10 @@ fn bad_values_name_key_value_what_is_allowed_and_where_they_came_from() {
     refuses(GOOD, "LOG__LEVEL=loud", &["log.level = \"loud\"", "debug"]);
     refuses(GOOD, "LOG__FORMAT=xml", &["log.format = \"xml\"", "text, json"]);
     refuses(GOOD, "REPLAY__RETRY_DELAY=1h", &["replay.retry_delay_max", "at least replay.retry_delay (1h)"]);
-    refuses(GOOD, "BUFFER__URL=file:///tmp", &["buffer.url", "redis://"]);
+    refuses(GOOD, "BUFFER__URL=ftp://h", &["buffer.url", "redis://", "file:///"]);
+    refuses(GOOD, "BUFFER__URL=file://buffer", &["buffer.url", "file:///"]);
+    refuses(GOOD, "BUFFER__URL=file:///", &["buffer.url", "file:///"]);
+    assert_eq!(load(GOOD, "", "BUFFER__URL=file:///var/lib/x").unwrap().buffer.url, "file:///var/lib/x");
     refuses(GOOD, "REPLICA__URL=mysql://h/d", &["replica.url", "postgres://"]);
     refuses(GOOD, "REPLICA__URL=postgres://u@h/other", &["replica.url", "\"observatory\"", "\"other\""]);
     refuses(GOOD, "REPLICA__URL=postgres://h/observatory", &["replica.url", "user, host and database"]);

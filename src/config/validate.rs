@@ -19,7 +19,7 @@ impl Config {
         let main = found.postgres("main.url", &self.main.url);
         if self.site.kind == SiteKind::Secondary {
             let replica = found.postgres("replica.url", &self.replica.url);
-            found.redis("buffer.url", &self.buffer.url);
+            found.buffer("buffer.url", &self.buffer.url);
             if let (Some(main), Some(replica)) = (main, replica)
                 && main != replica
             {
@@ -102,15 +102,16 @@ impl Findings {
         Some(place.database)
     }
 
-    fn redis(&mut self, key: &str, url: &str) {
-        const EXPECTED: &str = "expected redis://[user:password@]host[:port][/number]";
+    fn buffer(&mut self, key: &str, url: &str) {
+        const EXPECTED: &str = "expected file:///folder, or redis://[user:password@]host[:port][/number]";
         if url.is_empty() {
             self.add(key, None, format!("is missing; {EXPECTED}"));
             return;
         }
-        let rest =
-            ["redis://", "rediss://", "redis+unix://", "unix://"].iter().find_map(|scheme| url.strip_prefix(scheme));
-        if rest.is_none_or(str::is_empty) {
+        let redis = ["redis://", "rediss://", "redis+unix://", "unix://"].iter().find_map(|it| url.strip_prefix(it));
+        // A path from the root: what a relative one means would depend on where the daemon was started.
+        let folder = url.strip_prefix("file://").filter(|path| path.starts_with('/') && path.len() > 1);
+        if redis.or(folder).is_none_or(str::is_empty) {
             self.add(key, Some(format!("{:?}", mask(url))), EXPECTED);
         }
     }

@@ -12,17 +12,18 @@ use super::super::{Buffer, BufferConfig, BufferError, CommitError};
 use super::*;
 
 /// A Redis of one test's own, in a folder of its own. Gone with the value.
-struct Server {
+pub(in crate::buffer) struct Server {
     child: Child,
     port: u16,
     folder: tempfile::TempDir,
     options: Vec<&'static str>,
 }
 
-const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"];
+pub(in crate::buffer) const DURABLE: &[&str] =
+    &["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction"];
 
 impl Server {
-    async fn start(options: &[&'static str]) -> Server {
+    pub(in crate::buffer) async fn start(options: &[&'static str]) -> Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         let child = Server::spawn(port, &folder, options);
@@ -51,7 +52,7 @@ impl Server {
         }
     }
 
-    fn url(&self) -> String {
+    pub(in crate::buffer) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 

@@ -1,0 +1,188 @@
+//! What every log must do, run over all three: memory, Redis, files.
+
+use std::sync::{Arc, Mutex};
+
+use super::file::FileLog;
+use super::log::{LeaseBlock, LeaseRange, Log, LogError, Quarantined, Record};
+use super::memory::{Disk, MemoryLog};
+use super::redis::RedisLog;
+use super::redis::tests::{DURABLE, Server};
+use super::testing::{catalog, draft};
+use super::{Buffer, BufferConfig};
+use crate::entry::Seq;
+
+/// Where a log's contents are, so that it can be opened again.
+enum Home {
+    Memory(Arc<Mutex<Disk>>),
+    Redis(Box<Server>),
+    File(tempfile::TempDir),
+}
+
+impl Home {
+    async fn redis() -> Home {
+        Home::Redis(Box::new(Server::start(DURABLE).await))
+    }
+
+    /// Another process' handle.
+    fn log(&self) -> Arc<dyn Log> {
+        match self {
+            Home::Memory(disk) => Arc::new(MemoryLog::new(disk)),
+            Home::Redis(server) => Arc::new(RedisLog::new(&server.url(), "TEST", true).unwrap()),
+            Home::File(folder) => {
+                Arc::new(FileLog::new(&format!("file://{}", folder.path().display()), "TEST", true).unwrap())
+            }
+        }
+    }
+}
+
+pub(super) fn record(seq: u64) -> Record {
+    let mut entry = draft(seq as u32).entry;
+    entry.seq = Seq(seq);
+    Record::new(entry).unwrap()
+}
+
+pub(super) fn records(range: std::ops::RangeInclusive<u64>) -> Vec<Record> {
+    range.map(record).collect()
+}
+
+async fn seqs(log: &dyn Log) -> Vec<u64> {
+    log.read(Seq::ZERO, 10_000).await.unwrap().iter().map(|record| record.seq().0).collect()
+}
+
+async fn appends_in_order_and_once(home: Home) {
+    let log = home.log();
+    assert_eq!(log.claim(true, Seq::ZERO).await.unwrap().last, Seq(0));
+    let first = records(1..=3);
+    log.append(&first).await.unwrap();
+    log.append(&first).await.unwrap();
+    let mut overlapping = first[2..].to_vec();
+    overlapping.extend(records(4..=5));
+    log.append(&overlapping).await.unwrap();
+    assert_eq!(seqs(&*log).await, [1, 2, 3, 4, 5]);
+    assert_eq!(log.append(&records(3..=3)).await, Err(LogError::Conflict(Seq(3))));
+    assert!(matches!(log.append(&records(7..=7)).await, Err(LogError::Doubtful(_))));
+    log.claim(false, Seq::ZERO).await.unwrap();
+    assert_eq!(log.probe().await, Ok(Seq(5)));
+    let window = log.read(Seq(1), 2).await.unwrap();
+    assert_eq!(window.iter().map(Record::seq).collect::<Vec<_>>(), [Seq(2), Seq(3)]);
+    assert_eq!(window[0].json, first[1].json);
+    assert!(log.read(Seq(5), 10).await.unwrap().is_empty());
+    drop(log);
+    let log = home.log();
+    let claim = log.claim(true, Seq::ZERO).await.unwrap();
+    assert_eq!((claim.found, claim.last), (Seq(5), Seq(5)));
+    assert_eq!(seqs(&*log).await, [1, 2, 3, 4, 5]);
+}
+
+async fn goes_on_after_the_floor_and_after_trimming(home: Home) {
+    let log = home.log();
+    let claim = log.claim(true, Seq(41)).await.unwrap();
+    assert_eq!((claim.found, claim.last), (Seq(0), Seq(41)));
+    log.append(&records(42..=50)).await.unwrap();
+    log.trim(Seq(45)).await.unwrap();
+    assert_eq!(seqs(&*log).await, [46, 47, 48, 49, 50]);
+    log.trim(Seq(50)).await.unwrap();
+    assert!(seqs(&*log).await.is_empty());
+    drop(log);
+    let log = home.log();
+    assert_eq!(log.claim(true, Seq(50)).await.unwrap().last, Seq(50));
+    assert_eq!(log.claim(false, Seq(60)).await.unwrap().last, Seq(60));
+    log.append(&records(61..=62)).await.unwrap();
+    drop(log);
+    let log = home.log();
+    assert_eq!(log.claim(true, Seq(60)).await.unwrap().last, Seq(62));
+    assert_eq!(seqs(&*log).await, [61, 62]);
+}
+
+async fn what_was_asked_before_a_claim_is_void(home: Home) {
+    let log = home.log();
+    log.claim(true, Seq::ZERO).await.unwrap();
+    let late = records(1..=1);
+    let append = log.append(&late);
+    // Redis and memory take the epoch when the command is sent, files when it is asked for.
+    if matches!(home, Home::File(_)) {
+        log.claim(false, Seq::ZERO).await.unwrap();
+        assert!(matches!(append.await, Err(LogError::Doubtful(_))));
+        assert!(seqs(&*log).await.is_empty());
+    } else {
+        append.await.unwrap();
+    }
+}
+
+async fn keeps_what_stands_beside_the_entries(home: Home) {
+    let log = home.log();
+    log.claim(true, Seq::ZERO).await.unwrap();
+    let block = |version, start| LeaseBlock { version, ranges: vec![LeaseRange { start, increment: 1, count: 10 }] };
+    log.store_lease("public.s", &block(2, 100)).await.unwrap();
+    log.store_lease("public.\"T/../ü\"", &block(1, 7)).await.unwrap();
+    assert!(log.store_lease("public.s", &block(1, 1)).await.is_err(), "a late write");
+    log.store_lease("public.s", &block(2, 100)).await.unwrap();
+    let aside = |seq, waits_for| Quarantined {
+        seq: Seq(seq),
+        entry: record(seq).entry,
+        error: serde_json::json!({"code": "23505"}),
+        waits_for,
+    };
+    let (first, second) = (aside(3, None), aside(20, Some(Seq(3))));
+    log.quarantine(&second).await.unwrap();
+    log.quarantine(&aside(3, None)).await.unwrap();
+    log.quarantine(&first).await.unwrap();
+    drop(log);
+    let log = home.log();
+    log.claim(true, Seq::ZERO).await.unwrap();
+    let leases = log.leases().await.unwrap();
+    assert_eq!((leases.len(), &leases["public.s"]), (2, &block(2, 100)));
+    assert_eq!(log.quarantined().await.unwrap(), [first, second.clone()]);
+    log.release(Seq(3)).await.unwrap();
+    log.release(Seq(3)).await.unwrap();
+    assert_eq!(log.quarantined().await.unwrap(), [second]);
+}
+
+/// The handle above the log: commits of many clients, and the overlay made anew.
+async fn carries_a_buffer(home: Home) {
+    let config = BufferConfig::default();
+    for round in 0..3_u32 {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let opened = Buffer::open_log(home.log(), &config, Arc::new(catalog()), Seq::ZERO, stop.clone()).await;
+        let (buffer, task) = opened.unwrap();
+        assert_eq!(buffer.status().pending, u64::from(round) * 40);
+        let commits: Vec<_> = (0..40)
+            .map(|number| {
+                let buffer = buffer.clone();
+                tokio::spawn(async move { buffer.commit(draft(round * 40 + number)).await.unwrap() })
+            })
+            .collect();
+        for commit in commits {
+            commit.await.unwrap();
+        }
+        let last = u64::from(round + 1) * 40;
+        assert_eq!(buffer.progress().borrow().last, Seq(last));
+        assert_eq!(seqs(&*home.log()).await, (1..=last).collect::<Vec<_>>());
+        stop.cancel();
+        task.await.unwrap();
+    }
+}
+
+macro_rules! over_all_logs {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test] async fn $name() { super::$name(super::Home::Memory(Default::default())).await; })*
+        }
+        mod redis {
+            $(#[tokio::test] async fn $name() { super::$name(super::Home::redis().await).await; })*
+        }
+        mod file {
+            $(#[tokio::test] async fn $name() {
+                super::$name(super::Home::File(tempfile::tempdir().unwrap())).await;
+            })*
+        }
+    };
+}
+
+over_all_logs!(
+    appends_in_order_and_once,
+    goes_on_after_the_floor_and_after_trimming,
+    what_was_asked_before_a_claim_is_void,
+    keeps_what_stands_beside_the_entries,
+    carries_a_buffer,
+);

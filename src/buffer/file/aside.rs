@@ -1,0 +1,64 @@
+//! What stands beside the entries: quarantine and leases, each in small files that are replaced as a whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::disk;
+use crate::buffer::log::{LeaseBlock, LogError, Quarantined};
+use crate::entry::Seq;
+
+pub(super) fn put(folder: &Path, quarantined: &Quarantined) -> Result<(), LogError> {
+    disk::make_folder(&folder.join("quarantine"))?;
+    keep(&place(folder, quarantined.seq), quarantined)
+}
+
+pub(super) fn all(folder: &Path) -> Result<Vec<Quarantined>, LogError> {
+    let mut all = Vec::new();
+    for name in disk::names(&folder.join("quarantine"))? {
+        if let Ok(seq) = name.parse()
+            && let Some(quarantined) = kept(&place(folder, Seq(seq)))?
+        {
+            all.push(quarantined);
+        }
+    }
+    Ok(all)
+}
+
+pub(super) fn release(folder: &Path, seq: Seq) -> Result<(), LogError> {
+    Ok(disk::remove(&place(folder, seq))?)
+}
+
+pub(super) fn leases(folder: &Path) -> Result<BTreeMap<String, LeaseBlock>, LogError> {
+    Ok(kept(&folder.join("leases"))?.unwrap_or_default())
+}
+
+/// A late write never replaces a newer one.
+pub(super) fn store_lease(folder: &Path, sequence: String, block: LeaseBlock) -> Result<(), LogError> {
+    let mut all = leases(folder)?;
+    match all.get(&sequence) {
+        Some(there) if *there == block => return Ok(()),
+        Some(there) if there.version >= block.version => return Err(LogError::Conflict(Seq::ZERO)),
+        Some(_) | None => {}
+    }
+    all.insert(sequence, block);
+    keep(&folder.join("leases"), &all)
+}
+
+/// Names sort as numbers do.
+fn place(folder: &Path, seq: Seq) -> PathBuf {
+    folder.join("quarantine").join(format!("{:020}", seq.0))
+}
+
+fn keep(path: &Path, value: &impl Serialize) -> Result<(), LogError> {
+    let json = serde_json::to_string(value).map_err(|error| LogError::Corrupt(error.to_string()))?;
+    Ok(disk::replace(path, &json)?)
+}
+
+fn kept<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LogError> {
+    let Some(json) = disk::recall(path)? else { return Ok(None) };
+    let read = serde_json::from_str(&json);
+    read.map(Some).map_err(|error| LogError::Corrupt(format!("{}: {error}", path.display())))
+}

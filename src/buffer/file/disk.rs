@@ -1,0 +1,278 @@
+//! The system calls of the file log, and what their failures mean.
+//!
+//! A failed fsync is never tried again: what it was about may be lost although the page cache still shows it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::buffer::log::LogError;
+
+/// Why the disk did not do what it was asked.
+#[derive(Debug)]
+pub(super) enum DiskError {
+    /// Not done: no room, no right.
+    No(String),
+    /// Nobody knows what is on the disk now.
+    Unknown(String),
+}
+
+impl From<DiskError> for LogError {
+    fn from(error: DiskError) -> LogError {
+        match error {
+            DiskError::No(why) => LogError::Refused(why),
+            DiskError::Unknown(why) => LogError::Doubtful(why),
+        }
+    }
+}
+
+pub(super) type Outcome<T> = Result<T, DiskError>;
+
+/// What was to be done, and to what.
+pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> DiskError {
+    let why = format!("{what} {}: {error}", path.display());
+    match error.kind() {
+        ErrorKind::StorageFull
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::FileTooLarge
+        | ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::AlreadyExists
+        | ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory => DiskError::No(why),
+        _ => DiskError::Unknown(why),
+    }
+}
+
+/// A file and its path.
+#[derive(Debug)]
+pub(super) struct DiskFile {
+    file: File,
+    pub(super) path: PathBuf,
+}
+
+impl DiskFile {
+    /// Only its owner may read what clients wrote.
+    pub(super) fn create(path: &Path) -> Outcome<DiskFile> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path);
+        Ok(DiskFile { file: file.map_err(|error| failed("making", path, &error))?, path: path.to_owned() })
+    }
+
+    pub(super) fn open(path: &Path, write: bool) -> Outcome<DiskFile> {
+        let file = OpenOptions::new().read(true).write(write).open(path);
+        Ok(DiskFile { file: file.map_err(|error| failed("opening", path, &error))?, path: path.to_owned() })
+    }
+
+    pub(super) fn len(&self) -> Outcome<u64> {
+        Ok(self.file.metadata().map_err(|error| failed("looking at", &self.path, &error))?.len())
+    }
+
+    pub(super) fn write(&self, bytes: &[u8], at: u64) -> Outcome<()> {
+        #[cfg(test)]
+        if let Some(error) = super::faults::on_write(&self.file, bytes, at) {
+            return Err(failed("writing", &self.path, &error));
+        }
+        self.file.write_all_at(bytes, at).map_err(|error| failed("writing", &self.path, &error))
+    }
+
+    /// Up to so many bytes; fewer at the end of the file.
+    pub(super) fn read(&self, at: u64, len: usize) -> Outcome<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let mut done = 0;
+        while done < len {
+            match self.file.read_at(&mut bytes[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed("reading", &self.path, &error)),
+            }
+        }
+        bytes.truncate(done);
+        Ok(bytes)
+    }
+
+    /// Makes contents and length durable. After a failure the file is not to be trusted.
+    pub(super) fn sync(&self) -> Outcome<()> {
+        #[cfg(test)]
+        if let Some(error) = super::faults::on_sync() {
+            return Err(DiskError::Unknown(format!("fsync of {}: {error}", self.path.display())));
+        }
+        #[cfg(test)]
+        if !super::faults::syncs_for_real() {
+            return Ok(());
+        }
+        // Whatever the reason is: part of it may be on the disk.
+        self.file.sync_data().map_err(|error| DiskError::Unknown(format!("fsync of {}: {error}", self.path.display())))
+    }
+
+    pub(super) fn truncate(&self, len: u64) -> Outcome<()> {
+        self.file.set_len(len).map_err(|error| failed("shortening", &self.path, &error))
+    }
+}
+
+/// Makes names in a folder durable.
+pub(super) fn sync_folder(path: &Path) -> Outcome<()> {
+    #[cfg(test)]
+    if !super::faults::syncs_for_real() {
+        return Ok(());
+    }
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| DiskError::Unknown(format!("fsync of {}: {error}", path.display())))
+}
+
+/// Makes a folder, and those above it, which only its owner may look into.
+pub(super) fn make_folder(path: &Path) -> Outcome<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_folder(above)?;
+        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+        made.map_err(|error| failed("making", path, &error))?;
+        sync_folder(above)?;
+    }
+    Ok(())
+}
+
+/// Replaces a small file as a whole: after a crash it is the old one or the new one. Its first word is a checksum.
+pub(super) fn replace(path: &Path, text: &str) -> Outcome<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        write!(file, "{:08x} {text}", crc32fast::hash(text.as_bytes()))?;
+        Ok(file)
+    };
+    let file = write().map_err(|error| failed("writing", &new, &error))?;
+    let file = DiskFile { file, path: new };
+    file.sync()?;
+    std::fs::rename(&file.path, path).map_err(|error| failed("renaming", &file.path, &error))?;
+    sync_folder(folder)
+}
+
+/// Space for [`replace`] on a full disk: without it nothing could be dropped there either.
+const RESERVE: &str = "reserve";
+const RESERVE_BYTES: usize = 64 << 10;
+
+/// Makes sure that there is a reserve, if there is room for one.
+pub(super) fn keep_reserve(folder: &Path) {
+    let path = folder.join(RESERVE);
+    if !path.exists()
+        && let Err(error) = std::fs::write(&path, vec![1; RESERVE_BYTES])
+    {
+        tracing::warn!(%error, "no room for a reserve in the buffer's folder");
+        drop(std::fs::remove_file(&path));
+    }
+}
+
+/// As [`replace`], on the reserve when the disk is full.
+pub(super) fn replace_urgently(path: &Path, text: &str) -> Outcome<()> {
+    match replace(path, text) {
+        Err(DiskError::No(_)) if std::fs::remove_file(path.with_file_name(RESERVE)).is_ok() => replace(path, text),
+        outcome => outcome,
+    }
+}
+
+/// Whether files can be made here.
+pub(super) fn writable(folder: &Path) -> Outcome<()> {
+    let probe = folder.join("probe");
+    replace(&probe, "")?;
+    remove(&probe)
+}
+
+/// What [`replace`] wrote; `None` when there is no such file.
+pub(super) fn recall(path: &Path) -> Result<Option<String>, LogError> {
+    let whole = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed("reading", path, &error).into()),
+    };
+    let text = String::from_utf8(whole).ok();
+    let kept = text
+        .as_deref()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(sum, text)| sum.len() == 8 && u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(text.as_bytes())));
+    match kept {
+        Some((_, text)) => Ok(Some(text.to_owned())),
+        None => Err(LogError::Corrupt(format!("the checksum of {} is wrong", path.display()))),
+    }
+}
+
+/// Removes a file; one that is not there is as good.
+pub(super) fn remove(path: &Path) -> Outcome<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => sync_folder(path.parent().unwrap_or(Path::new("."))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("removing", path, &error)),
+    }
+}
+
+/// The names in a folder; none when it is not there.
+pub(super) fn names(path: &Path) -> Outcome<Vec<String>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("reading", path, &error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("reading", path, &error))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Why this folder would forget everything with the power, if so.
+pub(super) fn forgetful(path: &Path) -> Outcome<Option<&'static str>> {
+    const TMPFS: i64 = 0x0102_1994;
+    const RAMFS: i64 = 0x8584_58f6;
+    let found = rustix::fs::statfs(path).map_err(|error| failed("looking at", path, &error.into()))?;
+    #[allow(clippy::unnecessary_cast)] // The type differs between machines.
+    Ok(match found.f_type as i64 {
+        TMPFS => Some("it is in memory (tmpfs)"),
+        RAMFS => Some("it is in memory (ramfs)"),
+        _ => None,
+    })
+}
+
+/// A lock that the system takes back when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// `None`: another process has it.
+    pub(super) fn take(path: &Path) -> Outcome<Option<Lock>> {
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = opened.map_err(|error| failed("opening", path, &error))?;
+        match file.try_lock() {
+            Ok(()) => {
+                // For people only: a full disk is no reason not to start.
+                drop(file.set_len(0).and_then(|()| write!(&file, "{}", std::process::id())));
+                Ok(Some(Lock { file, path: path.to_owned() }))
+            }
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(failed("locking", path, &error)),
+        }
+    }
+
+    /// Who has it, as far as is known.
+    pub(super) fn holder(path: &Path) -> String {
+        std::fs::read_to_string(path).map_or_else(|_| "unknown".to_owned(), |pid| format!("process {}", pid.trim()))
+    }
+
+    /// Whether the locked file is still the one in the folder.
+    pub(super) fn holds(&self) -> bool {
+        let place = |found: std::fs::Metadata| (found.dev(), found.ino());
+        match (self.file.metadata(), std::fs::metadata(&self.path)) {
+            (Ok(ours), Ok(there)) => place(ours) == place(there),
+            (Ok(_), Err(_)) | (Err(_), _) => false,
+        }
+    }
+}
