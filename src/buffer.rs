@@ -34,6 +34,7 @@ pub mod redis;
 mod retention;
 #[cfg(test)]
 mod testing;
+pub mod transfer;
 
 pub use log::{LeaseBlock, LeaseRange, LogError, Quarantined};
 
@@ -149,7 +150,7 @@ impl Buffer {
         confirmed: Seq,
         shutdown: CancellationToken,
     ) -> Result<(Buffer, JoinHandle<()>), BufferError> {
-        let log = place::Place::of(config, site)?.log();
+        let log = place::Place::of(config, site)?.into_log();
         Buffer::open_log(log, config, catalog, confirmed, shutdown).await
     }
 

@@ -1,5 +1,6 @@
 //! Looks at everything a site needs and says what is wrong and how to mend it. Changes nothing.
 
+pub mod fsck;
 mod main;
 mod pair;
 mod replica;

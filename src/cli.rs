@@ -3,6 +3,7 @@
 //! The only module that writes to standard output. Exit codes: 0 done, 1 failed, 2 the arguments or the configuration
 //! are not usable.
 
+mod buffer;
 mod run;
 mod site_status;
 
@@ -45,6 +46,21 @@ enum Command {
     Check(Source),
     /// Ask the running daemon how it is
     Status(Source),
+    /// Hold buffer, main, replica, quarantine and leases against each other; exits with 1 when they disagree
+    Fsck(Source),
+    /// Write the buffer of a stopped daemon into a file
+    Export {
+        #[command(flatten)]
+        source: Source,
+        /// Must not be there yet
+        file: PathBuf,
+    },
+    /// Fill an empty buffer from such a file
+    Import {
+        #[command(flatten)]
+        source: Source,
+        file: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -64,9 +80,13 @@ impl Source {
 pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let source = match &arguments.command {
-        Command::Run(source) | Command::Setup { source, .. } | Command::Check(source) | Command::Status(source) => {
-            source
-        }
+        Command::Run(source)
+        | Command::Setup { source, .. }
+        | Command::Check(source)
+        | Command::Status(source)
+        | Command::Fsck(source)
+        | Command::Export { source, .. }
+        | Command::Import { source, .. } => source,
     };
     let config = match source.load() {
         Ok(config) => config,
@@ -96,6 +116,9 @@ async fn execute(command: &Command, config: Config) -> Result<ExitCode> {
         Command::Setup { print: false, .. } => set_up(&config).await,
         Command::Check(_) => look(&config).await,
         Command::Status(_) => site_status::show(&config).await,
+        Command::Fsck(_) => buffer::check(&config).await,
+        Command::Export { file, .. } => buffer::export(&config, file).await,
+        Command::Import { file, .. } => buffer::import(&config, file).await,
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod site {
     mod atomicity;
+    mod buffer_moves;
     mod cli;
     mod drivers;
     mod frozen;

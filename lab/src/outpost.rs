@@ -184,7 +184,7 @@ impl Outpost {
             .environment("PGOUTPOST__HTTP__ADDRESS", &format!("127.0.0.1:{}", self.http_port))
             .environment("PGOUTPOST__MAIN__URL", &self.site.main_link_url)
             .environment("PGOUTPOST__REPLICA__URL", &self.site.replica_url)
-            .environment("PGOUTPOST__BUFFER__URL", &self.site.redis_url);
+            .environment("PGOUTPOST__BUFFER__URL", &self.site.buffer_url);
         for (key, value) in &self.options.settings {
             program = program.environment(&format!("PGOUTPOST__{key}"), value);
         }

@@ -92,6 +92,7 @@ impl Lab {
             main_link_url: url(self.link.port(), role, name),
             replica_url: self.replica.url(role, name),
             redis_url: self.redis.url(),
+            buffer_url: self.redis.url(),
             folder: self.folder.path().to_owned(),
         }
     }
@@ -217,6 +218,8 @@ pub struct Site {
     pub main_link_url: String,
     pub replica_url: String,
     pub redis_url: String,
+    /// Where the daemon keeps its buffer: the Redis, unless a test puts it elsewhere.
+    pub buffer_url: String,
     /// Where logs go.
     pub folder: PathBuf,
 }

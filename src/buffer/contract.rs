@@ -12,25 +12,36 @@ use super::{Buffer, BufferConfig};
 use crate::entry::Seq;
 
 /// Where a log's contents are, so that it can be opened again.
-enum Home {
+pub(super) enum Home {
     Memory(Arc<Mutex<Disk>>),
     Redis(Box<Server>),
     File(tempfile::TempDir),
 }
 
 impl Home {
-    async fn redis() -> Home {
+    pub(super) async fn redis() -> Home {
         Home::Redis(Box::new(Server::start(DURABLE).await))
+    }
+
+    pub(super) fn file() -> Home {
+        Home::File(tempfile::tempdir().unwrap())
+    }
+
+    /// What `buffer.url` would say.
+    pub(super) fn url(&self) -> String {
+        match self {
+            Home::Memory(_) => unreachable!("a log in memory has no URL"),
+            Home::Redis(server) => server.url(),
+            Home::File(folder) => format!("file://{}", folder.path().display()),
+        }
     }
 
     /// Another process' handle.
     fn log(&self) -> Arc<dyn Log> {
         match self {
             Home::Memory(disk) => Arc::new(MemoryLog::new(disk)),
-            Home::Redis(server) => Arc::new(RedisLog::new(&server.url(), "TEST", true).unwrap()),
-            Home::File(folder) => {
-                Arc::new(FileLog::new(&format!("file://{}", folder.path().display()), "TEST", true).unwrap())
-            }
+            Home::Redis(_) => Arc::new(RedisLog::new(&self.url(), "TEST", true).unwrap()),
+            Home::File(_) => Arc::new(FileLog::new(&self.url(), "TEST", true).unwrap()),
         }
     }
 }
@@ -173,7 +184,7 @@ macro_rules! over_all_logs {
         }
         mod file {
             $(#[tokio::test] async fn $name() {
-                super::$name(super::Home::File(tempfile::tempdir().unwrap())).await;
+                super::$name(super::Home::file()).await;
             })*
         }
     };

@@ -121,6 +121,32 @@ impl FileLog {
         self.run(Store::look).await
     }
 
+    /// Whether nobody has it open.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] when somebody has.
+    pub async fn vacant(&self) -> Result<(), LogError> {
+        self.run(Store::vacant).await
+    }
+
+    /// Removes all that is kept.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub async fn clear(&self) -> Result<(), LogError> {
+        self.run(Store::clear).await
+    }
+
+    /// Takes the place of the other, in one step but for a moment in which neither is there.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub async fn replace(&self, other: &FileLog) -> Result<(), LogError> {
+        let place = other.store.folder.clone();
+        other.clear().await?;
+        self.run(move |store| store.rename(&place)).await
+    }
+
     /// A change: void when the log is claimed again before it is done.
     fn changing(&self, work: impl FnOnce(&Store, u64) -> Result<(), LogError> + Send + 'static) -> Answer<'_, ()> {
         let epoch = self.store.epoch();

@@ -10,7 +10,7 @@ use super::redis::RedisLog;
 /// The log of a site, not claimed yet.
 #[derive(Debug)]
 pub enum Place {
-    Redis(RedisLog),
+    Redis(Box<RedisLog>),
     File(FileLog),
 }
 
@@ -23,7 +23,8 @@ impl Place {
         if config.url.starts_with("file:") {
             return FileLog::new(&config.url, site, config.require_durable).map(Place::File);
         }
-        RedisLog::new(&config.url, site, config.require_durable).map(Place::Redis)
+        let log = RedisLog::new(&config.url, site, config.require_durable)?;
+        Ok(Place::Redis(Box::new(log)))
     }
 
     /// Looks whether it keeps what it acknowledges; claims nothing.
@@ -34,6 +35,42 @@ impl Place {
         match self {
             Place::Redis(log) => log.look().await,
             Place::File(log) => log.look().await,
+        }
+    }
+
+    /// Whether no daemon has it open.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] when one has.
+    pub async fn vacant(&self) -> Result<(), LogError> {
+        match self {
+            Place::Redis(log) => log.vacant().await,
+            Place::File(log) => log.vacant().await,
+        }
+    }
+
+    /// Removes all that is kept.
+    ///
+    /// # Errors
+    /// When it cannot be reached or removed.
+    pub async fn clear(&self) -> Result<(), LogError> {
+        match self {
+            Place::Redis(log) => log.clear().await,
+            Place::File(log) => log.clear().await,
+        }
+    }
+
+    /// Takes the place of another of the same kind, whose contents go.
+    ///
+    /// # Errors
+    /// When it cannot be reached or renamed.
+    pub async fn replace(&self, other: &Place) -> Result<(), LogError> {
+        match (self, other) {
+            (Place::Redis(log), Place::Redis(other)) => log.replace(other).await,
+            (Place::File(log), Place::File(other)) => log.replace(other).await,
+            (Place::Redis(_), Place::File(_)) | (Place::File(_), Place::Redis(_)) => {
+                Err(LogError::Refused("a Redis and a folder do not take each other's place".into()))
+            }
         }
     }
 
@@ -64,9 +101,17 @@ impl Place {
     }
 
     /// As what stands on it sees it.
-    pub fn log(self) -> Arc<dyn Log> {
+    pub fn log(&self) -> &dyn Log {
         match self {
-            Place::Redis(log) => Arc::new(log),
+            Place::Redis(log) => &**log,
+            Place::File(log) => log,
+        }
+    }
+
+    /// The same, to be kept.
+    pub fn into_log(self) -> Arc<dyn Log> {
+        match self {
+            Place::Redis(log) => Arc::new(*log),
             Place::File(log) => Arc::new(log),
         }
     }

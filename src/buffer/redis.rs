@@ -55,6 +55,26 @@ struct Scripts {
     owned: Script,
 }
 
+impl Keys {
+    fn of(site: &str) -> Keys {
+        Keys {
+            stream: format!("site:{site}:transaction_buffer"),
+            meta: format!("site:{site}:meta"),
+            quarantine: format!("site:{site}:quarantine"),
+            leases: format!("site:{site}:leases"),
+        }
+    }
+
+    fn all(&self) -> [&str; 4] {
+        [&self.stream, &self.meta, &self.quarantine, &self.leases]
+    }
+
+    /// What the owner's connection is called.
+    fn name(&self) -> String {
+        format!("pgoutpost:{}", self.meta)
+    }
+}
+
 impl RedisLog {
     /// A log at this URL. Connects when claimed.
     ///
@@ -66,12 +86,7 @@ impl RedisLog {
         Ok(RedisLog {
             client,
             require_durable,
-            keys: Keys {
-                stream: format!("site:{site}:transaction_buffer"),
-                meta: format!("site:{site}:meta"),
-                quarantine: format!("site:{site}:quarantine"),
-                leases: format!("site:{site}:leases"),
-            },
+            keys: Keys::of(site),
             scripts: Scripts {
                 append: Script::new(include_str!("redis/append.lua")),
                 claim: Script::new(include_str!("redis/claim.lua")),
@@ -91,6 +106,43 @@ impl RedisLog {
     pub async fn look(&self) -> Result<(), LogError> {
         let mut connection = self.connect().await?;
         self.check_durable(&mut connection).await
+    }
+
+    /// Whether nobody has it open.
+    ///
+    /// # Errors
+    /// [`LogError::Refused`] when somebody has.
+    pub async fn vacant(&self) -> Result<(), LogError> {
+        let clients: String = self.ask(cmd("CLIENT").arg("LIST")).await?;
+        let name = format!("name={}", self.keys.name());
+        let Some(client) = clients.lines().find(|client| client.split(' ').any(|word| word == name)) else {
+            return Ok(());
+        };
+        let address = client.split(' ').find_map(|word| word.strip_prefix("addr=")).unwrap_or("unknown");
+        Err(LogError::Refused(format!("a daemon at {address} uses it; stop that first")))
+    }
+
+    /// Removes all that is kept.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn clear(&self) -> Result<(), LogError> {
+        self.ask(cmd("DEL").arg(&self.keys.all()[..])).await
+    }
+
+    /// Takes the place of the other, in one step.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn replace(&self, other: &RedisLog) -> Result<(), LogError> {
+        let script = Script::new(include_str!("redis/replace.lua"));
+        let mut connection = self.reader().await?;
+        let mut call = script.prepare_invoke();
+        for key in self.keys.all().into_iter().chain(other.keys.all()) {
+            call.key(key);
+        }
+        let answer: Result<(), RedisError> = call.invoke_async(&mut connection).await;
+        answer.map_err(|error| self.reader_failed(&error))
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, LogError> {
@@ -205,6 +257,12 @@ impl RedisLog {
         for script in [&self.scripts.append, &self.scripts.owned] {
             let loaded = script.load_async(&mut connection).await;
             loaded.map_err(|error| self.translate(&error))?;
+        }
+        // So that `vacant` sees who is here.
+        let named: Result<(), RedisError> =
+            cmd("CLIENT").arg("SETNAME").arg(self.keys.name()).query_async(&mut connection).await;
+        if let Err(error) = named {
+            tracing::warn!(%error, "the connection to Redis has no name: export and import cannot see this daemon");
         }
         let mut call = self.scripts.claim.prepare_invoke();
         call.key(&self.keys.stream).key(&self.keys.meta);

@@ -3,7 +3,13 @@
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
-use super::stage::{Stage, eventually, execute, fails_with, rows, value};
+use super::stage::{Kept, Stage, eventually, execute, fails_with, over_both_buffers, rows, value};
+
+over_both_buffers!(
+    what_is_not_committed_leaves_nothing,
+    savepoints_undo_what_came_after_them,
+    a_message_of_several_statements_is_one_entry,
+);
 
 const SCHEMA: &str = "
     CREATE TABLE item (id int PRIMARY KEY, label text NOT NULL, n int NOT NULL DEFAULT 0 CHECK (n < 1000));
@@ -23,9 +29,8 @@ async fn nothing_happened(stage: &Stage) {
 const CHANGES: &str = "INSERT INTO item VALUES (10, 'new'); UPDATE item SET label = 'changed' WHERE id = 1;
     DELETE FROM item WHERE id = 2; INSERT INTO line VALUES ('new')";
 
-#[tokio::test]
-async fn what_is_not_committed_leaves_nothing() {
-    let stage = Stage::shared("atomicity_nothing", SCHEMA).await;
+async fn what_is_not_committed_leaves_nothing(kept: Kept) {
+    let stage = Stage::shared_on(kept, "atomicity_nothing", SCHEMA).await;
     stage.cut();
     let client = stage.client().await;
 
@@ -95,9 +100,8 @@ async fn stage_tag(stage: &Stage, good: &str, bad: &str, last: &str) -> String {
     printed.lines().last().unwrap_or_default().to_owned()
 }
 
-#[tokio::test]
-async fn savepoints_undo_what_came_after_them() {
-    let stage = Stage::shared("atomicity_savepoints", SCHEMA).await;
+async fn savepoints_undo_what_came_after_them(kept: Kept) {
+    let stage = Stage::shared_on(kept, "atomicity_savepoints", SCHEMA).await;
     stage.cut();
     let client = stage.client().await;
     execute(
@@ -125,9 +129,8 @@ async fn savepoints_undo_what_came_after_them() {
     assert_eq!(value(&stage.main().await, "SELECT string_agg(text, ',') FROM line").await, "kept");
 }
 
-#[tokio::test]
-async fn a_message_of_several_statements_is_one_entry() {
-    let stage = Stage::shared("atomicity_script", SCHEMA).await;
+async fn a_message_of_several_statements_is_one_entry(kept: Kept) {
+    let stage = Stage::shared_on(kept, "atomicity_script", SCHEMA).await;
     stage.cut();
     let client = stage.client().await;
     let script = format!("{CHANGES}; SELECT count(*) FROM item; INSERT INTO item VALUES (2, 'again') RETURNING id, n");

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use super::load::{Load, SCHEMA};
-use super::stage::{PATIENCE, Stage};
+use super::stage::{Kept, PATIENCE, Stage, over_both_buffers};
+
+over_both_buffers!(fifty_kills_under_load_lose_nothing_and_repeat_nothing);
 
 const KILLS: usize = 50;
 const CLIENTS: usize = 4;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_kills_under_load_lose_nothing_and_repeat_nothing() {
-    let stage = Stage::own("kill9", SCHEMA).await;
+async fn fifty_kills_under_load_lose_nothing_and_repeat_nothing(kept: Kept) {
+    let stage = Stage::own_on(kept, "kill9", SCHEMA).await;
     let load = Load::start(&stage.outpost.url(), CLIENTS);
     for kill in 0..KILLS {
         // Some work is done between two kills, and the kill hits at any moment of it.

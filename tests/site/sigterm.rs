@@ -8,7 +8,9 @@ use tokio::net::TcpStream;
 use tokio_postgres::error::SqlState;
 
 use super::load::{Load, SCHEMA};
-use super::stage::{PATIENCE, Stage, eventually, fails_with, value};
+use super::stage::{Kept, PATIENCE, Stage, eventually, fails_with, over_both_buffers, value};
+
+over_both_buffers!(sigterm_finishes_what_is_open_and_leaves_nothing_in_doubt);
 
 /// A startup message of protocol 3.0.
 pub fn startup(user: &str, database: &str) -> Vec<u8> {
@@ -23,14 +25,13 @@ pub fn startup(user: &str, database: &str) -> Vec<u8> {
     message
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_finishes_what_is_open_and_leaves_nothing_in_doubt() {
-    let stage = Stage::shared("sigterm", SCHEMA).await;
+async fn sigterm_finishes_what_is_open_and_leaves_nothing_in_doubt(kept: Kept) {
+    let stage = Stage::shared_on(kept, "sigterm", SCHEMA).await;
     stage.cut();
 
     // An idle client, byte by byte: what it is told without having asked.
     let mut idle = TcpStream::connect(("127.0.0.1", stage.outpost.port())).await.unwrap();
-    idle.write_all(&startup("postgres", "sigterm")).await.unwrap();
+    idle.write_all(&startup("postgres", &stage.site.name)).await.unwrap();
     let mut greeting = Vec::new();
     while !greeting.ends_with(b"Z\0\0\0\x05I") {
         let mut chunk = [0; 4096];

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use lab::outpost::OutpostOptions;
 use lab::port::free_port;
 use lab::{Lab, LabOptions, Link, Outpost, Site};
+use pgoutpost::buffer::BufferConfig;
+use pgoutpost::buffer::log::Record;
+use pgoutpost::buffer::place::Place;
+use pgoutpost::entry::Seq;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::error::SqlState;
@@ -25,6 +29,30 @@ pub struct Stage {
     link: Option<Link>,
     lab: LabOf,
 }
+
+/// What a site's buffer stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    InRedis,
+    InFiles,
+}
+
+/// A test for each kind of buffer, named after the function that takes it.
+#[allow(unused_macros)] // Not every suite that stands on this stage has such tests.
+macro_rules! over_both_buffers {
+    ($($name:ident),* $(,)?) => {
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(crate::site::stage::Kept::InRedis).await; })*
+        }
+        mod file {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(crate::site::stage::Kept::InFiles).await; })*
+        }
+    };
+}
+#[allow(unused_imports)]
+pub(crate) use over_both_buffers;
 
 enum LabOf {
     Everybody(&'static Lab),
@@ -49,6 +77,25 @@ impl Stage {
         let mut site = lab.database(name).await.unwrap();
         site.main_link_url = format!("postgres://{}@127.0.0.1:{}/{name}", site.role, link.port());
         Stage::begin(LabOf::Everybody(lab), Some(link), site, schema, settings).await
+    }
+
+    /// As [`Stage::shared`], with this kind of buffer.
+    pub async fn shared_on(kept: Kept, name: &str, schema: &str) -> Stage {
+        let lab = Lab::shared().await.unwrap();
+        let link = Link::start(free_port().unwrap(), lab.main().port()).unwrap();
+        let name = kept.name(name);
+        let mut site = lab.database(&name).await.unwrap();
+        site.main_link_url = format!("postgres://{}@127.0.0.1:{}/{name}", site.role, link.port());
+        kept.place(&mut site);
+        Stage::begin(LabOf::Everybody(lab), Some(link), site, schema, |options| options).await
+    }
+
+    /// As [`Stage::own`], with this kind of buffer.
+    pub async fn own_on(kept: Kept, name: &str, schema: &str) -> Stage {
+        let lab = Lab::start(LabOptions::default()).await.unwrap();
+        let mut site = lab.database(&kept.name(name)).await.unwrap();
+        kept.place(&mut site);
+        Stage::begin(LabOf::Own(Box::new(lab)), None, site, schema, |options| options).await
     }
 
     /// A lab of its own: main, replica, Redis and a link that carries the replica's stream, too.
@@ -104,8 +151,11 @@ impl Stage {
         self.site.main().await.unwrap()
     }
 
-    /// The seq of the last entry in the buffer, asked of Redis itself.
+    /// The seq of the last entry in the buffer, asked of Redis itself, or read from the files.
     pub async fn last_seq(&self) -> i64 {
+        if self.site.buffer_url.starts_with("file:") {
+            return last_in_files(&self.site).await;
+        }
         let key = format!("site:{}:transaction_buffer", self.site.name);
         let answer = redis(&self.site.redis_url, &["XREVRANGE", &key, "+", "-", "COUNT", "1"]).await;
         let id = answer.split("\r\n").find_map(|line| line.strip_suffix("-0"));
@@ -138,6 +188,35 @@ impl Stage {
     /// Runs psql against the daemon.
     pub async fn psql(&self, arguments: &[&str]) -> Output {
         run(&lab::postgres::binary("psql").unwrap(), &[&["-X", "-d", &self.outpost.url()], arguments].concat()).await
+    }
+}
+
+impl Kept {
+    fn name(self, name: &str) -> String {
+        match self {
+            Kept::InRedis => name.to_owned(),
+            Kept::InFiles => format!("{name}_file"),
+        }
+    }
+
+    fn place(self, site: &mut Site) {
+        if self == Kept::InFiles {
+            site.buffer_url = format!("file://{}/buffer", site.folder.display());
+        }
+    }
+}
+
+/// A buffer in files can be read while the daemon writes it.
+async fn last_in_files(site: &Site) -> i64 {
+    let config = BufferConfig { url: site.buffer_url.clone(), ..BufferConfig::default() };
+    let log = Place::of(&config, &site.name).unwrap().into_log();
+    let (mut last, limit) = (Seq::ZERO, 1000);
+    loop {
+        let window = log.read(last, limit).await.unwrap();
+        last = window.last().map_or(last, Record::seq);
+        if window.len() < limit {
+            return last.as_i64();
+        }
     }
 }
 

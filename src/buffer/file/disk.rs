@@ -210,6 +210,21 @@ pub(super) fn remove(path: &Path) -> Outcome<()> {
     }
 }
 
+/// Removes a folder with everything in it; one that is not there is as good.
+pub(super) fn remove_folder(path: &Path) -> Outcome<()> {
+    match std::fs::remove_dir_all(path) {
+        Ok(()) => sync_folder(path.parent().unwrap_or(Path::new("."))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("removing", path, &error)),
+    }
+}
+
+/// Renames a folder, durably.
+pub(super) fn rename_folder(from: &Path, to: &Path) -> Outcome<()> {
+    std::fs::rename(from, to).map_err(|error| failed("renaming", from, &error))?;
+    sync_folder(to.parent().unwrap_or(Path::new(".")))
+}
+
 /// The names in a folder; none when it is not there.
 pub(super) fn names(path: &Path) -> Outcome<Vec<String>> {
     let entries = match std::fs::read_dir(path) {

@@ -88,6 +88,33 @@ impl Store {
         }
     }
 
+    /// Whether nobody else holds the lock.
+    pub(super) fn vacant(&self) -> Result<(), LogError> {
+        let path = self.folder.join("lock");
+        if lock(&self.writer).lock.is_none() && path.exists() && Lock::take(&path)?.is_none() {
+            let why = format!("{} uses {}; stop that first", Lock::holder(&path), self.folder.display());
+            return Err(LogError::Refused(why));
+        }
+        Ok(())
+    }
+
+    /// Gives the folder up, and removes it.
+    pub(super) fn clear(&self) -> Result<(), LogError> {
+        self.close();
+        Ok(disk::remove_folder(&self.folder)?)
+    }
+
+    /// Gives the folder up, and renames it.
+    pub(super) fn rename(&self, place: &Path) -> Result<(), LogError> {
+        self.close();
+        Ok(disk::rename_folder(&self.folder, place)?)
+    }
+
+    fn close(&self) {
+        *lock(&self.writer) = Writer::default();
+        *lock(&self.view) = None;
+    }
+
     pub(super) fn claim(&self, takeover: bool, floor: Seq) -> Result<Claim, LogError> {
         let mut writer = lock(&self.writer);
         writer.open = None;
