@@ -56,6 +56,7 @@ pub mod locks;
 mod main_pipeline;
 mod read;
 mod relay;
+mod rows;
 mod serve;
 pub mod settings;
 mod simple;

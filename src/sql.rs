@@ -158,9 +158,9 @@ pub struct ExtraParameter {
 
 pub use crate::catalog::ReferentialAction;
 pub use after::{Event, Rule, arguments, judge as judge_events, violation};
-pub use ids::{Ids, LAST, Stock, counter};
+pub use ids::{Busy, Ids, LAST, Stock, counter};
 pub use read::ReadPlan;
-pub use resolve::{SequenceUse, sequence_names};
+pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks, sequence_names};
 pub use write::{Decoded, Judged, Lock, Outcome, WriteKind, WritePlan};
 
 mod after;

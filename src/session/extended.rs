@@ -156,13 +156,13 @@ impl Session {
             }
             Some(Class::Query) if self.transaction.route == Route::Here => {
                 self.changes_settings(prepared.parsed.sets_config);
-                if prepared.parsed.takes_ids
+                if (prepared.parsed.takes_ids || prepared.parsed.locks)
                     && let Some(statement) = prepared.parsed.single()
                     && self.is_whole(statement).await?
                 {
                     return self.bind_whole(&prepared, &message).await;
                 }
-                if prepared.parsed.takes_ids || !self.nothing_pending() {
+                if prepared.parsed.takes_ids || prepared.parsed.locks || !self.nothing_pending() {
                     return self.bind_read(&prepared, &message, true).await;
                 }
                 self.guard.statement(StatementKind::Untouched);
@@ -266,6 +266,11 @@ impl Session {
             }
             PortalState::Whole { description } => {
                 let Some(inner) = statement.parsed.single() else { return Ok(()) };
+                if let Some(why) = self.not_bufferable(inner).await? {
+                    self.settle().await?;
+                    let outcome = self.straight_portal(&statement, &bind, limit, false, false).await;
+                    return outcome.map_err(|failure| failure.because(Some(why)));
+                }
                 let (rows, tag) = self.execute_whole(inner, &bind, &description).await?;
                 self.hand_out(rows, tag, limit)
             }

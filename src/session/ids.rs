@@ -25,7 +25,7 @@ pub(super) struct Remembered {
 impl Session {
     /// Values for one execution of a plan: as many as it surely takes.
     pub(super) async fn stock(&mut self, uses: &[SequenceUse], settings: &Settings) -> Result<Ids, Failure> {
-        let mut ids = Ids { sequences: Vec::new(), last: self.remembered.last };
+        let mut ids = Ids { sequences: Vec::new(), last: self.remembered.last, ..Ids::default() };
         for sequence in uses {
             self.may_use(sequence, settings).await?;
             let values = self.take_ids(&sequence.name, sequence.values).await?;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::entry::Seq;
 use crate::report::Report;
-use crate::sql::Lock as Wanted;
+use crate::sql::{Busy, Lock as Wanted};
 use crate::sqlstate;
 
 /// How many freed locks are remembered; older ones count as changed by [`Table::forgotten`].
@@ -142,9 +142,20 @@ impl Locks {
 pub struct Holder {
     locks: Locks,
     owner: Owner,
-    /// In the order they were taken; twice, when a shared lock became exclusive.
-    held: Vec<u64>,
+    /// In the order they were taken; twice, when a shared lock became exclusive, or what was only read is written.
+    held: Vec<Held>,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    hash: u64,
+    /// Taken by a write: when the transaction commits, it has changed what the lock stands for.
+    written: bool,
+}
+
+/// A lock that others hold was not waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unavailable;
 
 enum Attempt {
     Held,
@@ -160,6 +171,60 @@ impl Holder {
     /// # Errors
     /// Locks taken before an error are kept until the transaction ends, as in Postgres.
     pub async fn take(&mut self, wanted: &[Wanted], seen: Seq, timeout: Option<Duration>) -> Result<Taken, LockError> {
+        self.take_all(wanted, seen, timeout, true).await
+    }
+
+    /// The same for rows that are only read (`FOR UPDATE`): they do not count as changed afterwards.
+    ///
+    /// # Errors
+    /// As [`Holder::take`].
+    pub async fn take_read(
+        &mut self,
+        wanted: &[Wanted],
+        seen: Seq,
+        timeout: Option<Duration>,
+    ) -> Result<Taken, LockError> {
+        self.take_all(wanted, seen, timeout, false).await
+    }
+
+    /// Takes a lock for a row that is only read, if that can be had at once.
+    ///
+    /// # Errors
+    /// Somebody has it, or waits for it.
+    pub fn try_read(&mut self, wanted: Wanted, seen: Seq) -> Result<Taken, Unavailable> {
+        let attempt = self.locks.table().attempt_now(self.owner, wanted.hash, wanted.shared);
+        match attempt {
+            Some(Attempt::Held) => Ok(Taken::Fresh),
+            Some(Attempt::Granted { changed }) => {
+                self.held.push(Held { hash: wanted.hash, written: false });
+                Ok(if changed > seen { Taken::Stale } else { Taken::Fresh })
+            }
+            Some(Attempt::Wait(_) | Attempt::Deadlock) | None => Err(Unavailable),
+        }
+    }
+
+    /// What others have locked.
+    pub fn busy(&self) -> Busy {
+        let table = self.locks.table();
+        let others = |lock: &&Lock| lock.owners.iter().any(|owner| *owner != self.owner);
+        let locked = table.locks.iter().filter(|(_, lock)| others(lock) || !lock.queue.is_empty());
+        let mut busy = Busy::default();
+        for (hash, lock) in locked {
+            busy.all.push(*hash);
+            if !lock.shared || !lock.queue.is_empty() {
+                busy.exclusive.push(*hash);
+            }
+        }
+        busy
+    }
+
+    async fn take_all(
+        &mut self,
+        wanted: &[Wanted],
+        seen: Seq,
+        timeout: Option<Duration>,
+        written: bool,
+    ) -> Result<Taken, LockError> {
         let mut wanted = wanted.to_vec();
         // In one order for all: two statements over the same rows then cannot deadlock.
         wanted.sort_unstable();
@@ -168,15 +233,19 @@ impl Holder {
         for Wanted { hash, shared } in wanted {
             let attempt = self.locks.table().attempt(self.owner, hash, shared);
             match attempt {
-                Attempt::Held => {}
+                Attempt::Held => {
+                    if written && !self.held.iter().any(|held| held.hash == hash && held.written) {
+                        self.held.push(Held { hash, written });
+                    }
+                }
                 Attempt::Granted { changed } => {
-                    self.held.push(hash);
+                    self.held.push(Held { hash, written });
                     if changed > seen {
                         taken = Taken::Stale;
                     }
                 }
                 Attempt::Wait(granted) => {
-                    self.wait(hash, granted, timeout).await?;
+                    self.wait(Held { hash, written }, granted, timeout).await?;
                     // Who was waited for may have rolled back.
                     if self.locks.table().disturbed(hash, shared) > seen {
                         taken = Taken::Stale;
@@ -190,11 +259,11 @@ impl Holder {
 
     async fn wait(
         &mut self,
-        hash: u64,
+        wanted: Held,
         granted: oneshot::Receiver<()>,
         timeout: Option<Duration>,
     ) -> Result<(), LockError> {
-        let mut waiting = Waiting { holder: self, hash, granted: false };
+        let mut waiting = Waiting { holder: self, wanted, granted: false };
         let outcome = match timeout {
             Some(limit) => tokio::time::timeout(limit, granted).await.ok(),
             None => Some(granted.await),
@@ -227,10 +296,11 @@ impl Holder {
             return;
         }
         let freed = self.held.split_off(mark);
-        let kept: HashSet<u64> = self.held.iter().copied().collect();
+        let kept: HashSet<u64> = self.held.iter().map(|held| held.hash).collect();
+        let written: HashSet<u64> = freed.iter().filter(|held| held.written).map(|held| held.hash).collect();
         let mut table = self.locks.table();
-        for hash in freed.into_iter().filter(|hash| !kept.contains(hash)) {
-            table.free(self.owner, hash, changed);
+        for Held { hash, .. } in freed.into_iter().filter(|held| !kept.contains(&held.hash)) {
+            table.free(self.owner, hash, changed.filter(|_| written.contains(&hash)));
         }
     }
 }
@@ -244,46 +314,57 @@ impl Drop for Holder {
 /// Leaves the queue when the waiting task is dropped or gives up; passes on a lock that was granted meanwhile.
 struct Waiting<'a> {
     holder: &'a mut Holder,
-    hash: u64,
+    wanted: Held,
     granted: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.granted {
-            self.holder.held.push(self.hash);
+            self.holder.held.push(self.wanted);
             return;
         }
         let owner = self.holder.owner;
-        let had_it = self.holder.held.contains(&self.hash);
+        let hash = self.wanted.hash;
+        let had_it = self.holder.held.iter().any(|held| held.hash == hash);
         let mut table = self.holder.locks.table();
         table.waiting.remove(&owner);
-        let Some(lock) = table.locks.get_mut(&self.hash) else { return };
+        let Some(lock) = table.locks.get_mut(&hash) else { return };
         lock.queue.retain(|waiter| waiter.owner != owner);
         if had_it {
             // Those behind it may be let in now.
-            table.admit(self.hash);
+            table.admit(hash);
         } else {
-            table.free(owner, self.hash, None);
+            table.free(owner, hash, None);
         }
     }
 }
 
 impl Table {
     fn attempt(&mut self, owner: Owner, hash: u64, shared: bool) -> Attempt {
+        self.attempt_now(owner, hash, shared).unwrap_or_else(|| self.queue(owner, hash, shared))
+    }
+
+    /// `None`: it has to be waited for.
+    fn attempt_now(&mut self, owner: Owner, hash: u64, shared: bool) -> Option<Attempt> {
         let forgotten = self.forgotten;
         let lock = self.locks.entry(hash).or_insert_with(|| Lock { changed: forgotten, ..Lock::default() });
         let mine = lock.owners.contains(&owner);
         if mine && (shared || !lock.shared) {
-            return Attempt::Held;
+            return Some(Attempt::Held);
         }
         if lock.admits(owner, shared) && (mine || lock.queue.is_empty()) {
             lock.enter(owner, shared);
-            return Attempt::Granted { changed: lock.disturbed(shared) };
+            return Some(Attempt::Granted { changed: lock.disturbed(shared) });
         }
+        None
+    }
+
+    fn queue(&mut self, owner: Owner, hash: u64, shared: bool) -> Attempt {
         if self.leads_back(hash, owner) {
             return Attempt::Deadlock;
         }
+        let mine = self.locks.get(&hash).is_some_and(|lock| lock.owners.contains(&owner));
         let (grant, granted) = oneshot::channel();
         if let Some(lock) = self.locks.get_mut(&hash) {
             let waiter = Waiter { owner, shared, grant };

@@ -94,7 +94,7 @@ impl Session {
         match &statement.class {
             Class::Query => {
                 self.changes_settings(parsed.sets_config);
-                here && !parsed.takes_ids && self.nothing_pending()
+                here && !parsed.takes_ids && !parsed.locks && self.nothing_pending()
             }
             Class::Replica => {
                 if deallocates(statement) {

@@ -29,24 +29,36 @@ pub struct Parsed {
     pub sets_config: bool,
     /// May take values of sequences, which a standby cannot.
     pub takes_ids: bool,
+    /// May lock rows that it only reads.
+    pub locks: bool,
     /// May call a function.
     pub calls: bool,
 }
 
+fn holds(text: &str, word: &[u8]) -> bool {
+    text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
+}
+
 impl Parsed {
     fn of(text: &str) -> Parsed {
-        let has = |word: &[u8]| text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+        let has = |word: &[u8]| holds(text, word);
         Parsed {
             script: sql::parse(text),
             sets_config: has(b"set_config"),
             takes_ids: has(b"nextval") || has(b"currval") || has(b"lastval"),
+            locks: Parsed::locks_rows(text),
             calls: text.contains('('),
         }
     }
 
+    /// Whether a query may lock rows that it only reads.
+    pub fn locks_rows(text: &str) -> bool {
+        holds(text, b"for") && (holds(text, b"update") || holds(text, b"share"))
+    }
+
     /// A text that we cannot read at all.
     pub fn unreadable(why: Unparsed) -> Parsed {
-        Parsed { script: Err(why), sets_config: false, takes_ids: false, calls: false }
+        Parsed { script: Err(why), sets_config: false, takes_ids: false, locks: false, calls: false }
     }
 
     /// The only statement of the text.

@@ -10,13 +10,14 @@ use super::Session;
 use super::failure::Failure;
 use super::read::{Given, changed};
 use super::relay::Expect;
+use super::rows::{RowsTaken, noted};
 use super::serve::TRIES;
 use super::settings::Settings;
-use super::statements::{Description, Portal, PortalState, Prepared};
+use super::statements::{Description, Parsed, Portal, PortalState, Prepared};
 use super::write::{By, Written, returning, unsteady};
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Plan, Statement};
+use crate::sql::{Plan, Statement, row_locks};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::Bind;
@@ -28,7 +29,23 @@ impl Session {
         let settings = self.settings().await?;
         let shared = Arc::clone(&self.shared);
         let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
-        Ok(matches!(&*plan, Ok(Plan::Read(plan)) if plan.whole()))
+        Ok(match &*plan {
+            Ok(Plan::Read(plan)) => plan.whole(),
+            Ok(Plan::Write(_)) => false,
+            // Main locks what cannot be locked here.
+            Err(_) => Parsed::locks_rows(&statement.text),
+        })
+    }
+
+    /// What Postgres asks before it begins to run such a read: whether its rows may be locked.
+    async fn admit(&mut self, statement: &Statement) -> Result<(), Failure> {
+        let settings = self.settings().await?;
+        let shared = Arc::clone(&self.shared);
+        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+        match &*plan {
+            Ok(Plan::Read(plan)) => self.may_lock(plan.locking(), &settings).await,
+            Ok(Plan::Write(_)) | Err(_) => Ok(()),
+        }
     }
 
     /// Bind of such a read: nothing is run yet, and the replica is not asked.
@@ -42,6 +59,9 @@ impl Session {
             return Ok(());
         }
         self.settle().await?;
+        if let Some(statement) = prepared.parsed.single() {
+            self.admit(statement).await?;
+        }
         build::bare(&mut self.client.output, b'2');
         let state = PortalState::Whole { description };
         let portal = Portal { statement: Arc::clone(prepared), bind: message.clone(), state };
@@ -68,6 +88,7 @@ impl Session {
         description: &Description,
     ) -> Result<(), Failure> {
         let given = Given { types: &description.types, ..Given::default() };
+        self.admit(statement).await?;
         let ran = self.whole(statement, &given, returning(description, &[])?, By::Unnamed).await;
         let out = &mut self.client.output;
         // Also before an error: a simple query has told its columns when it begins to run.
@@ -94,7 +115,8 @@ impl Session {
         settings.readable()?;
         let shared = Arc::clone(&self.shared);
         self.guard.statement(StatementKind::Merged);
-        for _ in 0..TRIES {
+        let mut failures = 0;
+        while failures < TRIES {
             let base = self.base(&settings);
             let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
             let plan = match &*plan {
@@ -104,6 +126,10 @@ impl Session {
             };
             self.may_draw(plan.sequences().iter().any(|sequence| sequence.takes), &settings)?;
             let mut ids = self.stock(plan.sequences(), &settings).await?;
+            ids.busy = self.busy(plan.locking());
+            let hidden = plan.locking().iter().filter(|relation| relation.own).map(|relation| relation.shared.len());
+            let visible = formats.len();
+            let wanted: Vec<i16> = formats.iter().copied().chain(std::iter::repeat_n(0, hidden.sum())).collect();
             let mut runs = 0;
             let (rows, registers) = loop {
                 runs += 1;
@@ -115,7 +141,7 @@ impl Session {
                     return Err(Report::new(sqlstate::INTERNAL_ERROR, "nothing to be rewritten").into());
                 };
                 self.set_registers(&rendered.registers).await?;
-                match self.run_evaluation(&rendered, given, &formats, by).await {
+                match self.run_evaluation(&rendered, given, &wanted, by).await {
                     Ok(rows) => {
                         let registers = self.registers(&rendered.registers).await?;
                         if self.had_enough(plan.sequences(), &mut ids, &registers).await? {
@@ -129,12 +155,20 @@ impl Session {
                     Err(failure) => return Err(failure),
                 }
             };
-            let Some(rows) = rows else { continue };
+            let Some(rows) = rows else {
+                failures += 1;
+                continue;
+            };
+            let locks = row_locks(plan.locking(), &rows, visible, noted(&registers));
+            let locked = self.lock_rows(plan.locking(), &locks, base.last(), &settings).await?;
             self.remember(plan.sequences(), plan.counted(), ids, &registers);
+            if locked == RowsTaken::Again {
+                continue;
+            }
             let tag = format!("SELECT {}", rows.len());
             let message = |row: &Vec<Option<Bytes>>| {
                 let mut message = BytesMut::new();
-                build::data_row(&mut message, row.iter().map(Option::as_deref));
+                build::data_row(&mut message, row.iter().take(visible).map(Option::as_deref));
                 message
             };
             return Ok((rows.iter().map(message).collect(), tag));

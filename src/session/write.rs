@@ -6,23 +6,21 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
 
+use super::Session;
 use super::failure::Failure;
 use super::locks::Taken;
 use super::read::{Given, as_clients, values};
+use super::rows::{RowsTaken, noted};
 use super::serve::TRIES;
 use super::settings::Settings;
-use super::statements::{Description, Prepared};
+use super::statements::{Description, Parsed, Prepared};
 use super::transaction::Phase;
-use super::{Session, Waited};
-use crate::entry::Seq;
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Class, Decoded, Ids, Isolation, Judged, Lock, Plan, Rendered, Statement, WriteKind, WritePlan};
+use crate::sql::{Class, Decoded, Ids, Judged, Plan, Rendered, Statement, WriteKind, WritePlan, row_locks};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
@@ -88,7 +86,8 @@ impl Session {
 
     /// Why a write cannot be evaluated here, so that it has to go straight to main: `None` for what can.
     pub(super) async fn not_bufferable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
-        if statement.class != Class::Write {
+        let locks = statement.class == Class::Query && Parsed::locks_rows(&statement.text);
+        if statement.class != Class::Write && !locks {
             return Ok(None);
         }
         let settings = self.settings().await?;
@@ -165,6 +164,8 @@ impl Session {
                 Some((of, ids)) if Arc::ptr_eq(&of, &plan) => ids,
                 _ => self.stock(plan.sequences(), &settings).await?,
             };
+            self.may_lock(plan.locking(), &settings).await?;
+            ids.busy = self.busy(plan.locking());
             let evaluated = self.evaluate(&plan, (&base, canonical), given, formats, (by, &mut ids)).await;
             held = Some((Arc::clone(&plan), ids));
             let (rows, registers) = match evaluated {
@@ -177,14 +178,14 @@ impl Session {
                 Err(failure) => return Err(failure),
             };
             // Before constraints are judged: what breaks one may be about to go, with another transaction.
-            if self.lock(&plan.locks(&rows), base.last(), &settings).await? == Taken::Stale {
-                match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
-                    Isolation::ReadCommitted => continue,
-                    Isolation::RepeatableRead | Isolation::Serializable => {
-                        let message = "could not serialize access due to concurrent update";
-                        return Err(Report::new(sqlstate::SERIALIZATION_FAILURE, message).into());
-                    }
-                }
+            let read = row_locks(plan.locking(), &[], 0, noted(&registers));
+            let again = self.lock_rows(plan.locking(), &read, base.last(), &settings).await? == RowsTaken::Again;
+            if again {
+                continue;
+            }
+            if self.lock(&plan.locks(&rows), base.last(), &settings, true).await? == Taken::Stale {
+                self.stale(&settings)?;
+                continue;
             }
             let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
             self.remember(plan.sequences(), plan.counted(), ids, &registers);
@@ -276,29 +277,6 @@ impl Session {
                 }
                 (b'3', _) => return Ok(rows),
                 _ => {}
-            }
-        }
-    }
-
-    /// Locks what the rows take or free; the client may leave or cancel while it waits.
-    pub(super) async fn lock(&mut self, wanted: &[Lock], seen: Seq, settings: &Settings) -> Result<Taken, Failure> {
-        if wanted.is_empty() {
-            return Ok(Taken::Fresh);
-        }
-        let fresh = self.shared.locks.holder();
-        let mut holder = std::mem::replace(&mut self.locks, fresh);
-        let limit = settings.statement_timeout().unwrap_or(Duration::MAX);
-        let waited = self.wait(timeout(limit, holder.take(wanted, seen, settings.lock_timeout()))).await;
-        self.locks = holder;
-        match waited? {
-            Waited::Done(Ok(taken)) => taken.map_err(|error| error.report().into()),
-            Waited::Done(Err(_)) => {
-                let message = "canceling statement due to statement timeout";
-                Err(Report::new(sqlstate::QUERY_CANCELED, message).into())
-            }
-            Waited::Cancelled => {
-                let message = "canceling statement due to user request";
-                Err(Report::new(sqlstate::QUERY_CANCELED, message).into())
             }
         }
     }

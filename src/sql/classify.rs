@@ -110,8 +110,9 @@ fn query(node: &SyntaxNode) -> Class {
     if sets_sequence(node) {
         return NOT_BUFFERED;
     }
-    // Rows that are only read are not locked at the site: main does it.
-    if node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE) {
+    // A cursor would lock what it has not fetched, EXPLAIN ANALYZE what nobody sees: main does it.
+    let locks = node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE);
+    if locks && !is_select(node.kind()) {
         return NOT_BUFFERED;
     }
     Class::Query
@@ -130,8 +131,7 @@ fn write(node: &SyntaxNode) -> Class {
     if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
         return NOT_BUFFERED;
     }
-    let locks = node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE);
-    if locks || sets_sequence(node) {
+    if sets_sequence(node) {
         return NOT_BUFFERED;
     }
     if child(node, K::WHERE_CURRENT_OF).is_some() {
@@ -143,6 +143,12 @@ fn write(node: &SyntaxNode) -> Class {
 /// EXPLAIN: of a query it is planned as the query; of anything else it is the replica's.
 fn query_or_plain(node: &SyntaxNode) -> Class {
     match node.children().find(|inner| is_select(inner.kind())) {
+        Some(inner) if [K::EXPLAIN_ANALYZE, K::EXPLAIN_OPTION_LIST].iter().any(|mode| child(node, *mode).is_some()) => {
+            match query(&inner) {
+                Class::Query if inner.descendants().any(|part| part.kind() == K::LOCKING_CLAUSE) => NOT_BUFFERED,
+                class => class,
+            }
+        }
         Some(inner) => query(&inner),
         None => Class::Replica,
     }

@@ -14,6 +14,16 @@ pub struct Ids {
     pub sequences: Vec<Stock>,
     /// What `lastval()` is before the statement.
     pub last: Option<i64>,
+    /// What others have locked, where the statement skips that.
+    pub busy: Busy,
+}
+
+/// Hashes of what other sessions have locked.
+#[derive(Debug, Clone, Default)]
+pub struct Busy {
+    pub all: Vec<u64>,
+    /// Only what is not shared.
+    pub exclusive: Vec<u64>,
 }
 
 /// The values of one sequence.

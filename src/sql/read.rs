@@ -5,7 +5,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::resolve::{Findings, Names, Text};
 use super::syntax::{child, path_of, quoted, range};
 use super::template::{Rendering, Template};
-use super::{Ids, Parameters, Rendered, Report, SequenceUse, TableId, View, classify};
+use super::{Ids, LockedRelation, Parameters, Rendered, Report, SequenceUse, TableId, View, classify};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// The template of a read.
@@ -44,7 +44,7 @@ impl ReadPlan {
             let message = "values of sequences cannot be taken by a cursor or COPY";
             return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Run the query by itself."));
         }
-        let always = source.findings.uses_sequences();
+        let always = source.findings.uses_sequences() || !source.findings.locking.is_empty();
         Ok(ReadPlan {
             template,
             tables,
@@ -58,7 +58,7 @@ impl ReadPlan {
 
     /// Whether it must have been run to its end before its rows can be shown.
     pub fn whole(&self) -> bool {
-        self.select && self.findings.uses_sequences()
+        self.select && (self.findings.uses_sequences() || !self.findings.locking.is_empty())
     }
 
     /// Every table the statement reads, views expanded.
@@ -69,6 +69,11 @@ impl ReadPlan {
     /// Which sequences an execution takes values of: `SELECT nextval('s')`.
     pub fn sequences(&self) -> &[SequenceUse] {
         &self.findings.sequences
+    }
+
+    /// The relations whose rows are locked.
+    pub fn locking(&self) -> &[LockedRelation] {
+        &self.findings.locking
     }
 
     /// Whether only the execution tells how many values it takes.
@@ -102,6 +107,7 @@ impl ReadPlan {
         let mut rendering = Rendering::new(view, parameters, &self.gate, ids);
         rendering.inline = self.inline;
         rendering.counted = self.findings.counted;
+        rendering.noted = self.findings.locking.iter().any(|relation| !relation.own);
         rendering.fill(&self.template)?;
         if rendering.merged {
             self.findings.refuse_system_column()?;

@@ -13,11 +13,13 @@ use crate::catalog::{Catalog, Column, PolicyCommand, RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod functions;
+mod locking;
 pub(super) mod rows;
 mod scope;
 pub(super) mod security;
 mod sequences;
 
+pub use locking::{LOCKED, LockedRelation, Patience, Strength, row_locks};
 pub use sequences::{SequenceUse, sequence_names};
 
 /// Views within views that are followed.
@@ -69,6 +71,8 @@ pub(super) struct Findings {
     pub(super) unclear_row: Option<String>,
     /// Sequences from which it takes values.
     pub(super) sequences: Vec<SequenceUse>,
+    /// Relations whose rows it locks.
+    pub(super) locking: Vec<LockedRelation>,
     /// Only its execution tells how many.
     pub(super) counted: bool,
 }
@@ -127,6 +131,14 @@ impl<'a> Text<'a> {
             }
         }
         source.rows(root, &scopes);
+        for clause in root.descendants().filter(|node| node.kind() == K::LOCKING_CLAUSE) {
+            // Once for each query: the others of the same are read with the first.
+            if let Some(query) = clause.parent()
+                && query.children().find(|part| part.kind() == K::LOCKING_CLAUSE).as_ref() == Some(&clause)
+            {
+                source.locking(&query, names)?;
+            }
+        }
         source.edits.sort_by_key(|(range, _)| (range.start, range.end));
         Ok(source)
     }
@@ -242,6 +254,10 @@ impl<'a> Text<'a> {
         if findings.uses_sequences() {
             let message = format!("view \"{}\" takes values of sequences", view.name.name);
             return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Call nextval() in the statement itself."));
+        }
+        if !findings.locking.is_empty() {
+            let message = format!("view \"{}\" locks rows", view.name.name);
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Lock rows in the statement itself."));
         }
         self.findings.opaque.extend(findings.opaque);
         let mut tables = Vec::new();

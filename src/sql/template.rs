@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::arrays::{self, Element};
 use super::slice::Slice;
-use super::{ExtraParameter, Ids, Parameters, Rendered, Report, View, ids, merge};
+use super::{ExtraParameter, Ids, LOCKED, Parameters, Rendered, Report, View, ids, merge};
 use crate::catalog::{PolicyCommand, Table, TableId};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -29,6 +29,10 @@ pub(super) enum Piece {
     CurrentId {
         sequence: usize,
         call: String,
+    },
+    /// Hashes of what other sessions have locked, as `bigint[]`: all of it, or what cannot be shared.
+    Busy {
+        shared: bool,
     },
     /// The value taken last from any sequence.
     LastId {
@@ -157,6 +161,8 @@ pub(super) struct Rendering<'a> {
     pub(super) ids: &'a Ids,
     /// Values go by a counter, not by place.
     pub(super) counted: bool,
+    /// Sub-selects note what they have locked.
+    pub(super) noted: bool,
     /// Arrays become literals: the statement takes no parameters.
     pub(super) inline: bool,
     pub(super) sql: String,
@@ -176,6 +182,7 @@ impl<'a> Rendering<'a> {
             gate,
             ids,
             counted: false,
+            noted: false,
             inline: false,
             sql: String::new(),
             extra: Vec::new(),
@@ -186,7 +193,10 @@ impl<'a> Rendering<'a> {
     }
 
     pub(super) fn finish(self) -> Rendered {
-        let registers = if self.counted { self.ids.registers() } else { Vec::new() };
+        let mut registers = if self.counted { self.ids.registers() } else { Vec::new() };
+        if self.noted {
+            registers.push((LOCKED.to_owned(), String::new()));
+        }
         Rendered { sql: self.sql, extra: self.extra, registers }
     }
 
@@ -210,6 +220,12 @@ impl<'a> Rendering<'a> {
                 Piece::CurrentId { sequence, call } => {
                     let id = ids::current(*sequence, &self.id_array(*sequence)?, call);
                     self.sql.push_str(&id);
+                }
+                Piece::Busy { shared } => {
+                    let busy = if *shared { &self.ids.busy.exclusive } else { &self.ids.busy.all };
+                    let texts: Vec<String> = busy.iter().map(|hash| (*hash as i64).to_string()).collect();
+                    let array = self.array(Element::Int8, texts.iter().map(|hash| Some(hash.as_str())))?;
+                    self.sql.push_str(&array);
                 }
                 Piece::LastId { call } => self.sql.push_str(&ids::last(call)),
             }

@@ -19,7 +19,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::resolve::{Findings, Names, Text};
 use super::syntax::path_of;
 use super::template::{Rendering, Template};
-use super::{AttNum, Ids, Parameters, Rendered, Report, SequenceUse, Table, TableId, Value, View};
+use super::{AttNum, Ids, LockedRelation, Parameters, Rendered, Report, SequenceUse, Table, TableId, Value, View};
 use crate::catalog::RelationKind;
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
@@ -29,6 +29,7 @@ mod build;
 mod decode;
 mod default;
 mod delete;
+pub(super) mod hashes;
 mod insert;
 mod unique;
 mod update;
@@ -222,6 +223,11 @@ impl WritePlan {
         &self.findings.sequences
     }
 
+    /// The relations that sub-selects lock rows of.
+    pub fn locking(&self) -> &[LockedRelation] {
+        &self.findings.locking
+    }
+
     /// Whether only the execution tells how many values it takes.
     pub fn counted(&self) -> bool {
         self.findings.counted
@@ -243,6 +249,7 @@ impl WritePlan {
         self.findings.refuse_opaque(view)?;
         let mut rendering = Rendering::new(view, parameters, &self.gate, ids);
         rendering.counted = self.findings.counted;
+        rendering.noted = self.findings.locking.iter().any(|relation| !relation.own);
         rendering.fill(if canonical_settings { &self.canonical } else { &self.foreign })?;
         if rendering.merged {
             self.findings.refuse_system_column()?;

@@ -155,7 +155,7 @@ impl Site {
 
     fn stock(&mut self, uses: &[SequenceUse]) -> Ids {
         let stock = |sequence: &SequenceUse| Stock { current: None, values: self.take(sequence.values) };
-        Ids { sequences: uses.iter().map(stock).collect(), last: None }
+        Ids { sequences: uses.iter().map(stock).collect(), ..Ids::default() }
     }
 
     fn take(&mut self, count: usize) -> Vec<i64> {

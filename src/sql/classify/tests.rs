@@ -15,7 +15,7 @@ fn check_refused(text: &str) {
 }
 
 const QUERY: Class = Class::Query;
-const LOCKING: Class = Class::Straight { ddl: false, outside_transaction: false };
+const STRAIGHT: Class = Class::Straight { ddl: false, outside_transaction: false };
 const DDL: Class = Class::Straight { ddl: true, outside_transaction: false };
 const SETTINGS: Class = Class::Settings { discard_all: false };
 
@@ -37,8 +37,11 @@ fn reads() {
     ] {
         check(text, QUERY);
     }
-    check("SELECT * FROM t FOR UPDATE", LOCKING);
-    check("SELECT * FROM (SELECT * FROM t FOR SHARE SKIP LOCKED) s", LOCKING);
+    check("SELECT * FROM t FOR UPDATE", QUERY);
+    check("SELECT * FROM (SELECT * FROM t FOR SHARE SKIP LOCKED) s", QUERY);
+    check("DECLARE c CURSOR FOR SELECT * FROM t FOR UPDATE", STRAIGHT);
+    check("EXPLAIN ANALYZE SELECT * FROM t FOR UPDATE", STRAIGHT);
+    check("SELECT setval('s', 1)", STRAIGHT);
 }
 
 #[test]
@@ -50,6 +53,7 @@ fn writes() {
         "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
         "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
         "WITH x AS (SELECT 1) DELETE FROM t USING x",
+        "UPDATE t SET a = 1 WHERE id = (SELECT id FROM t FOR UPDATE SKIP LOCKED LIMIT 1)",
     ] {
         check(text, Class::Write);
     }
@@ -59,7 +63,7 @@ fn writes() {
         "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
         "TRUNCATE t",
         "COPY t FROM STDIN",
-        "UPDATE t SET a = 1 WHERE id = (SELECT id FROM t FOR UPDATE SKIP LOCKED LIMIT 1)",
+        "UPDATE t SET a = setval('s', 1)",
     ] {
         check(text, Class::Straight { ddl: false, outside_transaction: false });
     }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::super::Report;
-use super::super::merge::{key_columns, list};
+use super::super::merge::list;
 use super::super::resolve::{Findings, Names, Text};
 use super::super::slice;
 use super::super::syntax::{child, quoted, range};
 use super::super::template::Template;
+use super::hashes::{self, existence, hash, key_sets};
 use super::windows::{Window, over_all_rows};
 use super::{Conflict, Output};
 use crate::catalog::{AttNum, Column, IndexItem, Table, UniqueIndex};
@@ -219,8 +220,7 @@ impl<'a> Builder<'a> {
         };
         if with_key && !table.key.is_empty() {
             let values = table.key.iter().filter_map(|key| value_of(row, *key)).map(str::to_owned).collect();
-            let hash = hash(key_columns(table).into_iter().map(Some).collect(), values, salt);
-            self.output(output.clone(), &guarded(hash));
+            self.output(output.clone(), &guarded(hashes::row(table, values)));
         }
         for (place, index) in table.unique.iter().enumerate() {
             if !only(index) || (with_key && is_key(index)) {
@@ -260,16 +260,11 @@ impl<'a> Builder<'a> {
     /// Locks on the existence of the row as a parent, when it goes away or changes what others may refer to.
     pub(super) fn existence_locks(&mut self, row: &Row, set: Option<&[AttNum]>) {
         let table = Arc::clone(self.table);
-        let mut done: Vec<Vec<AttNum>> = Vec::new();
-        for key in &table.referenced_by {
-            let mut columns = key.referenced_columns.clone();
-            columns.sort();
-            let touched = set.is_none_or(|set| columns.iter().any(|column| set.contains(column)));
-            if touched && !done.contains(&columns) {
+        for columns in key_sets(&table) {
+            if set.is_none_or(|set| columns.iter().any(|column| set.contains(column))) {
                 let values: Vec<_> = columns.iter().map(|column| value_of(row, *column).unwrap_or("NULL")).collect();
                 let lock = existence(&table, &columns, &values);
                 self.output(Output::Lock, &Template::text(lock));
-                done.push(columns);
             }
         }
     }
@@ -370,47 +365,4 @@ pub(super) fn value_of(row: &Row, attnum: AttNum) -> Option<&str> {
 fn depends_on_settings(column: &Column) -> bool {
     const NEVER: [u32; 17] = [16, 18, 19, 20, 21, 23, 25, 26, 114, 829, 869, 1042, 1043, 1560, 1562, 1700, 2950];
     column.is_array || column.is_composite || !NEVER.contains(&column.base_type_oid)
-}
-
-/// A hash that stands for "a row with these values is there to refer to"; NULL when a value is. Both sides of a foreign
-/// key come to the same one: columns in the table's order, values as the parent's types.
-fn existence(parent: &Table, columns: &[AttNum], values: &[&str]) -> String {
-    let mut pairs: Vec<(AttNum, &str)> = columns.iter().copied().zip(values.iter().copied()).collect();
-    pairs.sort();
-    let columns: Vec<Option<&Column>> = pairs.iter().map(|(attnum, _)| parent.attribute(*attnum)).collect();
-    let typed = pairs.iter().zip(&columns).map(|((_, value), column)| match column {
-        Some(column) => format!("({value})::{}", column.base_type_name),
-        None => (*value).to_owned(),
-    });
-    // Apart from the row's own locks, so that referring to a row and changing its other columns do not wait.
-    let salt =
-        (i64::from(parent.id.0) << 8) + 0x80 + pairs.iter().fold(0, |sum, (a, _)| (sum * 31 + i64::from(a.0)) & 0x7f);
-    let given = list(pairs.iter().map(|(_, value)| format!("{value} IS NOT NULL"))).replace(", ", " AND ");
-    let typed = typed.collect();
-    format!("CASE WHEN {given} THEN {} END", hash(columns, typed, salt))
-}
-
-/// Stands for every value of a type whose equality we cannot hash for certain (citext, odd collations, arrays …): such
-/// values exclude each other, which is slow but never wrong.
-const ALIKE: &str = "0";
-
-/// Whether a collation may find different texts equal. Those that come with Postgres do not.
-fn is_odd(collation: Option<&str>) -> bool {
-    collation.is_some_and(|name| !name.starts_with("pg_catalog.") && !name.starts_with("\"pg_catalog\"."))
-}
-
-/// A hash of the values, as `bigint`: equal values have equal hashes.
-fn hash(columns: Vec<Option<&Column>>, values: Vec<String>, salt: i64) -> String {
-    const HASHED: [u32; 24] = [
-        16, 17, 18, 19, 20, 21, 23, 25, 26, 650, 700, 701, 829, 869, 1042, 1043, 1082, 1083, 1114, 1184, 1186, 1266,
-        1700, 2950,
-    ];
-    let items = columns.into_iter().zip(values).map(|(column, value)| match column {
-        Some(column) if column.is_array || is_odd(column.collation.as_deref()) => ALIKE.to_owned(),
-        Some(column) if HASHED.contains(&column.base_type_oid) => value,
-        Some(_) => ALIKE.to_owned(),
-        // Of an index over an expression, mostly text.
-        None => format!("pg_catalog.concat({value}) COLLATE \"C\""),
-    });
-    format!("pg_catalog.hash_record_extended(ROW({}), {salt})", list(items))
 }

@@ -1,0 +1,66 @@
+//! What locks stand for: hashes of rows, of unique values, and of the keys that others may refer to.
+
+use super::super::merge::{key_columns, list};
+use crate::catalog::{AttNum, Column, Table};
+
+/// A hash that stands for the row with this key.
+pub(in super::super) fn row(table: &Table, key: Vec<String>) -> String {
+    hash(key_columns(table).into_iter().map(Some).collect(), key, i64::from(table.id.0) << 8)
+}
+
+/// The sets of columns by which a row is referred to: its key, and what foreign keys lead to. Each in the table's order.
+pub(in super::super) fn key_sets(table: &Table) -> Vec<Vec<AttNum>> {
+    let mut sets: Vec<Vec<AttNum>> = Vec::new();
+    let referenced = table.referenced_by.iter().map(|key| &key.referenced_columns);
+    for set in std::iter::once(&table.key).chain(referenced) {
+        let mut columns = set.clone();
+        columns.sort();
+        if !columns.is_empty() && !sets.contains(&columns) {
+            sets.push(columns);
+        }
+    }
+    sets
+}
+
+/// A hash that stands for "a row with these values is there to refer to"; NULL when a value is. Both sides of a foreign
+/// key come to the same one: columns in the table's order, values as the parent's types.
+pub(in super::super) fn existence(parent: &Table, columns: &[AttNum], values: &[&str]) -> String {
+    let mut pairs: Vec<(AttNum, &str)> = columns.iter().copied().zip(values.iter().copied()).collect();
+    pairs.sort();
+    let columns: Vec<Option<&Column>> = pairs.iter().map(|(attnum, _)| parent.attribute(*attnum)).collect();
+    let typed = pairs.iter().zip(&columns).map(|((_, value), column)| match column {
+        Some(column) => format!("({value})::{}", column.base_type_name),
+        None => (*value).to_owned(),
+    });
+    // Apart from the row's own locks, so that referring to a row and changing its other columns do not wait.
+    let salt =
+        (i64::from(parent.id.0) << 8) + 0x80 + pairs.iter().fold(0, |sum, (a, _)| (sum * 31 + i64::from(a.0)) & 0x7f);
+    let given = list(pairs.iter().map(|(_, value)| format!("{value} IS NOT NULL"))).replace(", ", " AND ");
+    let typed = typed.collect();
+    format!("CASE WHEN {given} THEN {} END", hash(columns, typed, salt))
+}
+
+/// Stands for every value of a type whose equality we cannot hash for certain (citext, odd collations, arrays …): such
+/// values exclude each other, which is slow but never wrong.
+const ALIKE: &str = "0";
+
+/// Whether a collation may find different texts equal. Those that come with Postgres do not.
+fn is_odd(collation: Option<&str>) -> bool {
+    collation.is_some_and(|name| !name.starts_with("pg_catalog.") && !name.starts_with("\"pg_catalog\"."))
+}
+
+/// A hash of the values, as `bigint`: equal values have equal hashes.
+pub(super) fn hash(columns: Vec<Option<&Column>>, values: Vec<String>, salt: i64) -> String {
+    const HASHED: [u32; 24] = [
+        16, 17, 18, 19, 20, 21, 23, 25, 26, 650, 700, 701, 829, 869, 1042, 1043, 1082, 1083, 1114, 1184, 1186, 1266,
+        1700, 2950,
+    ];
+    let items = columns.into_iter().zip(values).map(|(column, value)| match column {
+        Some(column) if column.is_array || is_odd(column.collation.as_deref()) => ALIKE.to_owned(),
+        Some(column) if HASHED.contains(&column.base_type_oid) => value,
+        Some(_) => ALIKE.to_owned(),
+        // Of an index over an expression, mostly text.
+        None => format!("pg_catalog.concat({value}) COLLATE \"C\""),
+    });
+    format!("pg_catalog.hash_record_extended(ROW({}), {salt})", list(items))
+}

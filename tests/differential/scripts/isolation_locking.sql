@@ -1,0 +1,153 @@
+-- FOR UPDATE and its kin: who waits for whom, and what is seen afterwards.
+---- schema
+CREATE TABLE q (id int PRIMARY KEY, state text NOT NULL, n int NOT NULL DEFAULT 0);
+INSERT INTO q SELECT i, 'new' FROM generate_series(1, 6) i;
+CREATE TABLE parent (id int PRIMARY KEY, name text);
+CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent (id));
+INSERT INTO parent VALUES (1, 'one'), (2, 'two');
+CREATE TABLE nokey (a int);
+---- run
+INSERT INTO q VALUES (7, 'new', 0);
+SELECT * FROM q WHERE id = 1 FOR UPDATE;
+SELECT id, state FROM q ORDER BY id DESC LIMIT 2 FOR UPDATE;
+-- A reader that locks waits for the writer and sees what it wrote.
+BEGIN;
+UPDATE q SET n = 10 WHERE id = 1;
+@2& SELECT id, n FROM q WHERE id = 1 FOR UPDATE;
+COMMIT;
+@2?;
+-- A writer waits for the reader.
+BEGIN;
+SELECT n FROM q WHERE id = 7 FOR UPDATE;
+@2& UPDATE q SET n = n + 1 WHERE id = 7 RETURNING n;
+@3 UPDATE q SET n = n + 1 WHERE id = 6 RETURNING n;
+@3 SELECT n FROM q WHERE id = 7;
+COMMIT;
+@2?;
+-- The row goes away meanwhile.
+BEGIN;
+DELETE FROM q WHERE id = 7;
+@2& SELECT id FROM q WHERE id IN (6, 7) ORDER BY id FOR UPDATE;
+COMMIT;
+@2?;
+-- It no longer fits the condition.
+BEGIN;
+UPDATE q SET state = 'done' WHERE id = 6;
+@2& SELECT id FROM q WHERE id = 6 AND state = 'new' FOR UPDATE;
+COMMIT;
+@2?;
+-- Strengths.
+BEGIN;
+SELECT id FROM q WHERE id = 1 FOR SHARE;
+@2 SELECT id FROM q WHERE id = 1 FOR SHARE;
+@2 SELECT id FROM q WHERE id = 1 FOR KEY SHARE NOWAIT;
+@2 SELECT id FROM q WHERE id = 1 FOR NO KEY UPDATE NOWAIT;
+@2 SELECT id FROM q WHERE id = 1 FOR UPDATE NOWAIT;
+@2& UPDATE q SET n = 0 WHERE id = 1;
+COMMIT;
+@2?;
+BEGIN;
+SELECT id FROM q WHERE id = 1 FOR KEY SHARE;
+@2 UPDATE q SET n = 1 WHERE id = 1;
+@2 SELECT id FROM q WHERE id = 1 FOR NO KEY UPDATE NOWAIT;
+@2 SELECT id FROM q WHERE id = 1 FOR UPDATE NOWAIT;
+@2& DELETE FROM q WHERE id = 1;
+ROLLBACK;
+@2?;
+BEGIN;
+SELECT id FROM q WHERE id = 2 FOR NO KEY UPDATE;
+@2 SELECT id FROM q WHERE id = 2 FOR KEY SHARE NOWAIT;
+@2 SELECT id FROM q WHERE id = 2 FOR SHARE NOWAIT;
+@2 SELECT id FROM q WHERE id = 2 FOR NO KEY UPDATE NOWAIT;
+COMMIT;
+BEGIN;
+SELECT id FROM q WHERE id = 2 FOR UPDATE;
+@2 SELECT id FROM q WHERE id = 2 FOR KEY SHARE NOWAIT;
+@2 SELECT id FROM q WHERE id = 3 FOR KEY SHARE NOWAIT;
+COMMIT;
+-- NOWAIT, SKIP LOCKED, lock_timeout.
+BEGIN;
+UPDATE q SET state = 'busy' WHERE id = 2;
+@2 SELECT id FROM q ORDER BY id FOR UPDATE NOWAIT;
+@2 SELECT id FROM q ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED;
+@2 BEGIN;
+@2 SELECT id FROM q WHERE state = 'new' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
+@3 SELECT id FROM q WHERE state = 'new' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED;
+@3 SELECT id FROM q WHERE state = 'new' ORDER BY id FOR SHARE SKIP LOCKED;
+@2 COMMIT;
+@3 SET lock_timeout = '100ms';
+@3 SELECT id FROM q WHERE id = 2 FOR UPDATE;
+@3 RESET lock_timeout;
+COMMIT;
+-- The job queue.
+BEGIN;
+UPDATE q SET state = 'taken' WHERE id = (SELECT id FROM q WHERE state = 'new' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id;
+@2 UPDATE q SET state = 'taken' WHERE id = (SELECT id FROM q WHERE state = 'new' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id;
+@3 WITH next AS (SELECT id FROM q WHERE state = 'new' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) UPDATE q SET state = 'taken' FROM next WHERE q.id = next.id RETURNING q.id;
+@3 DELETE FROM q WHERE id IN (SELECT id FROM q WHERE state = 'taken' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id;
+COMMIT;
+SELECT * FROM q ORDER BY id;
+-- Foreign keys.
+BEGIN;
+SELECT * FROM parent WHERE id = 1 FOR UPDATE;
+@2& INSERT INTO child VALUES (1, 1);
+@3 INSERT INTO child VALUES (2, 2);
+COMMIT;
+@2?;
+BEGIN;
+SELECT * FROM parent WHERE id = 1 FOR NO KEY UPDATE;
+@2 INSERT INTO child VALUES (3, 1);
+COMMIT;
+BEGIN;
+INSERT INTO child VALUES (4, 2);
+@2 SELECT id FROM parent WHERE id = 2 FOR UPDATE NOWAIT;
+@2 SELECT id FROM parent WHERE id = 2 FOR NO KEY UPDATE NOWAIT;
+ROLLBACK;
+-- Joins, OF, sub-selects.
+BEGIN;
+SELECT c.id, p.name FROM child c JOIN parent p ON p.id = c.parent ORDER BY c.id FOR UPDATE OF c;
+@2 UPDATE parent SET name = 'zwei' WHERE id = 2;
+@2& UPDATE child SET parent = NULL WHERE id = 1;
+COMMIT;
+@2?;
+BEGIN;
+SELECT p.id FROM parent p WHERE EXISTS (SELECT FROM child c WHERE c.parent = p.id) ORDER BY p.id FOR SHARE OF p;
+@2 DELETE FROM child WHERE id = 3;
+ROLLBACK;
+BEGIN;
+WITH w AS (SELECT * FROM q WHERE id = 3 FOR UPDATE) SELECT w.id, w.state FROM w;
+@2 SELECT id FROM q WHERE id = 3 FOR UPDATE NOWAIT;
+COMMIT;
+-- Repeatable read.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM q;
+UPDATE q SET n = 77 WHERE id = 3;
+@2 SELECT id FROM q WHERE id = 4 FOR UPDATE;
+@2 SELECT id FROM q WHERE id = 3 FOR UPDATE;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM q;
+BEGIN;
+SELECT id FROM q WHERE id = 3 FOR UPDATE;
+UPDATE q SET n = 78 WHERE id = 4;
+COMMIT;
+@2 UPDATE q SET n = 79 WHERE id = 3;
+@2 COMMIT;
+-- Savepoints free what was locked after them.
+BEGIN;
+SAVEPOINT a;
+SELECT id FROM q WHERE id = 3 FOR UPDATE;
+@2 SELECT id FROM q WHERE id = 3 FOR UPDATE NOWAIT;
+ROLLBACK TO a;
+@2 SELECT id FROM q WHERE id = 3 FOR UPDATE NOWAIT;
+COMMIT;
+-- What is refused.
+SELECT DISTINCT state FROM q FOR UPDATE;
+SELECT state, count(*) FROM q GROUP BY state FOR UPDATE;
+SELECT id FROM q UNION SELECT 1 FOR UPDATE;
+SELECT id FROM q FOR UPDATE OF nobody;
+BEGIN READ ONLY;
+SELECT id FROM q FOR UPDATE;
+ROLLBACK;
+SELECT * FROM q ORDER BY id;
+SELECT * FROM child ORDER BY id;
