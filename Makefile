@@ -6,11 +6,11 @@ MS ?= 150
 # ONCE=1 make demo: stop everything at the end.
 ONCE ?=
 
-# make fuzz-sql: for how long, and from which seed on.
+# make fuzz-sql: for how long, and from which seed on. make soak: the seed.
 SECONDS ?= 3600
 SEED ?= 1
 
-.PHONY: help demo test fuzz-sql up down cut heal delay freeze thaw black-hole status bench lint deps build
+.PHONY: help demo test fuzz-sql up down cut heal delay freeze thaw black-hole status bench soak lint deps build
 
 help:
 	@echo 'make demo              a night at an observatory with the link cut (ONCE=1: stop everything at the end)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make up | down         a site left running for playing'
 	@echo 'make cut | heal | delay MS=150 | freeze | thaw | black-hole | status'
 	@echo 'make bench             measure a site against its yardsticks, 15 min (ARGS=--quick: 2 min)'
+	@echo 'make soak              faults on real servers for hours (FAULTS=20000 SEED=7)'
 	@echo 'make lint'
 
 deps:
@@ -59,6 +60,10 @@ fuzz-sql: deps
 bench:
 	@scripts/install-deps bench
 	$(CARGO) bench --locked --bench site -- --report docs/BENCHMARKS.md $(ARGS)
+
+# What clients were told is held against main after thousands of faults; the seed decides their order.
+soak: deps
+	FAULTS=$(or $(FAULTS),20000) SEED=$(SEED) $(CARGO) test --locked --test faults -- --nocapture faults_in_any_order
 
 lint: deps
 	$(CARGO) fmt --all --check
