@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::stage::{Stage, repository, rows, run, succeeded};
+use super::stage::{PATIENCE, Stage, repository, rows, run_within, succeeded};
 
 const CLIENTS: u64 = 16;
 /// Of each client in each protocol. `MIXED_TRANSACTIONS=5000` makes minutes of it.
@@ -71,8 +71,9 @@ async fn pgbench(url: &str, mode: &str, round: usize, transactions: u64) {
     let script = script.to_str().unwrap();
     let arguments =
         ["-n", "-M", mode, "-c", &clients, "-j", "1", "-t", &transactions, SEED, "-D", &first, "-f", script, url];
-    let printed = succeeded(&run(&program, &arguments).await);
     let all = CLIENTS * transactions.parse::<u64>().unwrap();
+    let limit = PATIENCE * 2 + Duration::from_millis(20 * all);
+    let printed = succeeded(&run_within(limit, &program, &arguments).await);
     assert!(printed.contains(&format!("number of transactions actually processed: {all}/{all}")), "{printed}");
     assert!(printed.contains("number of failed transactions: 0 "), "{printed}");
     println!("{mode}: {}", printed.lines().filter(|line| line.contains("tps")).collect::<String>());

@@ -233,9 +233,14 @@ pub fn repository(path: &str) -> PathBuf {
 
 /// Runs a program to its end; it must end within our patience.
 pub async fn run(program: &Path, arguments: &[&str]) -> Output {
+    run_within(PATIENCE * 2, program, arguments).await
+}
+
+/// Runs a program to its end; it must end within the limit.
+pub async fn run_within(limit: Duration, program: &Path, arguments: &[&str]) -> Output {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).kill_on_drop(true).stdin(std::process::Stdio::null());
-    let output = tokio::time::timeout(PATIENCE * 2, command.output());
+    let output = tokio::time::timeout(limit, command.output());
     let output = output.await.unwrap_or_else(|_| panic!("{} {arguments:?} does not end", program.display()));
     output.unwrap_or_else(|error| panic!("{}: {error}", program.display()))
 }
