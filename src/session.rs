@@ -77,6 +77,8 @@ pub struct Limits {
     /// From the first byte to the first query.
     pub handshake: Duration,
     pub connect_replica: Duration,
+    /// How long a new session waits for a replica that has gone back by a restart.
+    pub replica_current: Duration,
     pub connect_main: Duration,
     /// How long a straight statement waits for the buffer to drain, and then for the replica.
     pub straight: Duration,
@@ -92,6 +94,7 @@ impl Default for Limits {
             clients: 500,
             handshake: Duration::from_secs(60),
             connect_replica: Duration::from_secs(5),
+            replica_current: Duration::from_secs(20),
             connect_main: Duration::from_secs(3),
             straight: Duration::from_secs(5),
             commit: Duration::from_secs(30),

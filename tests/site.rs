@@ -19,6 +19,7 @@ mod site {
     mod pgbench_mixed;
     mod reads;
     mod redis_gone;
+    mod replica_back;
     mod sigterm;
     mod stage;
     mod straight;

@@ -116,9 +116,10 @@ impl Postgres {
         connect(&self.url("postgres", database)).await
     }
 
-    /// SIGKILL to the postmaster, as a crash would; its children notice and end by themselves.
+    /// SIGKILL to the postmaster and its children. Left to notice by themselves, busy ones can hold the shared memory,
+    /// and with it the next start, for a minute.
     pub fn kill(&self) -> Result<()> {
-        self.lock().take().map_or(Ok(()), |mut process| process.kill())
+        self.lock().take().map_or(Ok(()), |mut process| process.kill_family())
     }
 
     /// Starts it on the same port and data; returns when it accepts connections.

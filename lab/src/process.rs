@@ -204,6 +204,18 @@ impl Process {
         Ok(())
     }
 
+    /// SIGKILL to it and to its children, as when a machine dies.
+    pub fn kill_family(&mut self) -> Result<()> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        self.kill()?;
+        for child in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            // Gone already, most of them: they notice that their parent is.
+            let _ = kill_process(child, Signal::KILL);
+        }
+        Ok(())
+    }
+
     /// Sends `signal`, waits for the end, and kills after `limit`. True when it ended by itself.
     /// Blocks the thread: meant for the end of tests.
     pub fn stop(&mut self, signal: Signal, limit: Duration) -> Result<bool> {

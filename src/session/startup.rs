@@ -2,17 +2,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
-use super::failure::End;
+use super::failure::{End, Failure};
 use super::main_pipeline::Pipeline;
 use super::statements::Names;
 use super::transaction::Transaction;
 use super::{Session, Shared, Who, console};
+use crate::entry::Seq;
 use crate::report::Report;
+use crate::setup::literal;
 use crate::sqlstate;
 use crate::status::{ClientGuard, ClientInfo};
 use crate::upstream::raw::{self, ConnectError, Raw};
@@ -25,6 +28,9 @@ use super::cancel::{Registered, Target};
 
 /// Rights that a session remembers.
 const PERMITTED: std::num::NonZeroUsize = std::num::NonZeroUsize::new(64).expect("not zero");
+
+/// How often a replica that has gone back is asked whether it has caught up.
+const CURRENT_POLL: Duration = Duration::from_millis(20);
 
 /// The virtual database that is the console.
 pub(super) const CONSOLE: &str = "pgoutpost";
@@ -83,8 +89,13 @@ pub async fn run(stream: TcpStream, shared: Arc<Shared>) {
     match replica {
         Ok(replica) => {
             let mut session = Session::new(shared, who, link, replica, registered, guard);
-            session.greet();
-            let end = session.serve().await;
+            let end = match session.replica_is_current().await {
+                Ok(()) => {
+                    session.greet();
+                    session.serve().await
+                }
+                Err(end) => end,
+            };
             session.farewell(&end).await;
         }
         Err(ConnectError::Refused(message)) => {
@@ -245,6 +256,36 @@ impl Session {
         session
     }
 
+    /// A replica that was killed accepts connections before it has replayed all that it showed before; what it showed
+    /// may have been dropped from the overlay. It can go back only by a restart, which ends every connection, so looking
+    /// once for each connection is enough. Waits until it has caught up, or the tracker has brought the overlay back.
+    async fn replica_is_current(&mut self) -> Result<(), End> {
+        let deadline = Instant::now() + self.shared.limits.replica_current;
+        let question = format!("SELECT seq FROM pgoutpost.ledger WHERE site = {}", literal(&self.shared.site));
+        loop {
+            // In this order: a replica that has not gone back has all that was confirmed before it is asked.
+            let confirmed = self.shared.buffer.progress().borrow().confirmed;
+            let rows = match self.question(&question).await {
+                Ok(rows) => rows,
+                Err(Failure::End(end)) => return Err(end),
+                // What is wrong with it the client's first statement will be told, too.
+                Err(_) => return self.sync().await,
+            };
+            self.sync().await?;
+            let seq =
+                rows.first().and_then(|row| row.first()?.as_deref()).and_then(|text| std::str::from_utf8(text).ok());
+            if seq.map_or(Seq::ZERO, |text| Seq(text.parse().unwrap_or(0))) >= confirmed {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let message = "the site's replica is at an older state than before";
+                let hint = "It is catching up after a restart, or was replaced by an older copy. Connect again later.";
+                return Err(End::Fatal(Box::new(Report::new(sqlstate::CANNOT_CONNECT_NOW, message).hint(hint))));
+            }
+            tokio::time::sleep(CURRENT_POLL).await;
+        }
+    }
+
     /// Cancel requests go to the replica from now on.
     pub(super) fn aim_at_replica(&self) {
         let target = self.replica.key.map(|key| Target { address: self.replica.address.clone(), key });
@@ -288,7 +329,7 @@ impl Session {
                 info!(user = self.who.user, %end, "session ended");
             }
         }
-        let wait = std::time::Duration::from_secs(2);
+        let wait = Duration::from_secs(2);
         let _ = timeout(wait, self.client.drain()).await;
         // The replica ends its side at once instead of when it next writes.
         build::message(&mut self.replica.link.output, b'X', |_| {});

@@ -100,9 +100,14 @@ impl Stage {
 
     /// A lab of its own: main, replica, Redis and a link that carries the replica's stream, too.
     pub async fn own(name: &str, schema: &str) -> Stage {
+        Stage::own_with(name, schema, |options| options).await
+    }
+
+    /// The same, with further settings for the daemon.
+    pub async fn own_with(name: &str, schema: &str, settings: impl FnOnce(OutpostOptions) -> OutpostOptions) -> Stage {
         let lab = Lab::start(LabOptions::default()).await.unwrap();
         let site = lab.database(name).await.unwrap();
-        Stage::begin(LabOf::Own(Box::new(lab)), None, site, schema, |options| options).await
+        Stage::begin(LabOf::Own(Box::new(lab)), None, site, schema, settings).await
     }
 
     async fn begin(
