@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ pub mod log;
 mod memory;
 pub mod place;
 mod published;
+mod quarantine;
 mod rebuild;
 pub mod redis;
 mod retention;
@@ -36,7 +37,8 @@ mod retention;
 mod testing;
 pub mod transfer;
 
-pub use log::{LeaseBlock, LeaseRange, LogError, Quarantined};
+pub use log::{LeaseBlock, LeaseRange, LogError};
+pub use quarantine::{Act, ActError, Fate, Quarantined, Which};
 
 use committer::{Committer, Job, Limits, QUEUE};
 use log::Log;
@@ -125,6 +127,10 @@ pub struct Buffer {
     published: Arc<Published>,
     log: LogHandle,
     catalog: Arc<ArcSwap<Catalog>>,
+    /// Wakes the refresher of the overlay.
+    refresh: Arc<Notify>,
+    /// One command about quarantined entries at a time.
+    acting: Arc<Mutex<()>>,
 }
 
 #[derive(Clone)]
@@ -172,8 +178,10 @@ impl Buffer {
                 "the buffer ends before the replica's ledger: it was emptied or replaced. Going on after the ledger"
             );
         }
-        let quarantined = log.quarantined().await?.into_iter().map(|quarantined| quarantined.seq).collect();
-        let published = Arc::new(Published::new(claim.last, confirmed, quarantined));
+        let mut records = log.quarantined().await?;
+        quarantine::forget_old(&*log, &mut records).await?;
+        let aside = records.into_iter().map(|record| (record.seq, record.fate)).collect();
+        let published = Arc::new(Published::new(claim.last, confirmed, aside));
         rebuild::from_log(&*log, &published, &catalog, Some(confirmed)).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let limits = Limits { transactions: config.max_transactions, bytes: config.max_bytes };
@@ -184,15 +192,24 @@ impl Buffer {
             limits,
             shutdown: shutdown.clone(),
         };
-        let retention = retention::run(Arc::clone(&log), Arc::clone(&published), config.retention, shutdown);
+        let (catalog, refresh) = (Arc::new(ArcSwap::new(catalog)), Arc::new(Notify::new()));
+        let retention = retention::run(Arc::clone(&log), Arc::clone(&published), config.retention, shutdown.clone());
+        let refresher = rebuild::refresher(
+            Arc::clone(&log),
+            Arc::clone(&published),
+            Arc::clone(&catalog),
+            jobs.downgrade(),
+            Arc::clone(&refresh),
+            shutdown,
+        );
         let task = tokio::spawn(async move {
             tokio::select! {
                 () = committer.run() => {}
-                () = async { retention.await; std::future::pending().await } => {}
+                () = async { tokio::join!(retention, refresher); std::future::pending().await } => {}
             }
         });
-        let catalog = Arc::new(ArcSwap::new(catalog));
-        Ok((Buffer { jobs, published, log: LogHandle(log), catalog }, task))
+        let acting = Arc::new(Mutex::new(()));
+        Ok((Buffer { jobs, published, log: LogHandle(log), catalog, refresh, acting }, task))
     }
 
     /// Makes a transaction durable and shows it to everybody. When this future is dropped the transaction may still
@@ -238,7 +255,12 @@ impl Buffer {
             return;
         }
         tracing::error!(ledger = %seq, "the replica went back to an older state; rebuilding the overlay");
-        let job = Rebuild { catalog: self.catalog.load_full(), confirmed: Some(seq), done: oneshot::channel().0 };
+        let job = Rebuild {
+            catalog: self.catalog.load_full(),
+            confirmed: Some(seq),
+            begun: None,
+            done: oneshot::channel().0,
+        };
         if self.jobs.try_send(Job::Rebuild(job)).is_err() {
             // Nothing changed: the tracker's next report comes here again.
             tracing::warn!("the committer is busy; the overlay is rebuilt at the next report");
@@ -265,39 +287,6 @@ impl Buffer {
             None => self.log.0.read(after, limit).await?,
         };
         Ok(records.into_iter().map(|record| record.entry).filter(|entry| entry.seq <= last).collect())
-    }
-
-    /// Puts an entry aside and takes its effects out of the overlay.
-    ///
-    /// # Errors
-    /// When the log does not answer; then it may or may not be in quarantine, and doing it again is harmless.
-    pub async fn quarantine(&self, quarantined: Quarantined) -> Result<(), BufferError> {
-        self.log.0.quarantine(&quarantined).await?;
-        self.published.mark_quarantined(quarantined.seq);
-        self.rebuild().await
-    }
-
-    /// Everything in quarantine.
-    ///
-    /// # Errors
-    /// When the log does not answer.
-    pub async fn quarantined(&self) -> Result<Vec<Quarantined>, BufferError> {
-        Ok(self.log.0.quarantined().await?)
-    }
-
-    /// Whether the entry is in quarantine.
-    pub fn is_quarantined(&self, seq: Seq) -> bool {
-        self.published.is_quarantined(seq)
-    }
-
-    /// Takes an entry out of quarantine; while it is pending its effects show again.
-    ///
-    /// # Errors
-    /// When the log does not answer.
-    pub async fn release(&self, seq: Seq) -> Result<(), BufferError> {
-        self.log.0.release(seq).await?;
-        self.published.unmark_quarantined(seq);
-        self.rebuild().await
     }
 
     /// What is left of the leases, by sequence.
@@ -327,7 +316,7 @@ impl Buffer {
     /// When the log does not answer: the overlay stays as it is.
     pub async fn rebuild(&self) -> Result<(), BufferError> {
         let (done, answer) = oneshot::channel();
-        let job = Rebuild { catalog: self.catalog.load_full(), confirmed: None, done };
+        let job = Rebuild { catalog: self.catalog.load_full(), confirmed: None, begun: None, done };
         self.jobs.send(Job::Rebuild(job)).await.map_err(|_| BufferError::Stopped)?;
         Ok(answer.await.map_err(|_| BufferError::Stopped)??)
     }

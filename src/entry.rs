@@ -22,6 +22,8 @@ impl Seq {
     pub const ZERO: Seq = Seq(0);
     /// Later than every entry: the mark of effects that are not committed yet. Fits Postgres' `bigint`.
     pub const UNCOMMITTED: Seq = Seq(i64::MAX as u64);
+    /// Later than every entry that the replica can have: the mark of quarantined effects that are still shown.
+    pub const HELD: Seq = Seq(i64::MAX as u64 - 1);
 
     /// The seq that follows this one.
     #[must_use]
@@ -132,4 +134,23 @@ pub struct Entry {
     /// all others; on main its own referential actions do them, as part of the effect before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<usize>,
+    /// Set when an operator sent a quarantined entry again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<RetryOf>,
+}
+
+/// Whose effects an entry brings once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryOf {
+    /// The entry in quarantine.
+    pub seq: Seq,
+    /// Where the client's transaction stood first, however often it was sent again.
+    pub place: Seq,
+}
+
+impl Entry {
+    /// Where the client's transaction stands in the history that clients saw.
+    pub fn place(&self) -> Seq {
+        self.retry_of.map_or(self.seq, |retry| retry.place)
+    }
 }

@@ -11,6 +11,7 @@ pub mod ids;
 pub mod logging;
 pub mod lsn;
 pub mod metrics;
+pub mod moment;
 pub mod overlay;
 pub mod replay;
 pub mod report;

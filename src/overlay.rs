@@ -190,6 +190,14 @@ impl Overlay {
         self.last = seq;
     }
 
+    /// Folds in what a quarantined entry did. It stays until the overlay is made anew, whatever the replica has.
+    pub fn hold(&mut self, changes: &[(TableId, Change)]) {
+        for (table, change) in changes {
+            self.uncommitted = self.uncommitted.saturating_add(1);
+            self.fold((Seq::HELD, self.uncommitted), *table, change);
+        }
+    }
+
     /// Folds a change of a session's own open transaction in.
     pub fn apply_uncommitted(&mut self, table: TableId, change: &Change) {
         self.uncommitted = self.uncommitted.saturating_add(1);

@@ -6,6 +6,7 @@
 //!
 //! Never runs what clients wrote: only effects, by key.
 
+mod aside;
 mod flight;
 mod greeting;
 mod held;
@@ -37,11 +38,42 @@ pub struct ReplayConfig {
     pub retry_delay: Duration,
     #[serde(with = "crate::config::duration")]
     pub retry_delay_max: Duration,
+    /// What becomes of an entry that main rejects.
+    pub on_reject: OnReject,
+    /// Whether reads at the site show what quarantined entries did.
+    pub quarantined_reads: QuarantinedReads,
+}
+
+/// `replay.on_reject`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReject {
+    /// It is put aside, and the rest goes on.
+    #[default]
+    Quarantine,
+    /// Nothing goes on until somebody acts.
+    Halt,
+}
+
+/// `replay.quarantined_reads`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QuarantinedReads {
+    /// Reads show what main has.
+    #[default]
+    Hide,
+    /// Reads show what the clients were told is done, until an operator has decided.
+    Show,
 }
 
 impl Default for ReplayConfig {
     fn default() -> ReplayConfig {
-        ReplayConfig { retry_delay: Duration::from_millis(100), retry_delay_max: Duration::from_secs(10) }
+        ReplayConfig {
+            retry_delay: Duration::from_millis(100),
+            retry_delay_max: Duration::from_secs(10),
+            on_reject: OnReject::default(),
+            quarantined_reads: QuarantinedReads::default(),
+        }
     }
 }
 
@@ -71,7 +103,7 @@ pub async fn run(
     loop {
         let before = status.borrow().applied_total;
         status.send_modify(|status| status.state = ReplayState::Connecting);
-        let mut session = session::Session::new(&buffer, &main, &site, &status, &shutdown, &mut patience);
+        let mut session = session::Session::new(&buffer, &main, &site, &config, &status, &shutdown, &mut patience);
         let ending = session.run().await;
         if status.borrow().applied_total > before {
             failures = 0;
@@ -137,7 +169,11 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_limit() {
-        let config = ReplayConfig { retry_delay: Duration::from_millis(100), retry_delay_max: Duration::from_secs(1) };
+        let config = ReplayConfig {
+            retry_delay: Duration::from_millis(100),
+            retry_delay_max: Duration::from_secs(1),
+            ..ReplayConfig::default()
+        };
         let pauses = [1, 2, 3, 4, 5, 40].map(|failures| backoff(&config, failures).as_millis());
         assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
         for _ in 0..100 {

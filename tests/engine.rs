@@ -7,6 +7,8 @@ mod catalog;
 mod cluster;
 #[path = "engine/harness.rs"]
 mod harness;
+#[path = "engine/quarantine.rs"]
+mod quarantine;
 #[path = "engine/replay.rs"]
 mod replay;
 #[path = "engine/setup.rs"]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
+pub use super::quarantine::Quarantined;
 use crate::entry::{Entry, FORMAT, Seq};
 
 /// What every operation of a log returns.
@@ -126,18 +127,6 @@ fn well_formed(entry: &Entry) -> bool {
                 Effect::Delete { key, .. } => key.len() == table.key.len(),
             }
     })
-}
-
-/// An entry that main rejected, or that waits for one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Quarantined {
-    pub seq: Seq,
-    pub entry: Arc<Entry>,
-    /// The error main gave, field by field.
-    pub error: serde_json::Value,
-    /// The rejected entry that this one depends on, if it was not rejected itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waits_for: Option<Seq>,
 }
 
 /// Values of a sequence that were leased from main and are not used up.

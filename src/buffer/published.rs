@@ -3,7 +3,7 @@
 //! One mutex guards all changes and is never held across an await; readers of the overlay do not take it. Only what is
 //! durable gets here.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::log::Record;
+use super::quarantine::Fate;
 use super::{BufferStatus, Progress};
 use crate::catalog::TableId;
 use crate::entry::Seq;
@@ -33,7 +34,14 @@ pub(super) struct Published {
 struct State {
     overlay: Overlay,
     tally: Tally,
-    quarantined: BTreeSet<Seq>,
+    /// Entries that replay passes over.
+    aside: BTreeMap<Seq, Fate>,
+    /// How many of them are not decided.
+    quarantined: u64,
+    show_quarantined: bool,
+    decisions: u64,
+    /// How often the overlay was replaced.
+    generation: u64,
     available: bool,
     last_error: Option<String>,
     appended: u64,
@@ -63,11 +71,12 @@ pub(super) type Changes = Vec<(TableId, Change)>;
 
 impl Published {
     /// The state of a buffer whose last entry is `last`, all up to `confirmed` being on the replica.
-    pub(super) fn new(last: Seq, confirmed: Seq, quarantined: BTreeSet<Seq>) -> Published {
+    pub(super) fn new(last: Seq, confirmed: Seq, aside: BTreeMap<Seq, Fate>) -> Published {
         let overlay = Overlay::starting_at(confirmed);
+        let quarantined = aside.values().filter(|fate| fate.is_open()).count() as u64;
         Published {
             overlay: ArcSwap::from_pointee(overlay.clone()),
-            state: Mutex::new(State { overlay, quarantined, available: true, ..State::default() }),
+            state: Mutex::new(State { overlay, aside, quarantined, available: true, ..State::default() }),
             progress: watch::Sender::new(Progress { last, sent: confirmed, applied: confirmed, confirmed }),
         }
     }
@@ -115,6 +124,7 @@ impl Published {
         }
         overlay.trim(self.progress().confirmed);
         state.overlay = overlay;
+        state.generation += 1;
         self.overlay.store(Arc::new(state.overlay.clone()));
     }
 
@@ -168,15 +178,40 @@ impl Published {
     }
 
     pub(super) fn is_quarantined(&self, seq: Seq) -> bool {
-        self.state().quarantined.contains(&seq)
+        self.state().aside.contains_key(&seq)
     }
 
-    pub(super) fn mark_quarantined(&self, seq: Seq) {
-        self.state().quarantined.insert(seq);
+    pub(super) fn fate(&self, seq: Seq) -> Option<Fate> {
+        self.state().aside.get(&seq).copied()
     }
 
-    pub(super) fn unmark_quarantined(&self, seq: Seq) {
-        self.state().quarantined.remove(&seq);
+    pub(super) fn set_aside(&self, seq: Seq, fate: Fate) {
+        let mut state = self.state();
+        let before = state.aside.insert(seq, fate).is_some_and(Fate::is_open);
+        state.quarantined = (state.quarantined + u64::from(fate.is_open())).saturating_sub(u64::from(before));
+    }
+
+    /// Whether this is new.
+    pub(super) fn show_quarantined(&self, show: bool) -> bool {
+        std::mem::replace(&mut self.state().show_quarantined, show) != show
+    }
+
+    pub(super) fn shows_quarantined(&self) -> bool {
+        self.state().show_quarantined
+    }
+
+    pub(super) fn count_decision(&self) {
+        self.state().decisions += 1;
+        // Replay looks when it wakes.
+        self.progress.send_modify(|_| {});
+    }
+
+    pub(super) fn decisions(&self) -> u64 {
+        self.state().decisions
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.state().generation
     }
 
     pub(super) fn set_available(&self) {
@@ -204,7 +239,7 @@ impl Published {
             pending_bytes: state.tally.pending_bytes,
             oldest_pending: state.tally.pending.front().map(|pending| now().saturating_sub(pending.since)),
             pending_rows: state.overlay.row_count() as u64,
-            quarantined: state.quarantined.len() as u64,
+            quarantined: state.quarantined,
             available: state.available,
             last_error: state.last_error.clone(),
             appended: state.appended,

@@ -1,20 +1,30 @@
-//! The overlay made anew from the log: at start, when an entry goes into quarantine, when the replica went back.
+//! The overlay made anew from the log: at start, when entries go into quarantine, when the replica went back.
 //!
-//! Runs within the committer's task (or before it starts), so that nothing is published meanwhile.
+//! It takes the committer's place (or runs before it starts), so that nothing is published meanwhile. A [`refresher`]
+//! reads most of the log before it does, so that commits hardly wait, and however many entries are rejected in a row it
+//! spends only a part of the time on it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use super::Progress;
-use super::log::{Log, LogError};
+use super::committer::Job;
+use super::log::{Log, LogError, Quarantined};
 use super::published::{Published, Tally};
+use super::quarantine::Fate;
 use crate::catalog::Catalog;
 use crate::entry::{Seq, TableName};
 use crate::overlay::{self, Overlay};
 
 /// How many entries are read at a time.
 const WINDOW: usize = 256;
+/// The pause after refreshing, in times of what it took, and at least.
+const PAUSE_FACTOR: u32 = 4;
+const PAUSE_MIN: Duration = Duration::from_millis(20);
 
 /// The wish for a new overlay.
 #[derive(Debug)]
@@ -22,6 +32,8 @@ pub(super) struct Rebuild {
     pub(super) catalog: Arc<Catalog>,
     /// Where the replica is now, if it went back.
     pub(super) confirmed: Option<Seq>,
+    /// What has been read already.
+    pub(super) begun: Option<Box<Reading>>,
     pub(super) done: oneshot::Sender<Result<(), LogError>>,
 }
 
@@ -31,9 +43,53 @@ impl Rebuild {
     }
 }
 
+/// Makes the overlay anew when told, until shutdown.
+pub(super) async fn refresher(
+    log: Arc<dyn Log>,
+    published: Arc<Published>,
+    catalog: Arc<ArcSwap<Catalog>>,
+    jobs: mpsc::WeakSender<Job>,
+    wish: Arc<Notify>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = wish.notified() => {}
+        }
+        let begun = Instant::now();
+        if let Err(error) = refresh(&*log, &published, catalog.load_full(), &jobs).await {
+            tracing::warn!(%error, "quarantined entries are still shown; trying again");
+            wish.notify_one();
+        }
+        tokio::time::sleep((begun.elapsed() * PAUSE_FACTOR).max(PAUSE_MIN)).await;
+    }
+}
+
+async fn refresh(
+    log: &dyn Log,
+    published: &Published,
+    catalog: Arc<Catalog>,
+    jobs: &mpsc::WeakSender<Job>,
+) -> Result<(), LogError> {
+    let mut reading = Reading::begin(log, published, &catalog, None).await?;
+    reading.advance(log, published, &catalog, published.progress().last).await?;
+    let (done, answer) = oneshot::channel();
+    let job = Rebuild { catalog, confirmed: None, begun: Some(Box::new(reading)), done };
+    let Some(jobs) = jobs.upgrade() else { return Ok(()) };
+    if jobs.send(Job::Rebuild(job)).await.is_err() {
+        return Ok(());
+    }
+    answer.await.unwrap_or(Ok(()))
+}
+
 /// Rebuilds, keeps the old overlay if the log cannot be read, and says so.
 pub(super) async fn run(log: &dyn Log, published: &Published, job: Rebuild) {
-    let result = from_log(log, published, &job.catalog, job.confirmed).await;
+    let result = match job.begun {
+        // Whoever replaced the overlay since knew more than this one.
+        Some(begun) if begun.generation == published.generation() => finish(*begun, log, published, &job.catalog).await,
+        _ => from_log(log, published, &job.catalog, job.confirmed).await,
+    };
     if let Err(error) = &result {
         tracing::error!(%error, "the overlay could not be rebuilt");
     }
@@ -48,41 +104,91 @@ pub(super) async fn from_log(
     catalog: &Catalog,
     restart: Option<Seq>,
 ) -> Result<(), LogError> {
-    let Progress { last, confirmed, .. } = published.progress();
-    let mut at = restart.unwrap_or(confirmed);
-    let mut overlay = Overlay::starting_at(at);
-    let mut tally = Tally::default();
-    let mut unknown: Vec<TableName> = Vec::new();
-    while at < last {
-        let window = log.read(at, WINDOW).await?;
-        if window.is_empty() {
-            tracing::error!(first = %at.next(), %last, "pending entries are missing in the log");
-            break;
-        }
-        for record in window.into_iter().take_while(|record| record.seq() <= last) {
-            let seq = record.seq();
-            if seq != at.next() {
-                tracing::error!(first = %at.next(), next = %seq, "pending entries are missing in the log");
-            }
-            at = seq;
-            if !published.is_quarantined(seq) {
-                let (changes, missing) = overlay::bind(&record.entry, catalog);
-                overlay.apply(seq, &changes);
-                for name in missing {
-                    if !unknown.contains(&name) {
-                        unknown.push(name);
-                    }
-                }
-            }
-            if restart.is_some() {
-                tally.add(record);
-            }
-        }
-    }
+    let reading = Reading::begin(log, published, catalog, restart).await?;
+    finish(reading, log, published, catalog).await
+}
+
+async fn finish(mut reading: Reading, log: &dyn Log, published: &Published, catalog: &Catalog) -> Result<(), LogError> {
+    reading.advance(log, published, catalog, published.progress().last).await?;
+    let Reading { overlay, tally, restart, unknown, .. } = reading;
     if !unknown.is_empty() {
         let tables: Vec<String> = unknown.iter().map(ToString::to_string).collect();
         tracing::warn!(tables = tables.join(", "), "pending effects on tables that the replica does not have");
     }
     published.replace_overlay(overlay, restart.map(|confirmed| (confirmed, tally)));
     Ok(())
+}
+
+/// An overlay under construction.
+#[derive(Debug)]
+pub(super) struct Reading {
+    overlay: Overlay,
+    /// All entries up to here are in it.
+    at: Seq,
+    tally: Tally,
+    restart: Option<Seq>,
+    unknown: Vec<TableName>,
+    /// The overlay that was there when it was begun.
+    generation: u64,
+}
+
+impl Reading {
+    async fn begin(
+        log: &dyn Log,
+        published: &Published,
+        catalog: &Catalog,
+        restart: Option<Seq>,
+    ) -> Result<Reading, LogError> {
+        let generation = published.generation();
+        let at = restart.unwrap_or(published.progress().confirmed);
+        let mut overlay = Overlay::starting_at(at);
+        if published.shows_quarantined() {
+            let mut shown: Vec<Quarantined> = log.quarantined().await?;
+            shown.retain(|record| record.fate == Fate::Waiting && record.seq <= at);
+            shown.sort_by_key(|record| (record.entry.place(), record.seq));
+            shown.iter().for_each(|record| overlay.hold(&overlay::bind(&record.entry, catalog).0));
+        }
+        Ok(Reading { overlay, at, tally: Tally::default(), restart, unknown: Vec::new(), generation })
+    }
+
+    /// Reads on.
+    async fn advance(
+        &mut self,
+        log: &dyn Log,
+        published: &Published,
+        catalog: &Catalog,
+        last: Seq,
+    ) -> Result<(), LogError> {
+        while self.at < last {
+            let window = log.read(self.at, WINDOW).await?;
+            if window.is_empty() {
+                tracing::error!(first = %self.at.next(), %last, "pending entries are missing in the log");
+                break;
+            }
+            for record in window.into_iter().take_while(|record| record.seq() <= last) {
+                let seq = record.seq();
+                if seq != self.at.next() {
+                    tracing::error!(first = %self.at.next(), next = %seq, "pending entries are missing in the log");
+                }
+                self.at = seq;
+                let aside = published.fate(seq);
+                if aside.is_none() || (aside == Some(Fate::Waiting) && published.shows_quarantined()) {
+                    let (changes, missing) = overlay::bind(&record.entry, catalog);
+                    match aside {
+                        None => self.overlay.apply(seq, &changes),
+                        Some(_) => self.overlay.hold(&changes),
+                    }
+                    for name in missing {
+                        if !self.unknown.contains(&name) {
+                            self.unknown.push(name);
+                        }
+                    }
+                }
+                if self.restart.is_some() {
+                    self.tally.add(record);
+                }
+            }
+        }
+        Ok(())
+    }
 }

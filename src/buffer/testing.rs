@@ -91,6 +91,7 @@ pub(super) fn draft(number: u32) -> Draft {
         }],
         effects: vec![Effect::Insert { table: 0, row: row.clone() }],
         actions: Vec::new(),
+        retry_of: None,
     };
     let key = RowId::Key(Arc::new([number.to_string().into()]));
     let values = vec![(AttNum(1), row[0].clone()), (AttNum(2), row[1].clone())];

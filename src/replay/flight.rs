@@ -167,6 +167,11 @@ impl Flight {
         Ok(std::mem::take(&mut self.landed))
     }
 
+    /// Its entries; what else it would hear is thrown away.
+    pub(super) fn into_entries(self) -> Vec<Arc<Entry>> {
+        self.entries
+    }
+
     /// How many answers have come: grows while main works on it.
     pub(super) fn answered(&self) -> usize {
         self.answered

@@ -1,31 +1,156 @@
-//! Rows that a quarantined entry has written, and that main therefore does not have as later entries expect them.
+//! What quarantined entries have written, freed and stopped referring to: main does not have it as later entries expect.
 //!
-//! An entry that touches one of them waits with it: sent on, its update would find nothing, and what a client was told
-//! is done would be lost without a trace. Rows that merely *refer* to such a row are rejected by main itself.
+//! An entry that builds upon any of it waits with them: sent on, its update would find nothing or its row would be refused
+//! for a reason that is not its own. Judged on what entries know, by value as text; what they do not know (columns of
+//! a composite key that an update does not mention, expression indexes) is left to main, which refuses it then.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use crate::entry::{Effect, Entry, Seq, TableName, Value};
+use super::steps::MainTable;
+use crate::buffer::{Fate, Quarantined};
+use crate::entry::{Effect, Entry, EntryTable, Seq, TableName, Value};
 
-/// Which quarantined entry holds a row.
+/// What is known of main's tables.
+pub(super) type Tables = HashMap<TableName, Arc<MainTable>>;
+
+/// Who holds what.
 #[derive(Debug, Default)]
-pub(super) struct Held(HashMap<(TableName, Vec<Value>), Seq>);
+pub(super) struct Held(HashMap<Thing, Vec<Holder>>);
+
+/// A reason to wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waits {
+    pub(super) holder: Seq,
+    /// The holder is being sent again, behind the entry that waits.
+    pub(super) retrying: bool,
+    pub(super) why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Thing {
+    /// A row by its key, existing or not.
+    Row(TableName, Vec<Value>),
+    /// Values under a unique index, taken or freed.
+    Unique(TableName, Vec<Arc<str>>, Vec<Arc<str>>),
+    /// Values of a parent that something stopped referring to.
+    Unreferred(TableName, Vec<Arc<str>>, Vec<Arc<str>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    seq: Seq,
+    place: Seq,
+    /// Entries from here on find it done: it is being sent again as this entry.
+    until: Option<Seq>,
+    retrying: bool,
+}
 
 impl Held {
-    /// Holds what the entry writes.
-    pub(super) fn add(&mut self, entry: &Entry) {
-        for row in rows(entry) {
-            self.0.entry(row).or_insert(entry.seq);
+    /// Holds what a quarantined entry did.
+    pub(super) fn add(&mut self, record: &Quarantined, tables: &Tables) {
+        let (until, retrying) = match record.fate {
+            Fate::Retrying { seq, .. } => (seq, true),
+            Fate::Waiting | Fate::Retried { .. } | Fate::Skipped => (None, false),
+        };
+        let holder = Holder { seq: record.seq, place: record.entry.place(), until, retrying };
+        for thing in done(&record.entry, tables) {
+            let holders = self.0.entry(thing).or_default();
+            // Whoever has to wait for this one waits for that one already.
+            let covered = |other: &Holder| other.until.is_none() && other.place <= holder.place;
+            if !holders.iter().any(covered) {
+                holders.push(holder);
+            }
         }
     }
 
-    /// The quarantined entry that this one has to wait for.
-    pub(super) fn holder_of(&self, entry: &Entry) -> Option<Seq> {
+    /// Whether the entry has to wait, and why.
+    pub(super) fn waits(&self, entry: &Entry, tables: &Tables) -> Option<Waits> {
         if self.0.is_empty() {
             return None;
         }
-        rows(entry).filter_map(|row| self.0.get(&row).copied()).find(|holder| *holder < entry.seq)
+        let place = entry.place();
+        needs(entry, tables).find_map(|(thing, how)| {
+            let before = |holder: &&Holder| holder.place < place && holder.until.is_none_or(|until| entry.seq < until);
+            let holder = self.0.get(&thing)?.iter().find(before)?;
+            let why = format!("it {how} {}, in quarantine, {}", thing.named(holder.seq), thing.done());
+            Some(Waits { holder: holder.seq, retrying: holder.retrying, why })
+        })
     }
+}
+
+impl Thing {
+    fn named(&self, holder: Seq) -> String {
+        let listed = |values: &[Arc<str>]| values.join(", ");
+        match self {
+            Thing::Row(table, key) => {
+                let key: Vec<&str> = key.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
+                format!("the row ({}) of {table}, which entry {holder}", key.join(", "))
+            }
+            Thing::Unique(table, columns, values) | Thing::Unreferred(table, columns, values) => {
+                format!("({})=({}) of {table}, which entry {holder}", listed(columns), listed(values))
+            }
+        }
+    }
+
+    fn done(&self) -> &'static str {
+        match self {
+            Thing::Row(..) => "wrote",
+            Thing::Unique(..) => "took or freed",
+            Thing::Unreferred(..) => "stopped referring to",
+        }
+    }
+}
+
+/// What an entry leaves behind that others may build upon.
+fn done(entry: &Entry, tables: &Tables) -> Vec<Thing> {
+    let mut things: Vec<Thing> = rows(entry).map(|(table, key)| Thing::Row(table, key)).collect();
+    for (name, change, main) in changes(entry, tables) {
+        for columns in &main.unique {
+            let (old, new) = change.of(columns);
+            let both = [old, new].into_iter().flatten();
+            things.extend(both.map(|values| Thing::Unique(name.clone(), columns.clone(), values)));
+        }
+        for reference in &main.references {
+            if let (Some(old), _) = change.of(&reference.columns) {
+                things.push(sorted(&reference.table, &reference.referenced, old, Thing::Unreferred));
+            }
+        }
+    }
+    things
+}
+
+/// What an entry builds upon, and how.
+fn needs<'a>(entry: &'a Entry, tables: &'a Tables) -> impl Iterator<Item = (Thing, &'static str)> + 'a {
+    let written = rows(entry).map(|(table, key)| (Thing::Row(table, key), "writes"));
+    let others = changes(entry, tables).flat_map(|(name, change, main)| {
+        let mut things = Vec::new();
+        for columns in &main.unique {
+            let (old, new) = change.of(columns);
+            things.extend(new.map(|values| (Thing::Unique(name.clone(), columns.clone(), values), "uses")));
+            things.extend(old.map(|values| (Thing::Unreferred(name.clone(), columns.clone(), values), "removes")));
+        }
+        for reference in &main.references {
+            if let (_, Some(new)) = change.of(&reference.columns) {
+                things.push((sorted(&reference.table, &reference.referenced, new, Thing::Unique), "refers to"));
+            }
+        }
+        things
+    });
+    written.chain(others)
+}
+
+/// Column names in the order in which unique indexes are kept.
+fn sorted(
+    table: &TableName,
+    columns: &[Arc<str>],
+    values: Vec<Arc<str>>,
+    thing: fn(TableName, Vec<Arc<str>>, Vec<Arc<str>>) -> Thing,
+) -> Thing {
+    let mut pairs: Vec<(Arc<str>, Arc<str>)> = columns.iter().cloned().zip(values).collect();
+    pairs.sort();
+    let (columns, values) = pairs.into_iter().unzip();
+    thing(table.clone(), columns, values)
 }
 
 /// The rows that an entry writes, by table and key: before and after, when the key changes.
@@ -43,4 +168,58 @@ fn rows(entry: &Entry) -> impl Iterator<Item = (TableName, Vec<Value>)> + '_ {
         let keyed = keys.into_iter().filter(|key| !key.is_empty());
         keyed.map(|key| (table.name.clone(), key)).collect::<Vec<_>>()
     })
+}
+
+/// What is known of a row before and after an effect.
+struct Change<'a> {
+    table: &'a EntryTable,
+    old: HashMap<usize, &'a Value>,
+    new: HashMap<usize, &'a Value>,
+}
+
+fn changes<'a>(
+    entry: &'a Entry,
+    tables: &'a Tables,
+) -> impl Iterator<Item = (&'a TableName, Change<'a>, &'a MainTable)> + 'a {
+    entry.effects.iter().filter_map(|effect| {
+        let table = entry.tables.get(effect.table())?;
+        let main = tables.get(&table.name)?;
+        Some((&table.name, Change::of_effect(table, effect), &**main))
+    })
+}
+
+impl<'a> Change<'a> {
+    pub(super) fn of_effect(table: &'a EntryTable, effect: &'a Effect) -> Change<'a> {
+        let whole = |row: &'a [Value]| row.iter().enumerate().collect::<HashMap<_, _>>();
+        let by_key = |key: &'a [Value]| table.key.iter().copied().zip(key).collect::<HashMap<_, _>>();
+        let listed = |values: &'a [(usize, Value)]| values.iter().map(|(place, value)| (*place, value));
+        let (old, new) = match effect {
+            Effect::Insert { row, .. } => (HashMap::new(), whole(row)),
+            Effect::Delete { key, old, .. } => {
+                let mut known = whole(old);
+                known.extend(by_key(key));
+                (known, HashMap::new())
+            }
+            Effect::Update { key, set, old: before, row, .. } => {
+                let mut old = by_key(key);
+                old.extend(listed(before));
+                let mut new = row.as_deref().map_or_else(|| by_key(key), whole);
+                new.extend(listed(set));
+                (old, new)
+            }
+        };
+        Change { table, old, new }
+    }
+
+    /// Old and new values of these columns, where the effect changes them; not what is unknown or has a NULL.
+    fn of(&self, columns: &[Arc<str>]) -> (Option<Vec<Arc<str>>>, Option<Vec<Arc<str>>>) {
+        let place = |name: &Arc<str>| self.table.columns.iter().position(|column| column.name == *name);
+        let places: Option<Vec<usize>> = columns.iter().map(place).collect();
+        let Some(places) = places.filter(|places| !places.is_empty()) else { return (None, None) };
+        let values = |known: &HashMap<usize, &'a Value>| -> Option<Vec<Arc<str>>> {
+            places.iter().map(|place| (*known.get(place)?).clone()).collect()
+        };
+        let (old, new) = (values(&self.old), values(&self.new));
+        if old == new { (None, None) } else { (old, new) }
+    }
 }

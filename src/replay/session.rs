@@ -8,15 +8,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, Config};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::flight::{Cargo, Crashed, Flight, Frame, Landed};
-use super::held::Held;
+use super::held::{Held, Tables};
 use super::statements::Statements;
 use super::status::{ReplayState, ReplayStatus};
 use super::verdict::{self, StepKind, Verdict};
-use super::{Ending, steps};
-use crate::buffer::{Buffer, Quarantined};
+use super::{Ending, ReplayConfig, steps};
+use crate::buffer::Buffer;
 use crate::entry::{Effect, Entry, Seq};
 use crate::upstream::own;
 
@@ -38,6 +38,7 @@ pub(super) struct Session<'a> {
     pub(super) buffer: &'a Buffer,
     pub(super) main: &'a Config,
     pub(super) site: &'a str,
+    pub(super) config: &'a ReplayConfig,
     pub(super) status: &'a watch::Sender<ReplayStatus>,
     shutdown: &'a CancellationToken,
     /// How long main may be silent with something under way: then the link is dead although nobody said so. Doubles when
@@ -49,8 +50,14 @@ pub(super) struct Session<'a> {
     pub(super) sent: Seq,
     /// Entries up to here go one by one: a group that held them failed.
     alone_until: Seq,
-    /// Rows of quarantined entries.
-    held: Held,
+    /// How many transactions may be under way: few after a rejection, for what follows it is sent in vain.
+    window: usize,
+    /// What quarantined entries did.
+    pub(super) held: Held,
+    /// How many decisions about quarantined entries `held` knows of.
+    pub(super) held_since: u64,
+    /// Quarantined entries that have been applied as new ones.
+    retried: Vec<Seq>,
 }
 
 /// A connection ready for work.
@@ -67,6 +74,7 @@ impl<'a> Session<'a> {
         buffer: &'a Buffer,
         main: &'a Config,
         site: &'a str,
+        config: &'a ReplayConfig,
         status: &'a watch::Sender<ReplayStatus>,
         shutdown: &'a CancellationToken,
         patience: &'a mut Duration,
@@ -75,6 +83,7 @@ impl<'a> Session<'a> {
             buffer,
             main,
             site,
+            config,
             status,
             shutdown,
             patience,
@@ -82,7 +91,10 @@ impl<'a> Session<'a> {
             flights: VecDeque::new(),
             sent: Seq::ZERO,
             alone_until: Seq::ZERO,
+            window: FLIGHTS,
             held: Held::default(),
+            held_since: 0,
+            retried: Vec::new(),
         }
     }
 
@@ -91,7 +103,7 @@ impl<'a> Session<'a> {
         let shutdown = self.shutdown;
         let work = async {
             match self.connect().await {
-                Ok(link) => match self.remember_held().await {
+                Ok(link) => match self.remember_held(&link).await {
                     Ok(()) => self.pump(&link).await,
                     Err(ending) => Err(ending),
                 },
@@ -106,13 +118,6 @@ impl<'a> Session<'a> {
             ended = work => ended.err().unwrap_or(Ending::Shutdown),
             () = overdue => Ending::Shutdown,
         }
-    }
-
-    async fn remember_held(&mut self) -> Result<(), Ending> {
-        let quarantined = self.buffer.quarantined().await.map_err(|error| Ending::Refused(error.to_string()))?;
-        self.held = Held::default();
-        quarantined.iter().for_each(|quarantined| self.held.add(&quarantined.entry));
-        Ok(())
     }
 
     /// Sends and receives until shutdown (`Ok`) or until the connection is of no more use.
@@ -153,7 +158,11 @@ impl<'a> Session<'a> {
             };
             last_answer = Instant::now();
             match landing {
-                Ok(landed) => self.landed(&landed),
+                Ok(landed) => {
+                    self.landed(&landed);
+                    let retried = std::mem::take(&mut self.retried);
+                    self.retries_decided(&retried).await?;
+                }
                 Err(crashed) => self.crashed(link, crashed).await?,
             }
         }
@@ -163,7 +172,7 @@ impl<'a> Session<'a> {
     async fn fill(&mut self, link: &Link) -> Result<(), Ending> {
         loop {
             let bytes: usize = self.flights.iter().map(|flight| flight.bytes).sum();
-            if self.flights.len() >= FLIGHTS || bytes >= FLIGHT_BYTES {
+            if self.flights.len() >= self.window || bytes >= FLIGHT_BYTES {
                 return Ok(());
             }
             let limit = if self.sent < self.alone_until { 1 } else { GROUP_ENTRIES };
@@ -188,20 +197,18 @@ impl<'a> Session<'a> {
 
     /// Sends one transaction. `false`: it could not be prepared, and what follows from it has been done.
     async fn launch(&mut self, link: &Link, entries: Vec<Arc<Entry>>, bytes: usize) -> Result<bool, Ending> {
-        for entry in &entries {
-            if let Some(holder) = self.held.holder_of(entry).filter(|_| !self.buffer.is_quarantined(entry.seq)) {
-                self.set_aside(entry, holder).await?;
-            }
+        if self.held_since != self.buffer.quarantine_decisions() {
+            self.remember_held(link).await?;
         }
+        let tables = self.known_tables(link, &entries).await?;
+        self.hold_back(&entries, &tables).await?;
         let dead = |_| Ending::Away("main does not answer".to_owned());
-        let tables = timeout(STALL, self.statements.tables(&link.client, &entries)).await.map_err(dead)?;
-        let tables = tables.map_err(|error| ended(StepKind::Begin, error))?;
         let mut made = Vec::new();
         let mut role = None;
         for (place, entry) in entries.iter().enumerate() {
             // In quarantine: the ledger goes past it, nothing else happens.
             if !self.buffer.is_quarantined(entry.seq) {
-                steps::add(&mut made, place, entry, tables, role == Some(&entry.role));
+                steps::add(&mut made, place, entry, &tables, role == Some(&entry.role));
                 role = Some(&entry.role);
             }
         }
@@ -225,13 +232,22 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
+    /// What main says about the entries' tables.
+    pub(super) async fn known_tables(&mut self, link: &Link, entries: &[Arc<Entry>]) -> Result<Arc<Tables>, Ending> {
+        let asked = timeout(STALL, self.statements.tables(&link.client, entries)).await;
+        let tables = asked.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
+        tables.map_err(|error| ended(StepKind::Begin, error))
+    }
+
     fn landed(&mut self, landed: &Landed) {
         let Some(flight) = self.flights.pop_front() else { return };
         for surprise in &landed.surprises {
             conflict(&flight.entries[surprise.entry], surprise.effect, surprise.expected, surprise.touched);
         }
         self.buffer.set_applied(flight.last);
+        self.retried.extend(flight.entries.iter().filter_map(|entry| Some(entry.retry_of?.seq)));
         *self.patience = STALL;
+        self.window = (self.window * 2).min(FLIGHTS);
         debug!(last = %flight.last, entries = flight.entries.len(), "applied");
         self.status.send_modify(|status| {
             status.applied(flight.entries.len() as u64, flight.begun.elapsed());
@@ -244,7 +260,10 @@ impl<'a> Session<'a> {
 
     async fn crashed(&mut self, link: &Link, crashed: Crashed) -> Result<(), Ending> {
         let Some(flight) = self.flights.pop_front() else { return Ok(()) };
-        self.failed(link, crashed, &flight.entries).await
+        let entries = flight.into_entries();
+        // Nobody listens to what was sent after it: an answer that is not taken would hold up those behind it.
+        self.flights.clear();
+        self.failed(link, crashed, &entries).await
     }
 
     /// Decides what a failed transaction means. Whatever was sent after it fails by its ledger step.
@@ -266,38 +285,14 @@ impl<'a> Session<'a> {
                 self.alone_until = last;
                 self.statements.clear();
             }
-            Verdict::Reject => self.reject(&entries[0], step, &error).await?,
+            Verdict::Reject => {
+                self.window = 1;
+                self.reject(link, &entries[0], step, &error).await?;
+            }
         }
         timeout(STALL, self.find_place(&link.client))
             .await
             .map_err(|_| Ending::Away("main does not answer".to_owned()))?
-    }
-
-    /// Puts an entry aside. Only then may the ledger go past it: a crash in between rejects it again.
-    async fn reject(&mut self, entry: &Arc<Entry>, step: StepKind, error: &own::Error) -> Result<(), Ending> {
-        error!(seq = %entry.seq, uuid = %entry.uuid, %error, "main rejected an entry; it is put into quarantine");
-        self.quarantine(entry, described(step, error), None).await
-    }
-
-    /// Puts an entry aside that writes a row of a quarantined one.
-    async fn set_aside(&mut self, entry: &Arc<Entry>, holder: Seq) -> Result<(), Ending> {
-        warn!(seq = %entry.seq, waits_for = %holder, "an entry writes a row of a quarantined one; it waits with it");
-        let why =
-            serde_json::json!({ "message": format!("it writes a row that entry {holder}, in quarantine, wrote") });
-        self.quarantine(entry, why, Some(holder)).await
-    }
-
-    async fn quarantine(
-        &mut self,
-        entry: &Arc<Entry>,
-        error: serde_json::Value,
-        waits_for: Option<Seq>,
-    ) -> Result<(), Ending> {
-        let quarantined = Quarantined { seq: entry.seq, entry: Arc::clone(entry), error, waits_for };
-        self.buffer.quarantine(quarantined).await.map_err(|error| Ending::Refused(error.to_string()))?;
-        self.held.add(entry);
-        self.status.send_modify(|status| status.rejected_total += 1);
-        Ok(())
     }
 
     /// Tries an idle connection, and learns main's place.
@@ -362,26 +357,4 @@ fn conflict(entry: &Entry, effect: usize, expected: u64, touched: u64) {
         main = if touched == 0 { "has no such row" } else { "changed another number of rows" },
         "conflict: an effect did not find its row on main"
     );
-}
-
-/// A server's error, field by field, for people and for a later retry.
-fn described(step: StepKind, error: &own::Error) -> serde_json::Value {
-    // The first effect of the statement that failed: inserts in a row are one statement.
-    let effect = match step {
-        StepKind::Effect { effect, .. } => Some(effect),
-        StepKind::Begin | StepKind::Advance | StepKind::Role | StepKind::Commit | StepKind::Place => None,
-    };
-    match error {
-        own::Error::Server(report) => {
-            let about = report.about.as_deref().cloned().unwrap_or_default();
-            serde_json::json!({
-                "code": report.code.as_str(), "message": report.message, "detail": report.detail, "hint": report.hint,
-                "schema": about.schema, "table": about.table, "column": about.column,
-                "data_type": about.data_type, "constraint": about.constraint, "effect": effect,
-            })
-        }
-        own::Error::Connection(why) | own::Error::Unexpected(why) => {
-            serde_json::json!({ "code": "XX000", "message": why, "effect": effect })
-        }
-    }
 }

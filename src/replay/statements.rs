@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use serde::Deserialize;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
-use super::steps::{MainTable, Parameters, Step};
+use super::held::Tables;
+use super::steps::{MainTable, Parameters, Reference, Step};
 use crate::entry::{Entry, TableName};
 use crate::setup::identifier;
 use crate::upstream::own;
@@ -19,7 +21,7 @@ const STATEMENTS_MAX: usize = 1_000;
 #[derive(Default)]
 pub(super) struct Statements {
     prepared: HashMap<String, Statement>,
-    tables: HashMap<TableName, Arc<MainTable>>,
+    tables: Arc<Tables>,
 }
 
 /// A statement could not be prepared.
@@ -33,18 +35,16 @@ pub(super) struct Unprepared {
 
 impl Statements {
     /// What is known of the entries' tables, asking main about those not seen before.
-    pub(super) async fn tables(
-        &mut self,
-        client: &Client,
-        entries: &[Arc<Entry>],
-    ) -> Result<&HashMap<TableName, Arc<MainTable>>, own::Error> {
+    pub(super) async fn tables(&mut self, client: &Client, entries: &[Arc<Entry>]) -> Result<Arc<Tables>, own::Error> {
         let named = entries.iter().flat_map(|entry| &entry.tables).map(|table| &table.name);
         let missing: HashSet<&TableName> = named.filter(|name| !self.tables.contains_key(*name)).collect();
         let asked = missing.into_iter().map(async |name| Ok((name.clone(), Arc::new(ask(client, name).await?))));
-        let answers: Vec<_> =
-            try_join_all(asked).await.map_err(|error: tokio_postgres::Error| own::Error::from(error))?;
-        self.tables.extend(answers);
-        Ok(&self.tables)
+        let answers: Result<Vec<_>, own::Error> = try_join_all(asked).await;
+        let answers = answers?;
+        if !answers.is_empty() {
+            Arc::make_mut(&mut self.tables).extend(answers);
+        }
+        Ok(Arc::clone(&self.tables))
     }
 
     /// Prepares what is not prepared yet, all at once.
@@ -81,27 +81,65 @@ impl Statements {
     /// Forgets everything: main's tables may have changed.
     pub(super) fn clear(&mut self) {
         self.prepared.clear();
-        self.tables.clear();
+        self.tables = Arc::default();
     }
 }
 
+/// What main says about a table, as JSON.
+#[derive(Deserialize)]
+struct Told {
+    generated: Vec<String>,
+    has_triggers: bool,
+    refers_to_itself: bool,
+    unique: Vec<Vec<Arc<str>>>,
+    references: Vec<ToldReference>,
+}
+
+#[derive(Deserialize)]
+struct ToldReference {
+    columns: Vec<Arc<str>>,
+    referenced: Vec<Arc<str>>,
+    #[serde(flatten)]
+    table: TableName,
+}
+
+const ASK: &str = "SELECT pg_catalog.jsonb_build_object(
+    'generated', ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped),
+    'has_triggers', EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
+        OR c.relhasrules,
+    'refers_to_itself', EXISTS (SELECT FROM pg_catalog.pg_constraint k
+        WHERE k.contype = 'f' AND k.conrelid = c.oid AND k.confrelid = c.oid),
+    'unique', coalesce((SELECT pg_catalog.jsonb_agg(ARRAY(
+            SELECT a.attname FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[n]
+             ORDER BY a.attname COLLATE \"C\"))
+        FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND 0 <> ALL (i.indkey)), '[]'),
+    'references', coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'schema', rn.nspname, 'name', r.relname,
+            'columns', ARRAY(SELECT a.attname FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY u(attnum, n)
+                JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.attnum ORDER BY u.n),
+            'referenced', ARRAY(SELECT a.attname FROM pg_catalog.unnest(k.confkey) WITH ORDINALITY u(attnum, n)
+                JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n)))
+        FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
+        JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
+       WHERE k.conrelid = c.oid AND k.contype = 'f'), '[]'))::text
+  FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
+
 /// A table that main does not have: preparing a statement upon it gives the error.
-async fn ask(client: &Client, name: &TableName) -> Result<MainTable, tokio_postgres::Error> {
+async fn ask(client: &Client, name: &TableName) -> Result<MainTable, own::Error> {
     let relation = format!("{}.{}", identifier(&name.schema), identifier(&name.name));
-    let query = "SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a
-                         WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped),
-                        EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
-                          OR c.relhasrules,
-                        EXISTS (SELECT FROM pg_catalog.pg_constraint k
-                                 WHERE k.contype = 'f' AND k.conrelid = c.oid AND k.confrelid = c.oid)
-                   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
-    let rows = client.query_typed(query, &[(&relation, Type::TEXT)]).await?;
-    match rows.first() {
-        Some(row) => Ok(MainTable {
-            generated: row.try_get(0)?,
-            has_triggers: row.try_get(1)?,
-            refers_to_itself: row.try_get(2)?,
-        }),
-        None => Ok(MainTable::default()),
-    }
+    let rows = client.query_typed(ASK, &[(&relation, Type::TEXT)]).await?;
+    let Some(row) = rows.first() else { return Ok(MainTable::default()) };
+    let text: &str = row.try_get(0)?;
+    let told: Told = serde_json::from_str(text).map_err(|error| own::Error::Unexpected(error.to_string()))?;
+    let reference =
+        |told: ToldReference| Reference { columns: told.columns, table: told.table, referenced: told.referenced };
+    Ok(MainTable {
+        generated: told.generated,
+        has_triggers: told.has_triggers,
+        refers_to_itself: told.refers_to_itself,
+        unique: told.unique,
+        references: told.references.into_iter().map(reference).collect(),
+    })
 }

@@ -18,6 +18,17 @@ pub(super) struct MainTable {
     /// Has a foreign key upon itself: its rows go together, as in the client's statement, since main judges at the end of
     /// each of ours.
     pub(super) refers_to_itself: bool,
+    /// The columns of each unique index, by name; not of those over expressions.
+    pub(super) unique: Vec<Vec<Arc<str>>>,
+    pub(super) references: Vec<Reference>,
+}
+
+/// A foreign key of a table on main.
+#[derive(Debug, Clone)]
+pub(super) struct Reference {
+    pub(super) columns: Vec<Arc<str>>,
+    pub(super) table: TableName,
+    pub(super) referenced: Vec<Arc<str>>,
 }
 
 /// One statement of a transaction: prepared by its text, with text parameters.
@@ -166,13 +177,16 @@ fn update(table: &EntryTable, key: &[Value], set: &[&(usize, Value)]) -> (String
 
 /// The row with the key in the parameters after the first `offset`.
 fn matches_key(table: &EntryTable, offset: usize) -> String {
-    let equal = |(n, &place): (usize, &usize)| {
-        format!("{} = {}", identifier(&table.columns[place].name), parameter(table, place, offset + n))
-    };
+    let equal = |(n, &place): (usize, &usize)| equal(table, place, offset + n);
     table.key.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
-fn relation(table: &EntryTable) -> String {
+/// A column is what the parameter says.
+pub(super) fn equal(table: &EntryTable, place: usize, n: usize) -> String {
+    format!("{} = {}", identifier(&table.columns[place].name), parameter(table, place, n))
+}
+
+pub(super) fn relation(table: &EntryTable) -> String {
     format!("{}.{}", identifier(&table.name.schema), identifier(&table.name.name))
 }
 

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::entry::Seq;
 use crate::ids::Leases;
 use crate::ids::source::MainSequences;
+use crate::replay::QuarantinedReads;
 use crate::session::cancel::Cancels;
 use crate::session::locks::Locks;
 use crate::session::statements::Statements;
@@ -42,6 +43,7 @@ pub(super) async fn start(
     let catalog = insist("the replica's catalog", || CatalogHandle::open(replica.clone())).await;
     let confirmed = insist("the replica's ledger", || ledger(&replica, &config.site.name)).await;
     let buffer = open_buffer(config, catalog.current(), confirmed, parts).await?;
+    buffer.show_quarantined(config.replay.quarantined_reads == QuarantinedReads::Show);
     running.set_buffer(buffer.clone());
     let leases = Leases::open(config.ids, buffer.clone(), MainSequences::new(main.clone())).await?;
     running.set_leases(leases.clone());

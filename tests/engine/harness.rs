@@ -1,6 +1,8 @@
 //! A buffer in memory, entries made by hand, and a replay task behind a link of its own.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,10 +19,28 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Database;
 
 /// A log that forgets when the process ends.
-#[derive(Default)]
 pub struct Memory {
     records: Mutex<BTreeMap<Seq, Record>>,
     quarantined: Mutex<BTreeMap<Seq, Quarantined>>,
+    /// The process dies at the write after so many: it hears of nothing any more. Negative: it lives.
+    writes_left: AtomicI64,
+}
+
+impl Memory {
+    /// Whether the process is dead.
+    fn dead(&self) -> bool {
+        let count = |left: i64| (left > 0).then(|| left - 1);
+        match self.writes_left.fetch_update(SeqCst, SeqCst, count) {
+            Ok(_) => false,
+            Err(left) => left == 0,
+        }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { records: Mutex::default(), quarantined: Mutex::default(), writes_left: AtomicI64::new(-1) }
+    }
 }
 
 fn done<T: Send + 'static>(value: T) -> Answer<'static, T> {
@@ -34,6 +54,9 @@ impl Log for Memory {
     }
 
     fn append<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+        if self.dead() {
+            return Box::pin(std::future::pending());
+        }
         self.records.lock().unwrap().extend(records.iter().map(|record| (record.seq(), record.clone())));
         done(())
     }
@@ -52,6 +75,9 @@ impl Log for Memory {
     }
 
     fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {
+        if self.dead() {
+            return Box::pin(std::future::pending());
+        }
         self.quarantined.lock().unwrap().insert(quarantined.seq, quarantined.clone());
         done(())
     }
@@ -118,7 +144,14 @@ pub fn entry(role: &str, tables: Vec<EntryTable>, effects: Vec<Effect>) -> Entry
         tables,
         effects,
         actions: Vec::new(),
+        retry_of: None,
     }
+}
+
+async fn open(memory: &Arc<Memory>, shutdown: &CancellationToken) -> Buffer {
+    let log: Arc<dyn Log> = Arc::<Memory>::clone(memory);
+    let (config, catalog) = (BufferConfig::default(), Arc::new(Catalog::default()));
+    Buffer::open_log(log, &config, catalog, Seq::ZERO, shutdown.clone()).await.unwrap().0
 }
 
 /// A site without clients: entries go in by hand.
@@ -126,6 +159,9 @@ pub struct Outpost {
     pub database: Database,
     pub buffer: Buffer,
     pub link: Arc<Link>,
+    pub config: ReplayConfig,
+    memory: Arc<Memory>,
+    shutdown: CancellationToken,
 }
 
 /// A replay task.
@@ -141,17 +177,28 @@ impl Outpost {
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let database = Database::set_up(label).await;
         database.main().await.batch_execute(schema).await.unwrap();
-        let (buffer, _task) = Buffer::open_log(
-            Arc::new(Memory::default()),
-            &BufferConfig::default(),
-            Arc::new(Catalog::default()),
-            Seq::ZERO,
-            CancellationToken::new(),
-        )
-        .await
-        .unwrap();
+        let (memory, shutdown) = (Arc::new(Memory::default()), CancellationToken::new());
+        let buffer = open(&memory, &shutdown).await;
         let link = Link::start(lab::port::free_port().unwrap(), database.main_port).unwrap();
-        Outpost { database, buffer, link: Arc::new(link) }
+        let config = ReplayConfig {
+            retry_delay: Duration::from_millis(20),
+            retry_delay_max: Duration::from_millis(200),
+            ..ReplayConfig::default()
+        };
+        Outpost { database, buffer, link: Arc::new(link), config, memory, shutdown }
+    }
+
+    /// The process dies at its write to the log after `writes`.
+    pub fn dies_after(&self, writes: i64) {
+        self.memory.writes_left.store(writes, SeqCst);
+    }
+
+    /// A new process over the same log.
+    pub async fn restart(&mut self) {
+        self.shutdown.cancel();
+        self.shutdown = CancellationToken::new();
+        self.memory.writes_left.store(-1, SeqCst);
+        self.buffer = open(&self.memory, &self.shutdown).await;
     }
 
     pub async fn commit(&self, entry: Entry) -> Seq {
@@ -169,8 +216,7 @@ impl Outpost {
         let mut through = tokio_postgres::Config::new();
         through.host("127.0.0.1").port(self.link.port()).user(user).dbname(main.get_dbname().unwrap());
         main = through;
-        let config =
-            ReplayConfig { retry_delay: Duration::from_millis(20), retry_delay_max: Duration::from_millis(200) };
+        let config = self.config.clone();
         let receiver = status.subscribe();
         let task = tokio::spawn(replay::run(self.buffer.clone(), main, "s".to_owned(), config, stop.clone(), status));
         Replayer { status: receiver, stop, task }

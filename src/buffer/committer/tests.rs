@@ -175,7 +175,7 @@ fn a_tail_nobody_has_stops_the_buffer() {
 }
 
 #[test]
-fn quarantine_hides_the_effects_and_release_shows_them() {
+fn quarantined_effects_are_hidden_or_shown_as_wanted() {
     runtime().block_on(async {
         let disk = Site::default();
         let (buffer, ..) = open(&disk).await;
@@ -183,15 +183,23 @@ fn quarantine_hides_the_effects_and_release_shows_them() {
             buffer.commit(draft(number)).await.unwrap();
         }
         let entry = buffer.read(Seq(1), 1).await.unwrap().remove(0);
-        let rejected = Quarantined { seq: Seq(2), entry, error: serde_json::json!({"code": "23505"}), waits_for: None };
+        let rejected = Quarantined::new(entry, serde_json::json!({"code": "23505"}));
         buffer.quarantine(rejected.clone()).await.unwrap();
+        // Shortly after.
+        tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(shown(&buffer), ["1", "3"]);
         assert_eq!(buffer.quarantined().await.unwrap(), [rejected]);
         let (again, ..) = open(&disk).await;
         assert_eq!(shown(&again), ["1", "3"]);
         assert!(again.is_quarantined(Seq(2)));
-        again.release(Seq(2)).await.unwrap();
-        assert_eq!(shown(&again), ["1", "2", "3"]);
+        // Shown, whatever the replica has, when that is wanted.
+        again.show_quarantined(true);
+        again.confirm(Seq(3));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(shown(&again), ["2"]);
+        again.skip(Seq(2), "anna").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(shown(&again).is_empty());
     });
 }
 

@@ -241,12 +241,12 @@ async fn leases_and_quarantine_are_kept() {
     buffer.commit(draft(1)).await.unwrap();
     let entry = buffer.read(Seq::ZERO, 1).await.unwrap().remove(0);
     let error = serde_json::json!({"code": "23505"});
-    let rejected = Quarantined { seq: Seq(1), entry, error, waits_for: None };
+    let rejected = Quarantined::new(entry, error);
     buffer.quarantine(rejected.clone()).await.unwrap();
     let again = server.open().await;
     assert_eq!(again.leases().await.unwrap()["public.s"], block(2, 100));
     assert_eq!(again.quarantined().await.unwrap(), [rejected]);
-    again.release(Seq(1)).await.unwrap();
+    again.skip(Seq(1), "anna").await.unwrap();
     assert!(again.quarantined().await.unwrap().is_empty());
 }
 

@@ -47,6 +47,7 @@ fn entry(effects: Vec<Effect>) -> Entry {
         tables: vec![table("t"), table("u")],
         effects,
         actions: Vec::new(),
+        retry_of: None,
     }
 }
 
@@ -59,7 +60,7 @@ fn insert_of(table: usize, id: &str) -> Effect {
 }
 
 fn main_tables(has_triggers: bool) -> HashMap<TableName, Arc<MainTable>> {
-    let known = Arc::new(MainTable { generated: vec!["twice".into()], has_triggers, refers_to_itself: false });
+    let known = Arc::new(MainTable { generated: vec!["twice".into()], has_triggers, ..MainTable::default() });
     [table("t"), table("u")].map(|table| (table.name, Arc::clone(&known))).into()
 }
 

@@ -1,0 +1,391 @@
+//! Entries that main rejected, and what an operator may do with them.
+//!
+//! A record is never taken away while the log may still hold its entry: replay passes over every entry that has one, also
+//! when main comes back older and entries are sent again. Sending one again appends its effects as a *new* entry at the end
+//! of the log, so everything else is the ordinary path. The new entry's uuid follows from the old one's: whoever
+//! doubts whether it was appended looks it up in the log, so a crash between any two steps neither loses nor repeats it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Buffer, BufferError, CommitError, Draft};
+use crate::entry::{Entry, RetryOf, Seq};
+use crate::moment::rfc3339;
+use crate::overlay;
+use crate::report::Report;
+use crate::sqlstate::{OBJECT_NOT_IN_PREREQUISITE_STATE, SqlState};
+
+/// How long what an operator did is kept after the entry has left the log.
+const RECORD_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How many entries are read at a time when one is looked up.
+const WINDOW: usize = 256;
+
+/// An entry that main rejected, or that waits for one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quarantined {
+    pub seq: Seq,
+    pub entry: Arc<Entry>,
+    /// The error main gave, field by field; or why it waits.
+    pub error: serde_json::Value,
+    /// The quarantined entry that this one depends on, if it was not rejected itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<Seq>,
+    /// The rows that its effects are about, as main had them when it rejected the entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows_on_main: Vec<serde_json::Value>,
+    #[serde(default)]
+    pub fate: Fate,
+    /// What operators did with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acts: Vec<Act>,
+}
+
+/// What became of a quarantined entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Fate {
+    /// For an operator.
+    #[default]
+    Waiting,
+    /// It is being sent again, as a new entry after `after`; which one, when that is known to be in the log.
+    Retrying { after: Seq, seq: Option<Seq> },
+    /// It was sent again, and main has decided about the new entry.
+    Retried { seq: Seq },
+    /// An operator gave it up.
+    Skipped,
+}
+
+impl Fate {
+    /// As the console says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fate::Waiting => "waiting",
+            Fate::Retrying { .. } => "retrying",
+            Fate::Retried { .. } => "retried",
+            Fate::Skipped => "skipped",
+        }
+    }
+
+    /// Whether it is still to be decided.
+    pub fn is_open(self) -> bool {
+        matches!(self, Fate::Waiting | Fate::Retrying { .. })
+    }
+}
+
+/// Who did what, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Act {
+    /// RFC 3339, UTC.
+    pub at: String,
+    pub by: String,
+    pub what: String,
+}
+
+/// Which entries to send again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// This one, and those that wait for it.
+    One(Seq),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    #[error("entry {0} is not in quarantine")]
+    NotThere(Seq),
+    #[error("entry {seq} is {} already", .fate.as_str())]
+    Decided { seq: Seq, fate: Fate },
+    #[error("entry {seq} waits for entry {holder}, which is in quarantine")]
+    Waits { seq: Seq, holder: Seq },
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Buffer(#[from] BufferError),
+}
+
+impl ActError {
+    /// What the operator is told.
+    pub fn report(&self) -> Report {
+        let report = |code: SqlState| Report::new(code, self.to_string());
+        match self {
+            ActError::NotThere(_) => report(SqlState(*b"42704")).hint("SHOW QUARANTINE lists what is."),
+            ActError::Decided { .. } => {
+                report(OBJECT_NOT_IN_PREREQUISITE_STATE).hint("SHOW AUDIT tells who did what.")
+            }
+            ActError::Waits { holder, .. } => report(OBJECT_NOT_IN_PREREQUISITE_STATE)
+                .hint(format!("RETRY {holder} takes it along; or SKIP {holder} first.")),
+            ActError::Commit(CommitError::Unknown(_)) | ActError::Buffer(_) => report(OBJECT_NOT_IN_PREREQUISITE_STATE)
+                .hint("Look at SHOW QUARANTINE, and give the command again when the buffer is back: it does nothing twice."),
+            ActError::Commit(error) => error.report(),
+        }
+    }
+}
+
+impl Quarantined {
+    /// A record of an entry that was just put aside.
+    pub fn new(entry: Arc<Entry>, error: serde_json::Value) -> Quarantined {
+        Quarantined {
+            seq: entry.seq,
+            entry,
+            error,
+            waits_for: None,
+            rows_on_main: Vec::new(),
+            fate: Fate::Waiting,
+            acts: Vec::new(),
+        }
+    }
+
+    fn act(&mut self, by: &str, what: impl Into<String>) {
+        self.acts.push(Act { at: rfc3339(SystemTime::now()), by: by.to_owned(), what: what.into() });
+    }
+}
+
+impl Buffer {
+    /// Puts an entry aside. Its effects leave the overlay shortly after.
+    ///
+    /// # Errors
+    /// When the log does not answer; then it may or may not be in quarantine, and doing it again is harmless.
+    pub async fn quarantine(&self, quarantined: Quarantined) -> Result<(), BufferError> {
+        self.record(&quarantined).await?;
+        self.refresh.notify_one();
+        Ok(())
+    }
+
+    /// Everything in quarantine that is not decided yet, by place.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    pub async fn quarantined(&self) -> Result<Vec<Quarantined>, BufferError> {
+        let mut records = self.quarantine_records().await?;
+        records.retain(|record| record.fate.is_open());
+        Ok(records)
+    }
+
+    /// The same, and what has been decided as long as it is remembered.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    pub async fn quarantine_records(&self) -> Result<Vec<Quarantined>, BufferError> {
+        let mut records = self.log.0.quarantined().await?;
+        records.sort_by_key(|record| (record.entry.place(), record.seq));
+        Ok(records)
+    }
+
+    /// Whether replay passes over the entry: it is or was in quarantine.
+    pub fn is_quarantined(&self, seq: Seq) -> bool {
+        self.published.is_quarantined(seq)
+    }
+
+    /// Grows when somebody decided about quarantined entries.
+    pub fn quarantine_decisions(&self) -> u64 {
+        self.published.decisions()
+    }
+
+    /// Whether reads show what quarantined entries did.
+    pub fn show_quarantined(&self, show: bool) {
+        if self.published.show_quarantined(show) {
+            self.refresh.notify_one();
+        }
+    }
+
+    /// Gives an entry up: it will never be applied.
+    ///
+    /// # Errors
+    /// See [`ActError`].
+    pub async fn skip(&self, seq: Seq, by: &str) -> Result<(), ActError> {
+        let (buffer, by) = (self.clone(), by.to_owned());
+        finish(async move {
+            let _alone = buffer.acting.lock().await;
+            let records = buffer.quarantine_records().await?;
+            let record = records.into_iter().find(|record| record.seq == seq);
+            let mut record = record.ok_or(ActError::NotThere(seq))?;
+            if record.fate != Fate::Waiting {
+                return Err(ActError::Decided { seq, fate: record.fate });
+            }
+            record.fate = Fate::Skipped;
+            record.act(&by, "skip");
+            buffer.record(&record).await?;
+            buffer.decided();
+            tracing::warn!(%seq, uuid = %record.entry.uuid, by, "a quarantined entry was skipped");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Sends quarantined entries again, in the order in which clients committed them, each as a new entry at the end of
+    /// the log. Gives old and new seqs. Doing it again is harmless.
+    ///
+    /// # Errors
+    /// See [`ActError`]; those before the failing one have been sent again.
+    pub async fn retry(&self, which: Which, by: &str) -> Result<Vec<(Seq, Seq)>, ActError> {
+        let (buffer, by) = (self.clone(), by.to_owned());
+        finish(async move {
+            let _alone = buffer.acting.lock().await;
+            let records = buffer.quarantine_records().await?;
+            let mut done = Vec::new();
+            for record in chosen(records, which)? {
+                let old = record.seq;
+                let new = buffer.retry_one(record, &by).await?;
+                tracing::info!(%old, %new, by, "a quarantined entry is sent again");
+                done.push((old, new));
+            }
+            Ok(done)
+        })
+        .await
+    }
+
+    /// Brings retries to their end that a crash or a lost answer left half-way. `applied`: main's ledger.
+    ///
+    /// # Errors
+    /// See [`ActError`].
+    pub async fn settle_retries(&self, applied: Seq) -> Result<(), ActError> {
+        let buffer = self.clone();
+        finish(async move {
+            let _alone = buffer.acting.lock().await;
+            for mut record in buffer.quarantine_records().await? {
+                let Fate::Retrying { seq, .. } = record.fate else { continue };
+                let new = match seq {
+                    Some(seq) => seq,
+                    None => buffer.retry_one(record.clone(), "").await?,
+                };
+                if new <= applied || buffer.is_quarantined(new) {
+                    record.fate = Fate::Retried { seq: new };
+                    buffer.record(&record).await?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Main has decided about the entries that bring these again.
+    ///
+    /// # Errors
+    /// When the log does not answer: [`Buffer::settle_retries`] does it then.
+    pub async fn retries_decided(&self, old: &[Seq]) -> Result<(), BufferError> {
+        let _alone = self.acting.lock().await;
+        let old: BTreeSet<Seq> = old.iter().copied().collect();
+        for mut record in self.quarantine_records().await?.into_iter().filter(|record| old.contains(&record.seq)) {
+            if let Fate::Retrying { seq: Some(seq), .. } = record.fate {
+                record.fate = Fate::Retried { seq };
+                self.record(&record).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn retry_one(&self, mut record: Quarantined, by: &str) -> Result<Seq, ActError> {
+        // While the log is away something of ours may still be under way to it.
+        if let Some(why) = self.published.away() {
+            return Err(CommitError::Unavailable(why).into());
+        }
+        let (after, found) = match record.fate {
+            Fate::Retrying { seq: Some(seq), .. } => return Ok(seq),
+            Fate::Retrying { after, seq: None } => (after, self.find(again(record.entry.uuid), after).await?),
+            Fate::Waiting | Fate::Retried { .. } | Fate::Skipped => {
+                let after = self.published.progress().last;
+                record.fate = Fate::Retrying { after, seq: None };
+                record.act(by, "retry");
+                self.record(&record).await?;
+                (after, None)
+            }
+        };
+        let seq = match found {
+            Some(seq) => seq,
+            None => self.commit(self.draft_again(&record)).await?,
+        };
+        record.fate = Fate::Retrying { after, seq: Some(seq) };
+        self.record(&record).await?;
+        self.decided();
+        Ok(seq)
+    }
+
+    fn draft_again(&self, record: &Quarantined) -> Draft {
+        let entry = Entry {
+            uuid: again(record.entry.uuid),
+            retry_of: Some(RetryOf { seq: record.seq, place: record.entry.place() }),
+            ..(*record.entry).clone()
+        };
+        let (changes, _) = overlay::bind(&entry, &self.catalog.load());
+        Draft { entry, changes }
+    }
+
+    async fn find(&self, uuid: Uuid, mut after: Seq) -> Result<Option<Seq>, BufferError> {
+        loop {
+            let window = self.read(after, WINDOW).await?;
+            let Some(last) = window.last() else { return Ok(None) };
+            if let Some(found) = window.iter().find(|entry| entry.uuid == uuid) {
+                return Ok(Some(found.seq));
+            }
+            after = last.seq;
+        }
+    }
+
+    /// Stores a record, and lets it count.
+    async fn record(&self, record: &Quarantined) -> Result<(), BufferError> {
+        self.log.0.quarantine(record).await?;
+        self.published.set_aside(record.seq, record.fate);
+        Ok(())
+    }
+
+    fn decided(&self) {
+        self.published.count_decision();
+        self.refresh.notify_one();
+    }
+}
+
+/// Records whose story is over long ago, and whose entries have left the log: at start.
+pub(super) async fn forget_old(log: &dyn super::Log, records: &mut Vec<Quarantined>) -> Result<(), super::LogError> {
+    let oldest = log.read(Seq::ZERO, 1).await?.first().map(super::log::Record::seq);
+    let Some(oldest) = oldest else { return Ok(()) };
+    let limit = rfc3339(SystemTime::now().checked_sub(RECORD_KEPT).unwrap_or(SystemTime::UNIX_EPOCH));
+    let is_old = |record: &Quarantined| {
+        !record.fate.is_open() && record.seq < oldest && record.acts.last().is_none_or(|act| act.at < limit)
+    };
+    for old in records.extract_if(.., |record| is_old(record)) {
+        log.release(old.seq).await?;
+    }
+    Ok(())
+}
+
+/// Runs to its end whatever becomes of who waits for it: a command that is half done is for crashes only.
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ActError>> + Send + 'static,
+) -> Result<T, ActError> {
+    tokio::spawn(work).await.unwrap_or(Err(ActError::Buffer(BufferError::Stopped)))
+}
+
+/// The uuid of an entry that brings another's effects again: the same moment, another number.
+fn again(uuid: Uuid) -> Uuid {
+    const NUMBER: u128 = (1 << 62) - 1;
+    let bits = uuid.as_u128();
+    Uuid::from_u128((bits & !NUMBER) | (bits.wrapping_add(1) & NUMBER))
+}
+
+/// The records to send again, by place.
+fn chosen(records: Vec<Quarantined>, which: Which) -> Result<Vec<Quarantined>, ActError> {
+    let Which::One(seq) = which else {
+        return Ok(records.into_iter().filter(|record| record.fate.is_open()).collect());
+    };
+    let record = records.iter().find(|record| record.seq == seq).ok_or(ActError::NotThere(seq))?;
+    if !record.fate.is_open() {
+        return Err(ActError::Decided { seq, fate: record.fate });
+    }
+    let holder = record.waits_for.and_then(|holder| records.iter().find(|record| record.seq == holder));
+    if let Some(holder) = holder.filter(|holder| holder.fate == Fate::Waiting) {
+        return Err(ActError::Waits { seq, holder: holder.seq });
+    }
+    let mut taken = BTreeSet::from([seq]);
+    // Who waits stands behind whom it waits for.
+    for record in &records {
+        if record.fate.is_open() && record.waits_for.is_some_and(|holder| taken.contains(&holder)) {
+            taken.insert(record.seq);
+        }
+    }
+    Ok(records.into_iter().filter(|record| taken.contains(&record.seq)).collect())
+}
