@@ -267,6 +267,11 @@ impl Buffer {
         }
     }
 
+    /// The catalog that overlays are made with.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.catalog.load_full()
+    }
+
     /// Names the catalog that overlays are rebuilt with from now on.
     pub fn use_catalog(&self, catalog: Arc<Catalog>) {
         self.catalog.store(catalog);

@@ -4,6 +4,7 @@
 //! are not usable.
 
 mod buffer;
+mod quarantine;
 mod run;
 mod site_status;
 
@@ -61,12 +62,19 @@ enum Command {
         source: Source,
         file: PathBuf,
     },
+    /// Look at the transactions that main rejected, and decide about them; asks the running daemon
+    Quarantine {
+        #[command(subcommand)]
+        command: quarantine::Quarantine,
+        #[command(flatten)]
+        source: Source,
+    },
 }
 
 #[derive(Args)]
 struct Source {
     /// The configuration file; PGOUTPOST__SECTION__KEY in the environment or in .env goes over it
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml", global = true)]
     config: PathBuf,
 }
 
@@ -82,6 +90,7 @@ pub(crate) fn main() -> ExitCode {
     let source = match &arguments.command {
         Command::Run(source)
         | Command::Setup { source, .. }
+        | Command::Quarantine { source, .. }
         | Command::Check(source)
         | Command::Status(source)
         | Command::Fsck(source)
@@ -119,6 +128,7 @@ async fn execute(command: &Command, config: Config) -> Result<ExitCode> {
         Command::Fsck(_) => buffer::check(&config).await,
         Command::Export { file, .. } => buffer::export(&config, file).await,
         Command::Import { file, .. } => buffer::import(&config, file).await,
+        Command::Quarantine { command, .. } => quarantine::run(&config, command).await,
     }
 }
 

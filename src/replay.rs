@@ -7,6 +7,7 @@
 //! Never runs what clients wrote: only effects, by key.
 
 mod aside;
+mod export;
 mod flight;
 mod greeting;
 mod held;
@@ -27,6 +28,7 @@ use tracing::{error, info, warn};
 
 use crate::buffer::Buffer;
 
+pub use export::export;
 pub use status::{ReplayState, ReplayStatus};
 
 /// The `[replay]` section.

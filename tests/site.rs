@@ -17,6 +17,7 @@ mod site {
     mod looking_in;
     mod pgbench;
     mod pgbench_mixed;
+    mod quarantine;
     mod reads;
     mod redis_gone;
     mod replica_back;

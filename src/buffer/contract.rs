@@ -128,12 +128,8 @@ async fn keeps_what_stands_beside_the_entries(home: Home) {
     log.store_lease("public.\"T/../ü\"", &block(1, 7)).await.unwrap();
     assert!(log.store_lease("public.s", &block(1, 1)).await.is_err(), "a late write");
     log.store_lease("public.s", &block(2, 100)).await.unwrap();
-    let aside = |seq, waits_for| Quarantined {
-        seq: Seq(seq),
-        entry: record(seq).entry,
-        error: serde_json::json!({"code": "23505"}),
-        waits_for,
-    };
+    let error = || serde_json::json!({"code": "23505"});
+    let aside = |seq, waits_for| Quarantined { waits_for, ..Quarantined::new(record(seq).entry, error()) };
     let (first, second) = (aside(3, None), aside(20, Some(Seq(3))));
     log.quarantine(&second).await.unwrap();
     log.quarantine(&aside(3, None)).await.unwrap();

@@ -70,6 +70,15 @@ impl Fate {
         }
     }
 
+    /// The entry that brings it again.
+    pub fn sent_again_as(self) -> Option<Seq> {
+        match self {
+            Fate::Retrying { seq, .. } => seq,
+            Fate::Retried { seq } => Some(seq),
+            Fate::Waiting | Fate::Skipped => None,
+        }
+    }
+
     /// Whether it is still to be decided.
     pub fn is_open(self) -> bool {
         matches!(self, Fate::Waiting | Fate::Retrying { .. })
@@ -146,12 +155,16 @@ impl Quarantined {
 }
 
 impl Buffer {
-    /// Puts an entry aside. Its effects leave the overlay shortly after.
+    /// Puts an entry aside. Its effects leave the overlay shortly after, unless they are to be shown.
     ///
     /// # Errors
     /// When the log does not answer; then it may or may not be in quarantine, and doing it again is harmless.
     pub async fn quarantine(&self, quarantined: Quarantined) -> Result<(), BufferError> {
         self.record(&quarantined).await?;
+        if self.published.shows_quarantined() {
+            // Before the replica can have its ledger beyond the entry: its rows must not be missing for a moment.
+            return self.rebuild().await;
+        }
         self.refresh.notify_one();
         Ok(())
     }

@@ -208,7 +208,8 @@ async fn quarantine(log: &dyn Log, all: &[Quarantined], last: Seq, findings: &mu
         } else if matches!(entry_at(log, one.seq).await, Ok(Some(uuid)) if uuid != one.entry.uuid) {
             Some(format!("entry {} in quarantine is not the one in the buffer", one.seq))
         } else {
-            let waits = one.waits_for.filter(|other| !all.iter().any(|there| there.seq == *other));
+            let waits =
+                one.waits_for.filter(|other| one.fate.is_open() && !all.iter().any(|there| there.seq == *other));
             waits.map(|other| format!("entry {} waits for {other}, which is not in quarantine", one.seq))
         };
         if let Some(detail) = complaint {

@@ -1,5 +1,6 @@
 //! Text to command. No SQL parser: the console has a handful of fixed phrases.
 
+use super::quarantine::Deed;
 use super::show::Topic;
 
 /// What was asked.
@@ -7,6 +8,7 @@ use super::show::Topic;
 pub(super) enum Command {
     Empty,
     Show(Topic),
+    Do(Deed),
     /// Nothing to do, but drivers expect the tag.
     Acknowledge(&'static str),
     /// `SELECT 1` and the like.
@@ -56,6 +58,9 @@ pub(super) fn parse(sql: &str) -> Result<Command, ()> {
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.iter().any(|word| word.contains(';')) {
         return Err(());
+    }
+    if let Some(deed) = Deed::parse(&words) {
+        return Ok(Command::Do(deed));
     }
     match words.as_slice() {
         [] => Ok(Command::Empty),

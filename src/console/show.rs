@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Reply;
+use super::{Reply, quarantine};
 use crate::entry::Seq;
 use crate::report::Report;
 use crate::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE;
@@ -75,7 +75,7 @@ pub(super) async fn show(topic: Topic, status: &Status) -> Result<Reply, Report>
         Topic::Help => help(),
         Topic::Buffer => buffer(&status.snapshot()),
         Topic::Entries => entries(status).await?,
-        Topic::Quarantine => quarantine(status).await?,
+        Topic::Quarantine => quarantined(status).await?,
         Topic::Lag => lag(&status.snapshot()),
         Topic::Clients => clients(status),
         Topic::Stats => stats(&status.snapshot()),
@@ -86,7 +86,9 @@ pub(super) async fn show(topic: Topic, status: &Status) -> Result<Reply, Report>
 
 fn help() -> Reply {
     let row = |topic: Topic| vec![text(format!("SHOW {}", topic.name())), text(topic.describe())];
-    Reply::rows("SHOW", &["command", "shows"], Topic::ALL.into_iter().map(row).collect())
+    let rows = Topic::ALL.into_iter().map(row);
+    let deeds = quarantine::HELP.map(|(command, what)| vec![text(command), text(what)]);
+    Reply::rows("SHOW", &["command", "shows"], rows.chain(deeds).collect())
 }
 
 fn buffer(now: &Snapshot) -> Reply {
@@ -141,7 +143,7 @@ async fn entries(status: &Status) -> Result<Reply, Report> {
     Ok(Reply::rows("SHOW", &columns, rows.collect()))
 }
 
-async fn quarantine(status: &Status) -> Result<Reply, Report> {
+async fn quarantined(status: &Status) -> Result<Reply, Report> {
     let list = status.quarantine(ENTRIES_MAX).await.map_err(unreadable)?;
     let rows = list.into_iter().map(|rejected| {
         let of_error = |field: &str| rejected.error.get(field).and_then(|value| value.as_str()).map(str::to_owned);
@@ -153,9 +155,23 @@ async fn quarantine(status: &Status) -> Result<Reply, Report> {
             of_error("code"),
             of_error("message"),
             rejected.waits_for.map(|seq| seq.to_string()),
+            text(rejected.fate.as_str()),
+            rejected.fate.sent_again_as().map(|seq| seq.to_string()),
+            text(rejected.entry.statements.join("; ")),
         ]
     });
-    let columns = ["seq", "uuid", "role", "created_at", "sqlstate", "message", "waits_for_seq"];
+    let columns = [
+        "seq",
+        "uuid",
+        "role",
+        "created_at",
+        "sqlstate",
+        "message",
+        "waits_for_seq",
+        "state",
+        "sent_again_as_seq",
+        "statements",
+    ];
     Ok(Reply::rows("SHOW", &columns, rows.collect()))
 }
 

@@ -3,9 +3,13 @@ use crate::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE;
 use crate::status::tests::Plain;
 use crate::status::{ClientInfo, Lease, StatementKind};
 
+fn nobody() -> Operator<'static> {
+    Operator { buffer: None, name: String::new() }
+}
+
 async fn ask(sql: &str) -> Result<Reply, Report> {
     let (status, _) = Plain::healthy().status();
-    run(sql, &status).await
+    run(sql, &status, &nobody()).await
 }
 
 /// The value in this column of the first row.
@@ -17,7 +21,7 @@ fn value(reply: &Reply, column: &str) -> Option<String> {
 #[tokio::test]
 async fn every_topic_answers_rectangular_rows_and_is_in_the_help() {
     let help = ask("SHOW HELP").await.unwrap();
-    assert_eq!(help.rows.len(), show::Topic::ALL.len());
+    assert_eq!(help.rows.len(), show::Topic::ALL.len() + quarantine::HELP.len());
     for topic in ["HELP", "BUFFER", "ENTRIES", "QUARANTINE", "LAG", "CLIENTS", "STATS", "VERSION", "CONFIG"] {
         let command = format!("SHOW {topic}");
         let reply = ask(&command).await.unwrap();
@@ -86,20 +90,20 @@ async fn figures_are_those_of_the_site() {
     let (status, _) = site.status();
     let guard = status.clients().register(ClientInfo { pid: 77, user: "anna".to_owned(), ..ClientInfo::default() });
     guard.statement(StatementKind::Merged);
-    let buffer = run("SHOW BUFFER", &status).await.unwrap();
+    let buffer = run("SHOW BUFFER", &status, &nobody()).await.unwrap();
     assert_eq!(
         (value(&buffer, "pending").as_deref(), value(&buffer, "oldest_ms").as_deref()),
         (Some("7"), Some("1500"))
     );
-    let lag = run("SHOW LAG", &status).await.unwrap();
+    let lag = run("SHOW LAG", &status, &nobody()).await.unwrap();
     assert_eq!((value(&lag, "to_confirm").as_deref(), value(&lag, "lag_bytes").as_deref()), (Some("7"), Some("42")));
     assert_eq!(value(&lag, "lag_ms"), None);
-    let clients = run("SHOW CLIENTS", &status).await.unwrap();
+    let clients = run("SHOW CLIENTS", &status, &nobody()).await.unwrap();
     assert_eq!(
         (value(&clients, "pid").as_deref(), value(&clients, "statement").as_deref()),
         (Some("77"), Some("merged"))
     );
-    let stats = run("SHOW STATS", &status).await.unwrap();
+    let stats = run("SHOW STATS", &status, &nobody()).await.unwrap();
     assert!(stats.rows.contains(&vec![Some("lease_remaining public.s".to_owned()), Some("12".to_owned())]));
 }
 
@@ -109,6 +113,6 @@ async fn passwords_are_masked_and_a_buffer_that_is_away_says_so() {
     let shown = format!("{config:?}");
     assert!(shown.contains("postgres://u:***@far/observatory") && !shown.contains("geheim"), "{shown}");
     let (status, _) = Plain { broken: true, ..Plain::healthy() }.status();
-    let report = run("SHOW ENTRIES", &status).await.unwrap_err();
+    let report = run("SHOW ENTRIES", &status, &nobody()).await.unwrap_err();
     assert_eq!((report.code, report.detail.as_deref()), (OBJECT_NOT_IN_PREREQUISITE_STATE, Some("buffer is away")));
 }

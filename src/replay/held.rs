@@ -14,6 +14,9 @@ use crate::entry::{Effect, Entry, EntryTable, Seq, TableName, Value};
 /// What is known of main's tables.
 pub(super) type Tables = HashMap<TableName, Arc<MainTable>>;
 
+/// Names of columns, or their values.
+type Texts = Vec<Arc<str>>;
+
 /// Who holds what.
 #[derive(Debug, Default)]
 pub(super) struct Held(HashMap<Thing, Vec<Holder>>);
@@ -32,9 +35,9 @@ enum Thing {
     /// A row by its key, existing or not.
     Row(TableName, Vec<Value>),
     /// Values under a unique index, taken or freed.
-    Unique(TableName, Vec<Arc<str>>, Vec<Arc<str>>),
+    Unique(TableName, Texts, Texts),
     /// Values of a parent that something stopped referring to.
-    Unreferred(TableName, Vec<Arc<str>>, Vec<Arc<str>>),
+    Unreferred(TableName, Texts, Texts),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,8 +147,8 @@ fn needs<'a>(entry: &'a Entry, tables: &'a Tables) -> impl Iterator<Item = (Thin
 fn sorted(
     table: &TableName,
     columns: &[Arc<str>],
-    values: Vec<Arc<str>>,
-    thing: fn(TableName, Vec<Arc<str>>, Vec<Arc<str>>) -> Thing,
+    values: Texts,
+    thing: impl Fn(TableName, Texts, Texts) -> Thing,
 ) -> Thing {
     let mut pairs: Vec<(Arc<str>, Arc<str>)> = columns.iter().cloned().zip(values).collect();
     pairs.sort();
@@ -212,11 +215,11 @@ impl<'a> Change<'a> {
     }
 
     /// Old and new values of these columns, where the effect changes them; not what is unknown or has a NULL.
-    fn of(&self, columns: &[Arc<str>]) -> (Option<Vec<Arc<str>>>, Option<Vec<Arc<str>>>) {
+    fn of(&self, columns: &[Arc<str>]) -> (Option<Texts>, Option<Texts>) {
         let place = |name: &Arc<str>| self.table.columns.iter().position(|column| column.name == *name);
         let places: Option<Vec<usize>> = columns.iter().map(place).collect();
         let Some(places) = places.filter(|places| !places.is_empty()) else { return (None, None) };
-        let values = |known: &HashMap<usize, &'a Value>| -> Option<Vec<Arc<str>>> {
+        let values = |known: &HashMap<usize, &'a Value>| -> Option<Texts> {
             places.iter().map(|place| (*known.get(place)?).clone()).collect()
         };
         let (old, new) = (values(&self.old), values(&self.new));

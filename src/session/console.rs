@@ -9,7 +9,7 @@ use super::cancel::Registered;
 use super::failure::{End, malformed_report};
 use super::startup::stopping;
 use super::{Shared, failure};
-use crate::console::{self, Reply};
+use crate::console::{self, Operator, Reply};
 use crate::report::Report;
 use crate::sqlstate;
 use crate::status::ClientGuard;
@@ -25,6 +25,7 @@ struct Console<'a> {
     link: Link,
     shared: &'a Shared,
     guard: &'a ClientGuard,
+    operator: Operator<'a>,
     statements: HashMap<Vec<u8>, String>,
     /// A portal is run when it is described or executed, whichever comes first.
     portals: HashMap<Vec<u8>, Ran>,
@@ -37,7 +38,7 @@ enum Ran {
 }
 
 /// Serves a console client until it leaves or the daemon stops.
-pub(super) async fn serve(mut link: Link, registered: &Registered, shared: &Shared, guard: &ClientGuard) {
+pub(super) async fn serve(mut link: Link, registered: &Registered, shared: &Shared, guard: &ClientGuard, name: String) {
     let out = &mut link.output;
     build::authentication_ok(out);
     let version = format!("15.0 (pgoutpost {})", env!("CARGO_PKG_VERSION"));
@@ -54,8 +55,9 @@ pub(super) async fn serve(mut link: Link, registered: &Registered, shared: &Shar
     }
     build::backend_key(out, registered.key);
     build::ready(out, b'I');
+    let operator = Operator { buffer: Some(&shared.buffer), name };
     let mut console =
-        Console { link, shared, guard, statements: HashMap::new(), portals: HashMap::new(), skipping: false };
+        Console { link, shared, guard, operator, statements: HashMap::new(), portals: HashMap::new(), skipping: false };
     loop {
         let next = tokio::select! {
             message = console.link.next(STATEMENT_MAX) => message,
@@ -113,9 +115,9 @@ impl Console<'_> {
             build::bare(&mut self.link.output, b'I');
             return Ok(());
         }
-        let reply = console::run(sql, &self.shared.status).await?;
+        let reply = console::run(sql, &self.shared.status, &self.operator).await?;
         if !reply.columns.is_empty() {
-            describe(&mut self.link.output, &reply);
+            describe(&mut self.link.output, &reply.columns);
         }
         answer(&mut self.link.output, &reply);
         Ok(())
@@ -139,17 +141,21 @@ impl Console<'_> {
                 let named = Named::read(body).map_err(malformed)?;
                 if named.statement {
                     let sql = self.statements.get(named.name).ok_or_else(no_statement)?;
-                    let reply = console::run(sql, &self.shared.status).await?;
+                    // What acts must not act when it is only described.
+                    let columns = match console::columns(sql)? {
+                        Some(columns) => columns.to_vec(),
+                        None => console::run(sql, &self.shared.status, &self.operator).await?.columns,
+                    };
                     build::message(&mut self.link.output, b't', |body| body.extend_from_slice(&[0, 0]));
-                    describe(&mut self.link.output, &reply);
+                    describe(&mut self.link.output, &columns);
                 } else {
-                    let reply = Self::ran(&mut self.portals, self.shared, named.name).await?;
-                    describe(&mut self.link.output, reply);
+                    let reply = Self::ran(&mut self.portals, self.shared, &self.operator, named.name).await?;
+                    describe(&mut self.link.output, &reply.columns);
                 }
             }
             b'E' => {
                 let execute = Execute::read(body).map_err(malformed)?;
-                let reply = Self::ran(&mut self.portals, self.shared, execute.portal).await?;
+                let reply = Self::ran(&mut self.portals, self.shared, &self.operator, execute.portal).await?;
                 answer(&mut self.link.output, reply);
             }
             b'C' => {
@@ -168,12 +174,13 @@ impl Console<'_> {
     async fn ran<'p>(
         portals: &'p mut HashMap<Vec<u8>, Ran>,
         shared: &Shared,
+        operator: &Operator<'_>,
         name: &[u8],
     ) -> Result<&'p Reply, Report> {
         let missing = || Report::new(sqlstate::INVALID_CURSOR_NAME, "portal does not exist");
         let portal = portals.get_mut(name).ok_or_else(missing)?;
         if let Ran::Not(sql) = portal {
-            *portal = Ran::Done(console::run(sql, &shared.status).await?);
+            *portal = Ran::Done(console::run(sql, &shared.status, operator).await?);
         }
         match portal {
             Ran::Done(reply) => Ok(reply),
@@ -190,11 +197,11 @@ fn text(sql: &[u8]) -> Result<String, Report> {
     String::from_utf8(sql.to_vec()).map_err(|_| Report::new(sqlstate::SqlState(*b"22021"), "invalid UTF-8"))
 }
 
-fn describe(out: &mut BytesMut, reply: &Reply) {
-    if reply.columns.is_empty() {
+fn describe(out: &mut BytesMut, columns: &[&'static str]) {
+    if columns.is_empty() {
         build::bare(out, b'n');
     } else {
-        build::text_columns(out, reply.columns.iter().copied());
+        build::text_columns(out, columns.iter().copied());
     }
 }
 

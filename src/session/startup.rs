@@ -79,7 +79,8 @@ pub async fn run(stream: TcpStream, shared: Arc<Shared>) {
         address: address.clone(),
     });
     if who.database == CONSOLE {
-        return console::serve(link, &registered, &shared, &guard).await;
+        let name = format!("{}@{address}", who.user);
+        return console::serve(link, &registered, &shared, &guard, name).await;
     }
     let connecting = raw::connect(&shared.replica, &who.parameters, shared.limits.connect_replica);
     let replica = tokio::select! {

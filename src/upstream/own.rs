@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use tokio_postgres::NoTls;
 pub use tokio_postgres::{Client, Config};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
 use tracing::debug;
 
 use crate::report::{About, Report};
@@ -119,6 +119,26 @@ pub async fn connect(config: &Config) -> Result<Client, Error> {
         }
     });
     Ok(client)
+}
+
+/// Header and rows of a command's answer, as text, for people; NULL is empty.
+///
+/// # Errors
+/// The server's or the connection's.
+pub async fn table(client: &Client, sql: &str) -> Result<Vec<Vec<String>>, Error> {
+    let mut table: Vec<Vec<String>> = Vec::new();
+    for message in client.simple_query(sql).await? {
+        match message {
+            SimpleQueryMessage::RowDescription(columns) => {
+                table.push(columns.iter().map(|column| column.name().to_owned()).collect());
+            }
+            SimpleQueryMessage::Row(row) => {
+                table.push((0..row.len()).map(|at| row.get(at).unwrap_or_default().to_owned()).collect());
+            }
+            _ => {}
+        }
+    }
+    Ok(table)
 }
 
 fn with_keepalives(config: &Config) -> Config {

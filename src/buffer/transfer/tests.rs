@@ -16,7 +16,7 @@ async fn fill_some(log: &dyn Log) {
     let error = serde_json::json!({"code": "23505", "message": "\"quoted\"\n"});
     for (seq, waits_for) in [(12, None), (700, Some(Seq(12)))] {
         let entry = record(seq).entry;
-        log.quarantine(&Quarantined { seq: Seq(seq), entry, error: error.clone(), waits_for }).await.unwrap();
+        log.quarantine(&Quarantined { waits_for, ..Quarantined::new(entry, error.clone()) }).await.unwrap();
     }
     let block = LeaseBlock { version: 3, ranges: vec![LeaseRange { start: 100, increment: 2, count: 7 }] };
     log.store_lease("public.\"S\"", &block).await.unwrap();
