@@ -285,7 +285,7 @@ impl Session {
         let count = decoded.len();
         let tag = match plan.kind {
             WriteKind::Insert => format!("INSERT 0 {count}"),
-            WriteKind::Update | WriteKind::Delete => format!("{} {count}", plan.kind.verb()),
+            WriteKind::Update | WriteKind::Delete | WriteKind::Merge => format!("{} {count}", plan.kind.verb()),
         };
         let mut rows = VecDeque::new();
         if count > 0 {

@@ -78,7 +78,7 @@ fn class(node: &SyntaxNode) -> Class {
         K::EXPLAIN => query_or_plain(node),
         K::DECLARE => query(node),
         K::COPY => copy(node),
-        K::MERGE => NOT_BUFFERED,
+        K::MERGE => write(node),
         K::SHOW | K::SET | K::RESET => settings(node),
         K::DISCARD => Class::Settings { discard_all: child(node, K::DISCARD_ALL).is_some() },
         K::SET_ROLE | K::SET_SESSION_AUTH | K::RESET_ROLE | K::RESET_SESSION_AUTH | K::LOAD => {

@@ -31,6 +31,7 @@ mod default;
 mod delete;
 pub(super) mod hashes;
 mod insert;
+mod merge_into;
 mod unique;
 mod update;
 mod upsert;
@@ -52,6 +53,7 @@ pub enum WriteKind {
     Insert,
     Update,
     Delete,
+    Merge,
 }
 
 impl WriteKind {
@@ -61,6 +63,7 @@ impl WriteKind {
             WriteKind::Insert => "INSERT",
             WriteKind::Update => "UPDATE",
             WriteKind::Delete => "DELETE",
+            WriteKind::Merge => "MERGE",
         }
     }
 }
@@ -86,6 +89,8 @@ pub struct WritePlan {
     /// The columns that an INSERT's ON CONFLICT, or a MERGE, assigns to in rows that are there.
     updated: Vec<AttNum>,
     conflict: Option<Conflict>,
+    /// What a MERGE may do.
+    verbs: Vec<&'static str>,
 }
 
 /// What ON CONFLICT does.
@@ -159,6 +164,7 @@ impl WritePlan {
             K::INSERT => (WriteKind::Insert, insert::build),
             K::UPDATE => (WriteKind::Update, update::build),
             K::DELETE => (WriteKind::Delete, delete::build),
+            K::MERGE => (WriteKind::Merge, merge_into::build),
             other => return Err(unsupported(&format!("{other:?} is not a write that can be buffered"))),
         };
         writable(&target, kind)?;
@@ -182,6 +188,7 @@ impl WritePlan {
             sets: canonical.sets,
             updated: canonical.updated,
             conflict: canonical.conflict,
+            verbs: canonical.verbs,
             tables,
             gate: gate.into(),
         })
@@ -192,6 +199,14 @@ impl WritePlan {
     pub fn permission(&self) -> String {
         let asked = match (self.kind, self.conflict) {
             (WriteKind::Delete, _) => self.right("DELETE", &[]),
+            (WriteKind::Merge, _) => {
+                let rights = self.verbs.iter().map(|verb| match *verb {
+                    "INSERT" => self.right(verb, &self.assigned),
+                    "UPDATE" => self.right(verb, &self.updated),
+                    _ => self.right(verb, &[]),
+                });
+                rights.chain(["true".to_owned()]).collect::<Vec<_>>().join(" AND ")
+            }
             (WriteKind::Insert, Some(Conflict::Update)) => {
                 format!("{} AND {}", self.right("INSERT", &self.assigned), self.right("UPDATE", &self.updated))
             }
@@ -287,6 +302,7 @@ impl WritePlan {
 fn target(statement: &SyntaxNode, names: Names<'_>) -> Result<Arc<Table>, Report> {
     let name = statement.children().find_map(|inner| match inner.kind() {
         K::RELATION_NAME_REF => Some(inner),
+        K::TABLE_RELATION_NAME => inner.children().find(|name| name.kind() == K::TABLE_NAME_REF),
         K::RELATION_NAME => inner.children().find(|name| name.kind() == K::RELATION_NAME_REF),
         _ => None,
     });

@@ -52,6 +52,7 @@ fn writes() {
         "DELETE FROM t",
         "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x",
         "INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING",
+        "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
         "WITH x AS (SELECT 1) DELETE FROM t USING x",
         "UPDATE t SET a = 1 WHERE id = (SELECT id FROM t FOR UPDATE SKIP LOCKED LIMIT 1)",
     ] {
@@ -60,7 +61,6 @@ fn writes() {
     for text in [
         "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x",
         "WITH x AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM x",
-        "MERGE INTO t USING u ON true WHEN MATCHED THEN DELETE",
         "TRUNCATE t",
         "COPY t FROM STDIN",
         "UPDATE t SET a = setval('s', 1)",

@@ -241,6 +241,7 @@ fn path_of_item(node: &SyntaxNode) -> Option<Vec<String>> {
     let name = node.children().find_map(|inner| match inner.kind() {
         K::RELATION_NAME_REF => Some(inner),
         K::RELATION_NAME => child(&inner, K::RELATION_NAME_REF),
+        K::TABLE_RELATION_NAME => child(&inner, K::TABLE_NAME_REF),
         _ => None,
     });
     path_of(&name?)

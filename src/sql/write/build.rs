@@ -41,6 +41,8 @@ pub(super) struct Built {
     /// The columns that are assigned to in rows that are there, by a statement that inserts as well.
     pub(super) updated: Vec<AttNum>,
     pub(super) conflict: Option<Conflict>,
+    /// What a MERGE may do.
+    pub(super) verbs: Vec<&'static str>,
 }
 
 /// The SELECT under construction.
@@ -60,6 +62,8 @@ pub(super) struct Builder<'a> {
     pub(super) sets: Vec<Vec<AttNum>>,
     pub(super) updated: Vec<AttNum>,
     pub(super) conflict: Option<Conflict>,
+    /// What a MERGE may do.
+    pub(super) verbs: Vec<&'static str>,
     /// Set when the statement can have several rows that must not take the same unique value: their order.
     pub(super) row_order: Option<String>,
     windows: Vec<Window>,
@@ -85,6 +89,7 @@ impl<'a> Builder<'a> {
             sets: Vec::new(),
             updated: Vec::new(),
             conflict: None,
+            verbs: Vec::new(),
             row_order: None,
             windows: Vec::new(),
         }
@@ -347,6 +352,7 @@ impl<'a> Builder<'a> {
             sets: self.sets,
             updated: self.updated,
             conflict: self.conflict,
+            verbs: self.verbs,
         }
     }
 }

@@ -215,6 +215,11 @@ impl Hidden<'_> {
                 let hint = "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.";
                 Err(Report::new(CARDINALITY_VIOLATION, message).hint(hint))
             }
+            (true, WriteKind::Merge, _) => {
+                let message = "MERGE command cannot affect row a second time";
+                let hint = "Ensure that not more than one source row matches any one target row.";
+                Err(Report::new(CARDINALITY_VIOLATION, message).hint(hint))
+            }
             // UPDATE … FROM and DELETE … USING can find a row more than once: the first time counts.
             (true, WriteKind::Insert | WriteKind::Update | WriteKind::Delete, _) => Ok(true),
         }
@@ -227,6 +232,7 @@ impl Hidden<'_> {
             (Some("i"), _) | (None, WriteKind::Insert) => Action::Insert,
             (Some("d"), _) | (None, WriteKind::Delete) => Action::Delete,
             (None, WriteKind::Update) => Action::Update(0),
+            (None, WriteKind::Merge) => Action::Nothing,
             (Some(text), _) => {
                 let of = text.strip_prefix('u').and_then(|number| number.parse().ok());
                 of.map_or(Action::Nothing, Action::Update)
