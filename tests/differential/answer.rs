@@ -73,10 +73,12 @@ impl Answer {
         }
     }
 
-    /// Sorts rows, for a statement whose rows come in any order.
-    pub fn sort_rows(&mut self) {
-        for outcome in &mut self.outcomes {
-            outcome.rows.sort();
+    /// Sorts the rows of statements whose rows come in any order.
+    pub fn sort_rows(&mut self, ordered: &[bool]) {
+        for (number, outcome) in self.outcomes.iter_mut().enumerate() {
+            if !ordered.get(number).copied().unwrap_or_default() {
+                outcome.rows.sort();
+            }
         }
     }
 

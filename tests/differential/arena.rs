@@ -213,7 +213,12 @@ impl Side {
 
 fn refusals(script: &Script, through: &Transcript) -> Vec<String> {
     let refused = script.steps.iter().zip(&through.seen).filter_map(|(step, seen)| match (&step.judged, seen) {
-        (Judged::Refused(..), Seen::Answered(answer)) => answer.error()?.get(&'M').cloned(),
+        (Judged::Refused(..), Seen::Answered(answer)) => {
+            let message = answer.error()?.get(&'M')?;
+            // What our parser cannot read is to be seen.
+            let text = message.contains("cannot read").then(|| step.action.text()).unwrap_or_default();
+            Some(format!("{message} {text}"))
+        }
         _ => None,
     });
     refused.collect()

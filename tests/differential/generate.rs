@@ -41,13 +41,13 @@ impl Features {
     /// What the product has, changed by the words of `FEATURES`: `merge,truncate` adds, `-merge` takes away.
     pub fn from_environment() -> Features {
         let mut features = Features {
-            on_conflict: false,
+            on_conflict: true,
             merge: false,
             writing_ctes: false,
             truncate: false,
             copy_in: false,
-            referential_actions: false,
-            deferrable: false,
+            referential_actions: true,
+            deferrable: true,
             set_row: false,
             sessions: 3,
         };

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::answer::Answer;
 use super::client::{Connection, Protocol};
-use super::script::{Action, Judged, Script, Step, is_ordered};
+use super::script::{Action, Judged, Script, Step, are_ordered};
 
 /// Nothing that a script does takes so long, except on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -222,9 +222,7 @@ impl<'a> Stand<'a> {
         Ok(answer.map(|mut answer| {
             let sql = std::mem::take(&mut session.sql);
             answer.name_types(&self.place.types);
-            if !is_ordered(&sql) {
-                answer.sort_rows();
-            }
+            answer.sort_rows(&are_ordered(&sql));
             answer
         }))
     }

@@ -41,6 +41,16 @@ pub enum Action {
     Finish,
 }
 
+impl Action {
+    /// The statement; nothing when it waits for one.
+    pub fn text(&self) -> &str {
+        match self {
+            Action::Run { sql, .. } | Action::Start { sql } => sql,
+            Action::Finish => "",
+        }
+    }
+}
+
 /// What is asked of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Judged {
@@ -185,21 +195,31 @@ fn copies_in(sql: &str) -> bool {
     upper.starts_with("COPY") && upper.contains("FROM STDIN")
 }
 
-/// Whether the rows come in an order: a top-level ORDER BY, or a FETCH of some rows (whose cursor should have one).
-pub fn is_ordered(sql: &str) -> bool {
-    let upper = sql.to_uppercase();
-    let mut depth = 0;
-    let (mut outside, mut quote) = (String::new(), None);
-    for c in upper.chars() {
+/// Whether the rows come in an order, for each statement of the text: a top-level ORDER BY, or a FETCH of some rows
+/// (whose cursor should have one).
+pub fn are_ordered(sql: &str) -> Vec<bool> {
+    let ordered = |outside: &str| outside.contains("ORDER BY") || outside.trim_start().starts_with("FETCH");
+    outsides(sql).iter().map(|outside| ordered(outside)).collect()
+}
+
+/// Each statement without what is quoted or in parentheses, in capitals.
+fn outsides(sql: &str) -> Vec<String> {
+    let (mut depth, mut quote) = (0, None);
+    let mut outsides = vec![String::new()];
+    for c in sql.to_uppercase().chars() {
         match (quote, c) {
             (Some(open), c) if open == c => quote = None,
             (Some(_), _) => {}
             (None, '\'' | '"') => quote = Some(c),
             (None, '(') => depth += 1,
             (None, ')') => depth -= 1,
-            (None, c) if depth == 0 => outside.push(if c.is_whitespace() { ' ' } else { c }),
+            (None, ';') if depth == 0 => outsides.push(String::new()),
+            (None, c) if depth == 0 => {
+                let last = outsides.len() - 1;
+                outsides[last].push(if c.is_whitespace() { ' ' } else { c });
+            }
             _ => {}
         }
     }
-    outside.contains("ORDER BY") || outside.trim_start().starts_with("FETCH")
+    outsides
 }

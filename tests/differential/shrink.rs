@@ -129,10 +129,7 @@ impl Shrinker<'_> {
 fn text(script: &Script, place: usize) -> &str {
     match place.checked_sub(script.schema.len()) {
         None => &script.schema[place],
-        Some(step) => match script.steps.get(step).map(|step| &step.action) {
-            Some(Action::Run { sql, .. } | Action::Start { sql }) => sql,
-            _ => "",
-        },
+        Some(step) => script.steps.get(step).map_or("", |step| step.action.text()),
     }
 }
 

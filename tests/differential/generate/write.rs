@@ -83,7 +83,7 @@ fn insert_into(dice: &mut Dice, table: &Table, tables: &[Table], rows: usize) ->
 fn insert(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
     let rows = if dice.chance(60) { 1 } else { 1 + dice.below(4) };
     let sql = insert_into(dice, table, tables, rows) + &returning(dice, table, tables);
-    Write::sure(sql)
+    Write { sql, copy: None, any_error: rows > 1 }
 }
 
 fn insert_select(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
@@ -217,7 +217,7 @@ fn on_conflict(dice: &mut Dice, features: &Features, table: &Table, tables: &[Ta
             sql += &format!(" WHERE {}", condition(dice, &scope, 1));
         }
     }
-    Write::sure(sql + &returning(dice, table, tables))
+    Write { sql: sql + &returning(dice, table, tables), copy: None, any_error: rows > 1 }
 }
 
 fn merge(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
