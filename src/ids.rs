@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::buffer::{Buffer, LeaseBlock, LeaseRange};
 use crate::report::Report;
+use crate::sabotage::{self, Sabotage};
 use crate::sqlstate;
 
 mod ranges;
@@ -326,8 +327,9 @@ impl Sequence {
             return None;
         }
         let mut ranges: Vec<LeaseRange> = std::mem::take(&mut stock.chunk).into();
+        let before = ranges.clone();
         let taken = split_front(&mut ranges, wanted);
-        stock.chunk = ranges.into();
+        stock.chunk = if sabotage::on(Sabotage::Lease) { before } else { ranges }.into();
         Some(taken.iter().flat_map(|range| ranges::values(*range)).collect())
     }
 }

@@ -15,6 +15,7 @@ pub mod moment;
 pub mod overlay;
 pub mod replay;
 pub mod report;
+pub(crate) mod sabotage;
 pub mod server;
 pub mod session;
 pub mod setup;

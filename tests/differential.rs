@@ -42,6 +42,8 @@ mod grounds;
 mod perform;
 #[path = "differential/random.rs"]
 mod random;
+#[path = "differential/sabotaged.rs"]
+mod sabotaged;
 #[path = "differential/script.rs"]
 mod script;
 #[path = "differential/scripts.rs"]

@@ -32,18 +32,33 @@ pub struct OutpostOptions {
     pub http_port: Option<u16>,
     /// Further settings, as `("BUFFER__MAX_TRANSACTIONS", "10")`.
     pub settings: Vec<(String, String)>,
+    /// Environment variables that are no settings.
+    pub environment: Vec<(String, String)>,
 }
 
 impl OutpostOptions {
     /// The repository's `proxy.toml`, free ports.
     pub fn new(binary: impl Into<PathBuf>) -> OutpostOptions {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proxy.toml");
-        OutpostOptions { binary: binary.into(), config, port: None, http_port: None, settings: Vec::new() }
+        OutpostOptions {
+            binary: binary.into(),
+            config,
+            port: None,
+            http_port: None,
+            settings: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 
     #[must_use]
     pub fn setting(mut self, key: &str, value: impl Into<String>) -> OutpostOptions {
         self.settings.push((key.to_owned(), value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn environment(mut self, key: &str, value: impl Into<String>) -> OutpostOptions {
+        self.environment.push((key.to_owned(), value.into()));
         self
     }
 }
@@ -185,6 +200,9 @@ impl Outpost {
             .environment("PGOUTPOST__MAIN__URL", &self.site.main_link_url)
             .environment("PGOUTPOST__REPLICA__URL", &self.site.replica_url)
             .environment("PGOUTPOST__BUFFER__URL", &self.site.buffer_url);
+        for (key, value) in &self.options.environment {
+            program = program.environment(key, value);
+        }
         for (key, value) in &self.options.settings {
             program = program.environment(&format!("PGOUTPOST__{key}"), value);
         }

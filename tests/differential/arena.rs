@@ -61,8 +61,14 @@ struct Side {
 impl Arena {
     /// Its databases bear that name.
     pub async fn new(name: &str) -> Arena {
+        Arena::broken(name, "").await
+    }
+
+    /// With one of the mistakes of `src/sabotage.rs`.
+    pub async fn broken(name: &str, sabotage: &str) -> Arena {
         let (plain, client) = grounds::plain(&format!("{name}_plain"), WARM).await.unwrap();
-        let (cut, up) = tokio::join!(Side::new(format!("{name}_cut")), Side::new(format!("{name}_up")));
+        let (cut, up) =
+            tokio::join!(Side::new(format!("{name}_cut"), sabotage), Side::new(format!("{name}_up"), sabotage));
         Arena { plain, client, cut, up, number: 0 }
     }
 
@@ -175,8 +181,8 @@ async fn both(trial: Trial, plain: &Place, mut site: Place) -> (Script, Transcri
 }
 
 impl Side {
-    async fn new(name: String) -> Side {
-        let (place, stage) = grounds::site(&name, WARM).await;
+    async fn new(name: String, sabotage: &str) -> Side {
+        let (place, stage) = grounds::broken_site(&name, WARM, sabotage).await;
         let main = stage.main().await;
         Side { place, stage, main, quarantine: BTreeSet::new() }
     }
@@ -216,7 +222,7 @@ fn refusals(script: &Script, through: &Transcript) -> Vec<String> {
         (Judged::Refused(..), Seen::Answered(answer)) => {
             let message = answer.error()?.get(&'M')?;
             // What our parser cannot read is to be seen.
-            let text = message.contains("cannot read").then(|| step.action.text()).unwrap_or_default();
+            let text = if message.contains("cannot read") { step.action.text() } else { "" };
             Some(format!("{message} {text}"))
         }
         _ => None,

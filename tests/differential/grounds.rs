@@ -39,7 +39,13 @@ pub async fn plain(name: &str, schema: &str) -> Result<(Place, Client), String> 
 
 /// A site with that schema and its daemon, which has no patience with a link that comes back.
 pub async fn site(name: &str, schema: &str) -> (Place, Stage) {
+    broken_site(name, schema, "").await
+}
+
+/// As [`site`], with one of the mistakes of `src/sabotage.rs`; an empty name is none of them.
+pub async fn broken_site(name: &str, schema: &str, sabotage: &str) -> (Place, Stage) {
     let settings = |options: OutpostOptions| {
+        let options = options.environment("PGOUTPOST_SABOTAGE", sabotage);
         options.setting("REPLAY__RETRY_DELAY_MAX", "200ms").setting("IDS__LEASE_SIZE", LEASE.to_string())
     };
     let stage = Stage::shared_with(name, schema, settings).await;
@@ -66,7 +72,7 @@ pub async fn drained(stage: &Stage) -> Result<(), String> {
 pub async fn caught_up(stage: &Stage) -> Result<(), String> {
     let last = stage.last_seq().await;
     let deadline = Instant::now() + DRAIN_LIMIT;
-    for (whose, client) in [("main", stage.main().await), ("the replica", stage.site.replica().await.unwrap())] {
+    for (whose, client) in [("main", stage.main().await), ("the replica", replica(stage).await?)] {
         while stage.ledger(&client).await < last {
             if Instant::now() > deadline {
                 let ledger = stage.ledger(&client).await;
@@ -76,4 +82,15 @@ pub async fn caught_up(stage: &Stage) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A connection is refused while replay is in conflict with a session that is about to end.
+async fn replica(stage: &Stage) -> Result<Client, String> {
+    let deadline = Instant::now() + DRAIN_LIMIT;
+    loop {
+        match stage.site.replica().await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+            outcome => return outcome.map_err(|error| format!("{error:#}")),
+        }
+    }
 }

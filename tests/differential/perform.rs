@@ -12,6 +12,8 @@ use super::script::{Action, Judged, Script, Step, are_ordered};
 
 /// Nothing that a script does takes so long, except on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// In generated scripts nobody waits; a script that is being shrunk may have lost the COMMIT that ends a wait.
+const SHORT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a statement that should be blocked is watched.
 const WATCHED: Duration = Duration::from_millis(300);
 /// What the plain server gets in the place of a statement that the daemon refuses: it fails as well.
@@ -212,8 +214,9 @@ impl<'a> Stand<'a> {
     }
 
     async fn answer(&mut self, session: u32) -> Result<Seen, String> {
-        let answer = self.answer_by(session, Instant::now() + PATIENCE).await?;
-        Ok(answer.map_or_else(|| Seen::Lost(format!("no answer after {PATIENCE:?}")), Seen::Answered))
+        let patience = if self.place.schema.is_some() { SHORT_PATIENCE } else { PATIENCE };
+        let answer = self.answer_by(session, Instant::now() + patience).await?;
+        Ok(answer.map_or_else(|| Seen::Lost(format!("no answer after {patience:?}")), Seen::Answered))
     }
 
     async fn answer_by(&mut self, session: u32, limit: Instant) -> Result<Option<Answer>, String> {
