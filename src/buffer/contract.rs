@@ -1,14 +1,18 @@
 //! What every log must do, run over all three: memory, Redis, files.
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
 
 use super::file::FileLog;
-use super::log::{LeaseBlock, LeaseRange, Log, LogError, Quarantined, Record};
-use super::memory::{Disk, MemoryLog};
+use super::log::{Answer, Claim, LeaseBlock, LeaseRange, Log, LogError, Quarantined, Record};
+use super::memory::{Disk, Fault, MemoryLog, lock};
 use super::redis::RedisLog;
 use super::redis::tests::{DURABLE, Server};
 use super::testing::{catalog, draft};
-use super::{Buffer, BufferConfig};
+use super::{Buffer, BufferConfig, CommitError};
 use crate::entry::Seq;
 
 /// Where a log's contents are, so that it can be opened again.
@@ -170,6 +174,175 @@ async fn carries_a_buffer(home: Home) {
     }
 }
 
+/// A log whose answers get lost.
+struct Faulty {
+    inner: Arc<dyn Log>,
+    faults: Mutex<VecDeque<Fault>>,
+}
+
+impl Log for Faulty {
+    fn claim(&self, takeover: bool, floor: Seq) -> Answer<'_, Claim> {
+        self.inner.claim(takeover, floor)
+    }
+
+    fn append<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()> {
+        let fault = lock(&self.faults).pop_front().unwrap_or(Fault::None);
+        let lost = || Err(LogError::Doubtful("no answer".into()));
+        Box::pin(async move {
+            match fault {
+                Fault::Lost => lost(),
+                Fault::Executed | Fault::Late | Fault::TailLost(_) => {
+                    self.inner.append(records).await?;
+                    lost()
+                }
+                // What is there already is not refused.
+                Fault::Refused if records.last().map(Record::seq) > self.inner.probe().await.ok() => {
+                    Err(LogError::Refused("no room".into()))
+                }
+                Fault::None | Fault::Refused => self.inner.append(records).await,
+            }
+        })
+    }
+
+    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
+        self.inner.read(after, limit)
+    }
+
+    fn probe(&self) -> Answer<'_, Seq> {
+        self.inner.probe()
+    }
+
+    fn trim(&self, upto: Seq) -> Answer<'_, ()> {
+        self.inner.trim(upto)
+    }
+
+    fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {
+        self.inner.quarantine(quarantined)
+    }
+
+    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
+        self.inner.quarantined()
+    }
+
+    fn release(&self, seq: Seq) -> Answer<'_, ()> {
+        self.inner.release(seq)
+    }
+
+    fn leases(&self) -> Answer<'_, BTreeMap<String, LeaseBlock>> {
+        self.inner.leases()
+    }
+
+    fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()> {
+        self.inner.store_lease(sequence, block)
+    }
+}
+
+/// Answers get lost under load, and the daemon is killed now and then.
+async fn keeps_what_was_acknowledged_whatever_fails(home: Home) {
+    let mut told: HashMap<Uuid, Result<Seq, CommitError>> = HashMap::new();
+    for life in 0..3_u32 {
+        let faults = [Fault::None, Fault::Lost, Fault::None, Fault::Executed, Fault::Refused, Fault::None];
+        let faults = Mutex::new((0..8 + life as usize).map(|place| faults[place * 7 % 6]).collect());
+        let log = Arc::new(Faulty { inner: home.log(), faults });
+        let config = BufferConfig::default();
+        let opened = patiently(async || {
+            let (log, stop) = (Arc::clone(&log), tokio_util::sync::CancellationToken::new());
+            Buffer::open_log(log, &config, Arc::new(catalog()), Seq::ZERO, stop).await.ok()
+        });
+        let (buffer, task) = opened.await;
+        for round in 0..12 {
+            let commits: Vec<_> = (0..6)
+                .map(|number| {
+                    let (buffer, draft) = (buffer.clone(), draft(life * 1000 + round * 10 + number));
+                    tokio::spawn(async move { (draft.entry.uuid, buffer.commit(draft).await) })
+                })
+                .collect();
+            // A kill in the midst of the last round.
+            if round == 11 {
+                tokio::task::yield_now().await;
+                task.abort();
+            }
+            for commit in commits {
+                let (uuid, answer) = commit.await.unwrap();
+                told.insert(uuid, answer);
+            }
+            if round < 11 {
+                patiently(async || buffer.status().available.then_some(())).await;
+            }
+        }
+        drop(task.await);
+    }
+    let log = home.log();
+    let last = patiently(async || log.claim(true, Seq::ZERO).await.ok()).await.last;
+    let records = log.read(Seq::ZERO, 10_000).await.unwrap();
+    assert_eq!(records.iter().map(|record| record.seq().0).collect::<Vec<_>>(), (1..=last.0).collect::<Vec<_>>());
+    let places: HashMap<Uuid, Seq> = records.iter().map(|record| (record.entry.uuid, record.seq())).collect();
+    assert_eq!(places.len(), records.len(), "something is there twice");
+    let mut acknowledged = 0;
+    for (uuid, answer) in told {
+        match answer {
+            Ok(seq) => {
+                assert_eq!(places.get(&uuid), Some(&seq), "acknowledged");
+                acknowledged += 1;
+            }
+            Err(CommitError::Unknown(_)) => {}
+            Err(error) => assert_eq!(places.get(&uuid), None, "{error}"),
+        }
+    }
+    assert!(acknowledged > 60, "{acknowledged}");
+}
+
+/// Until there is an answer.
+async fn patiently<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "nothing");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Prints how long commits take: `cargo test --release --lib commit_latency -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+#[allow(clippy::print_stdout)]
+async fn commit_latency() {
+    for writers in [1_u32, 16, 64] {
+        for (kind, home) in [("Redis", Home::redis().await), ("files", Home::file())] {
+            let config = BufferConfig { url: home.url(), ..BufferConfig::default() };
+            let stop = tokio_util::sync::CancellationToken::new();
+            let opened = Buffer::open(&config, "TEST", Arc::new(catalog()), Seq::ZERO, stop).await;
+            let buffer = opened.unwrap().0;
+            let each = if writers == 1 { 3000 } else { 20_000 / writers };
+            let started = Instant::now();
+            let tasks: Vec<_> = (0..writers)
+                .map(|writer| {
+                    let buffer = buffer.clone();
+                    tokio::spawn(async move {
+                        let mut times = Vec::new();
+                        for n in 0..each {
+                            let at = Instant::now();
+                            buffer.commit(draft(writer * each + n)).await.unwrap();
+                            times.push(at.elapsed());
+                        }
+                        times
+                    })
+                })
+                .collect();
+            let mut times = Vec::new();
+            for task in tasks {
+                times.extend(task.await.unwrap());
+            }
+            let rate = f64::from(writers * each) / started.elapsed().as_secs_f64();
+            times.sort();
+            let at = |part: f64| times[(times.len() as f64 * part) as usize];
+            println!("{kind}, {writers} writers: {rate:.0}/s, p50 {:?}, p99 {:?}", at(0.5), at(0.99));
+        }
+    }
+}
+
 macro_rules! over_all_logs {
     ($($name:ident),* $(,)?) => {
         mod memory {
@@ -192,4 +365,5 @@ over_all_logs!(
     what_was_asked_before_a_claim_is_void,
     keeps_what_stands_beside_the_entries,
     carries_a_buffer,
+    keeps_what_was_acknowledged_whatever_fails,
 );

@@ -276,3 +276,6 @@ fn overlap(ranges: &[LeaseRange]) -> Option<(String, String)> {
     let text = |(start, end): (i128, i128)| format!("{start} to {end}");
     Some((text(pair[0]), text(pair[1])))
 }
+
+#[cfg(test)]
+mod tests;

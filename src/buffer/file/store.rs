@@ -27,6 +27,8 @@ pub(super) struct Store {
     epoch: AtomicU64,
     /// What readers see. Never locked while the disk works.
     view: Mutex<Option<View>>,
+    /// What was there when somebody without a claim looked last.
+    glimpse: Mutex<Option<View>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +65,7 @@ impl Store {
             writer: Mutex::default(),
             epoch: AtomicU64::new(0),
             view: Mutex::default(),
+            glimpse: Mutex::default(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Store {
     fn close(&self) {
         *lock(&self.writer) = Writer::default();
         *lock(&self.view) = None;
+        *lock(&self.glimpse) = None;
     }
 
     pub(super) fn claim(&self, takeover: bool, floor: Seq) -> Result<Claim, LogError> {
@@ -186,16 +190,22 @@ impl Store {
     }
 
     pub(super) fn read(&self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError> {
-        self.view()?.read(after, limit)
-    }
-
-    /// What is acknowledged: as the writer knows it, or as it stands on the disk.
-    fn view(&self) -> Result<View, LogError> {
         if let Some(view) = lock(&self.view).clone() {
-            return Ok(view);
+            return view.read(after, limit);
         }
-        let Some(meta) = Meta::load(&self.folder)? else { return Ok(View::default()) };
-        Ok(inventory(&self.folder, &meta, false)?.view(&meta))
+        // Without a claim the disk has to be asked; not for each window of a long read, though.
+        if let Some(view) = lock(&self.glimpse).clone() {
+            let records = view.read(after, limit)?;
+            if records.len() == limit {
+                return Ok(records);
+            }
+        }
+        let view = match Meta::load(&self.folder)? {
+            Some(meta) => inventory(&self.folder, &meta, false)?.view(&meta),
+            None => View::default(),
+        };
+        *lock(&self.glimpse) = Some(view.clone());
+        view.read(after, limit)
     }
 
     /// A change by the owner of the folder, under this claim.

@@ -249,38 +249,3 @@ async fn leases_and_quarantine_are_kept() {
     again.skip(Seq(1), "anna").await.unwrap();
     assert!(again.quarantined().await.unwrap().is_empty());
 }
-
-/// Prints how long commits take: `cargo test --release --lib commit_latency -- --ignored --nocapture`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-#[allow(clippy::print_stdout)]
-async fn commit_latency() {
-    for writers in [1_u32, 16, 64] {
-        let server = Server::start(DURABLE).await;
-        let buffer = server.open().await;
-        let each = if writers == 1 { 3000 } else { 20_000 / writers };
-        let started = Instant::now();
-        let tasks: Vec<_> = (0..writers)
-            .map(|writer| {
-                let buffer = buffer.clone();
-                tokio::spawn(async move {
-                    let mut times = Vec::new();
-                    for n in 0..each {
-                        let at = Instant::now();
-                        buffer.commit(draft(writer * each + n)).await.unwrap();
-                        times.push(at.elapsed());
-                    }
-                    times
-                })
-            })
-            .collect();
-        let mut times = Vec::new();
-        for task in tasks {
-            times.extend(task.await.unwrap());
-        }
-        let rate = f64::from(writers * each) / started.elapsed().as_secs_f64();
-        times.sort();
-        let at = |part: f64| times[(times.len() as f64 * part) as usize];
-        println!("{writers} writers: {rate:.0}/s, p50 {:?}, p99 {:?}", at(0.5), at(0.99));
-    }
-}
