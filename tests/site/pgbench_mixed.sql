@@ -1,4 +1,5 @@
 \set n :n + 1
+\set minus 0 - :n
 \set device random(1, 20)
 \set other random(1, 20)
 \set value random(0, 1000)
@@ -11,7 +12,7 @@ INSERT INTO total AS t (device, readings, value) VALUES (:device, 1, :value)
     ON CONFLICT (device) DO UPDATE SET readings = t.readings + 1, value = t.value + EXCLUDED.value;
 COMMIT;
 \elif :what = 4
-INSERT INTO reading (client, n, device, value) VALUES (:client_id, :n, :device, :value), (:client_id, -:n, :other, 0);
+INSERT INTO reading (client, n, device, value) VALUES (:client_id, :n, :device, :value), (:client_id, :minus, :other, 0);
 \elif :what = 5
 UPDATE device SET uses = uses + 1 WHERE id = :device;
 \elif :what = 6
