@@ -13,6 +13,8 @@ pub struct Report {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where it happened (`COPY t, line 3`).
+    pub context: Option<Box<str>>,
     /// 1-based character position in the client's statement.
     pub position: Option<usize>,
     /// Apart, since most reports have none and all are handed about.
@@ -32,7 +34,7 @@ pub struct About {
 impl Report {
     /// A report with nothing but a code and a message.
     pub fn new(code: SqlState, message: impl Into<String>) -> Report {
-        Report { code, message: message.into(), detail: None, hint: None, position: None, about: None }
+        Report { code, message: message.into(), detail: None, hint: None, context: None, position: None, about: None }
     }
 
     /// Says more about what happened.
@@ -46,6 +48,17 @@ impl Report {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Report {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says where it happened, around what is said of that already.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<Box<str>>) -> Report {
+        let outer = context.into();
+        self.context = Some(match self.context {
+            Some(inner) => format!("{inner}\n{outer}").into(),
+            None => outer,
+        });
         self
     }
 

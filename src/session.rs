@@ -48,6 +48,7 @@ mod commit;
 mod console;
 pub mod constraints;
 mod control;
+mod copy;
 mod exchange;
 mod extended;
 mod failure;
@@ -65,6 +66,7 @@ pub mod statements;
 mod straight;
 pub mod transaction;
 mod whole;
+mod with;
 mod write;
 
 pub use startup::run;

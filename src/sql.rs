@@ -46,6 +46,10 @@ pub enum Class {
     Query,
     /// INSERT, UPDATE, DELETE. To be planned.
     Write,
+    /// With writes in WITH. To be planned.
+    With,
+    /// COPY … FROM STDIN. To be planned.
+    CopyIn,
     /// SET, RESET, DISCARD: goes to the replica (and to an open main connection); the session's settings may change.
     Settings {
         discard_all: bool,
@@ -128,6 +132,8 @@ pub struct Unparsed {
 pub enum Plan {
     Read(ReadPlan),
     Write(Arc<WritePlan>),
+    Copy(Arc<CopyPlan>),
+    With(Arc<WithPlan>),
 }
 
 /// A client's Bind, as far as rewriting looks at it.
@@ -149,6 +155,13 @@ pub struct Rendered {
     pub registers: Vec<(String, String)>,
 }
 
+impl Rendered {
+    /// A text that needs nothing of ours.
+    pub fn plain(sql: &str) -> Rendered {
+        Rendered { sql: sql.to_owned(), extra: Vec::new(), registers: Vec::new() }
+    }
+}
+
 /// A parameter after the client's own, in binary format.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExtraParameter {
@@ -158,14 +171,17 @@ pub struct ExtraParameter {
 
 pub use crate::catalog::ReferentialAction;
 pub use after::{Event, Rule, arguments, judge as judge_events, violation};
+pub use copy::{BATCH_BYTES as COPY_BATCH_BYTES, Broken, CopyPlan, Options, Reader, Row};
 pub use ids::{Busy, Ids, LAST, Stock, counter};
 pub use read::ReadPlan;
 pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks, sequence_names};
+pub use with::{Returned, WithPlan};
 pub use write::{Decoded, Judged, Lock, Outcome, WriteKind, WritePlan};
 
 mod after;
 mod arrays;
 mod classify;
+mod copy;
 mod ids;
 mod merge;
 mod parse;
@@ -174,6 +190,7 @@ mod resolve;
 mod slice;
 mod syntax;
 mod template;
+mod with;
 mod write;
 
 /// Splits a query string into statements and classifies each. Bounded: hostile nesting is an error, never a crash.
@@ -194,6 +211,16 @@ fn gate(site: &str, catalog: &Catalog) -> String {
     format!("(SELECT pgoutpost.gate({}, {}))", syntax::literal(site), catalog.version)
 }
 
+/// A `text[]` parameter.
+pub fn text_array(values: impl ExactSizeIterator<Item = Option<Bytes>>) -> Bytes {
+    arrays::of_elements(25, values)
+}
+
+/// A text whose Parse says what Postgres has against the table and the columns of a COPY, which its own Parse does not.
+pub fn judged_by(text: &str) -> Option<String> {
+    copy::judged_by(text)
+}
+
 /// Makes the template of a [`Class::Query`] or [`Class::Write`] statement. `site` names the ledger's row by which
 /// merged relations are judged.
 ///
@@ -206,6 +233,8 @@ pub fn plan(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>], 
     let text = &*statement.text;
     let planned = parse::with_tree(text, |root| match statement.class {
         Class::Write => WritePlan::new(text, root, names, &gate).map(|plan| Plan::Write(Arc::new(plan))),
+        Class::With => WithPlan::new(text, root, names, &gate).map(|plan| Plan::With(Arc::new(plan))),
+        Class::CopyIn => CopyPlan::new(text, root, names, &gate).map(|plan| Plan::Copy(Arc::new(plan))),
         _ => ReadPlan::new(text, root, names, &gate).map(Plan::Read),
     });
     planned.map_err(|error| Report::new(crate::sqlstate::SYNTAX_ERROR, error.reason))?

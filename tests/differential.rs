@@ -23,7 +23,8 @@
 //!
 //! Compared are: rows (in order when there is a top-level ORDER BY, or a FETCH; else sorted), names, types and type
 //! modifiers of columns, tags, of errors the SQLSTATE, message, detail, schema, table, column, datatype and constraint,
-//! warnings, changed parameters, and the transaction's status. Not compared: hints, positions, contexts, notices.
+//! warnings, changed parameters, and the transaction's status. Not compared: hints, positions, contexts
+//! (but the line and column of a COPY), notices.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, unreachable_pub, dead_code)]
 
 #[path = "differential/answer.rs"]

@@ -173,6 +173,8 @@ impl Session {
             }
             Some(
                 Class::Write
+                | Class::CopyIn
+                | Class::With
                 | Class::Straight { .. }
                 | Class::Transaction(_)
                 | Class::Settings { .. }
@@ -306,6 +308,27 @@ impl Session {
                 // Nothing may reach the client before it is durable, unless it insists.
                 self.held = self.transaction.phase == Phase::Idle;
                 Ok(self.hand_out(rows, tag, limit))
+            }
+            Class::With => {
+                if let Some(why) = self.not_bufferable(statement).await? {
+                    self.settle().await?;
+                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
+                }
+                let (rows, tag) = self.execute_with(prepared, statement, bind).await?;
+                self.held = self.transaction.phase == Phase::Idle;
+                Ok(self.hand_out(rows, tag, limit))
+            }
+            Class::CopyIn => {
+                self.settle().await?;
+                if let Some(why) = self.not_bufferable(statement).await? {
+                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
+                }
+                let tag = self.copy_in(statement).await?;
+                build::command_complete(&mut self.client.output, &tag);
+                self.held = self.transaction.phase == Phase::Idle;
+                Ok(None)
             }
             Class::Transaction(command) => {
                 self.settle().await?;

@@ -59,7 +59,7 @@ impl Session {
         Ok(())
     }
 
-    async fn take_ids(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {
+    pub(super) async fn take_ids(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {
         if count == 0 {
             return Ok(Vec::new());
         }

@@ -221,7 +221,7 @@ impl Session {
         let view = View { base: &base, own: &self.transaction.work.own };
         let plan = match &*plan {
             Ok(Plan::Read(plan)) => plan,
-            Ok(Plan::Write(_)) => return Ok(None),
+            Ok(Plan::Write(_) | Plan::Copy(_) | Plan::With(_)) => return Ok(None),
             Err(_) if view.is_empty() => return Ok(None),
             Err(report) => return Err(report.clone().into()),
         };

@@ -73,7 +73,7 @@ impl Session {
     }
 
     /// The client's next message. One that is too long is answered with an error and skipped, not kept.
-    fn take(&mut self) -> Result<Option<(u8, BytesMut)>, End> {
+    pub(super) fn take(&mut self) -> Result<Option<(u8, BytesMut)>, End> {
         if self.discarding > 0 {
             let count = self.discarding.min(self.client.input.len());
             self.client.input.advance(count);

@@ -115,6 +115,8 @@ impl Session {
             Class::Transaction(_)
             | Class::Write
             | Class::Constraints(_)
+            | Class::CopyIn
+            | Class::With
             | Class::OwnSetting { .. }
             | Class::Execute { .. }
             | Class::Straight { .. }
@@ -203,6 +205,12 @@ impl Session {
                 let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
                 let last = statements.last().is_some_and(|last| std::ptr::eq(last, statement));
                 self.simple_write(statement, last).await
+            }
+            Class::With => self.simple_with(statement).await,
+            Class::CopyIn => {
+                let tag = self.copy_in(statement).await?;
+                build::command_complete(&mut self.client.output, &tag);
+                Ok(())
             }
             Class::Transaction(command) => self.control(command, None).await,
             Class::Constraints(command) => {

@@ -442,7 +442,7 @@ impl Session {
     }
 }
 
-fn carry_over(settings: &Settings, user: &str) -> String {
+pub(super) fn carry_over(settings: &Settings, user: &str) -> String {
     let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let mut sql = String::from("SELECT ");
     for (place, (name, value)) in settings.to_carry_over().iter().enumerate() {

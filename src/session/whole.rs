@@ -31,7 +31,7 @@ impl Session {
         let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
         Ok(match &*plan {
             Ok(Plan::Read(plan)) => plan.whole(),
-            Ok(Plan::Write(_)) => false,
+            Ok(Plan::Write(_) | Plan::Copy(_) | Plan::With(_)) => false,
             // Main locks what cannot be locked here.
             Err(_) => Parsed::locks_rows(&statement.text),
         })
@@ -44,7 +44,7 @@ impl Session {
         let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
         match &*plan {
             Ok(Plan::Read(plan)) => self.may_lock(plan.locking(), &settings).await,
-            Ok(Plan::Write(_)) | Err(_) => Ok(()),
+            Ok(Plan::Write(_) | Plan::Copy(_) | Plan::With(_)) | Err(_) => Ok(()),
         }
     }
 
@@ -121,7 +121,9 @@ impl Session {
             let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
             let plan = match &*plan {
                 Ok(Plan::Read(plan)) => plan,
-                Ok(Plan::Write(_)) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a read").into()),
+                Ok(Plan::Write(_) | Plan::Copy(_) | Plan::With(_)) => {
+                    return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a read").into());
+                }
                 Err(report) => return Err(report.clone().into()),
             };
             self.may_draw(plan.sequences().iter().any(|sequence| sequence.takes), &settings)?;

@@ -37,7 +37,7 @@ pub(super) enum Rights {
 }
 
 /// The rows of an evaluation, and what its registers held after it.
-type Evaluated = (Vec<Vec<Option<Bytes>>>, HashMap<String, String>);
+pub(super) type Evaluated = (Vec<Vec<Option<Bytes>>>, HashMap<String, String>);
 
 /// How the evaluation is put to the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Session {
     /// Why a write cannot be evaluated here, so that it has to go straight to main: `None` for what can.
     pub(super) async fn not_bufferable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
         let locks = statement.class == Class::Query && Parsed::locks_rows(&statement.text);
-        if statement.class != Class::Write && !locks {
+        if !matches!(statement.class, Class::Write | Class::CopyIn | Class::With) && !locks {
             return Ok(None);
         }
         let settings = self.settings().await?;
@@ -99,6 +99,9 @@ impl Session {
         let rows = self.question("SELECT version FROM pgoutpost.catalog").await?;
         let now = rows.first().and_then(|row| row.first().cloned().flatten());
         if now.as_deref() == Some(version.to_string().as_bytes()) {
+            if statement.class == Class::CopyIn {
+                self.analyse_copy(statement).await?;
+            }
             return Ok(why);
         }
         self.reload().await?;
@@ -149,7 +152,9 @@ impl Session {
             let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
             let plan = match &*plan {
                 Ok(Plan::Write(plan)) => Arc::clone(plan),
-                Ok(Plan::Read(_)) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a write").into()),
+                Ok(Plan::Read(_) | Plan::Copy(_) | Plan::With(_)) => {
+                    return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a write").into());
+                }
                 Err(report) => return Err(report.clone().into()),
             };
             if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
@@ -195,7 +200,12 @@ impl Session {
     }
 
     /// Asks once for each table, action and catalog (GRANT changes its version) whether the role may write it.
-    async fn may_write(&mut self, plan: &WritePlan, catalog: i64, settings: &Settings) -> Result<(), Failure> {
+    pub(super) async fn may_write(
+        &mut self,
+        plan: &WritePlan,
+        catalog: i64,
+        settings: &Settings,
+    ) -> Result<(), Failure> {
         let question = plan.permission();
         let known = (settings.role.clone(), catalog, question.clone());
         if self.permitted.contains(&known) {
@@ -281,7 +291,12 @@ impl Session {
         }
     }
 
-    fn collect(&mut self, plan: &WritePlan, statement: &Statement, decoded: Vec<Decoded>) -> Result<Written, Failure> {
+    pub(super) fn collect(
+        &mut self,
+        plan: &WritePlan,
+        statement: &Statement,
+        decoded: Vec<Decoded>,
+    ) -> Result<Written, Failure> {
         let count = decoded.len();
         let tag = match plan.kind {
             WriteKind::Insert => format!("INSERT 0 {count}"),

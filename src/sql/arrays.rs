@@ -194,3 +194,33 @@ pub(super) fn elements(value: &[u8], element_oids: &[u32]) -> Option<Vec<Option<
     }
     Some(found)
 }
+
+/// An array of elements that are in their binary form already.
+pub(super) fn of_elements(element_oid: u32, values: impl ExactSizeIterator<Item = Option<Bytes>>) -> Bytes {
+    let count = values.len();
+    let mut out = BytesMut::with_capacity(20 + count * 12);
+    out.put_i32(i32::from(count > 0));
+    out.put_i32(0);
+    out.put_u32(element_oid);
+    if count > 0 {
+        out.put_i32(count as i32);
+        out.put_i32(1);
+    }
+    let mut has_null = false;
+    for value in values {
+        match value {
+            Some(value) => {
+                out.put_i32(value.len() as i32);
+                out.put_slice(&value);
+            }
+            None => {
+                has_null = true;
+                out.put_i32(-1);
+            }
+        }
+    }
+    if has_null {
+        out[4..8].copy_from_slice(&1i32.to_be_bytes());
+    }
+    out.freeze()
+}

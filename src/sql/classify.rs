@@ -73,11 +73,13 @@ const NOT_BUFFERED: Class = Class::Straight { ddl: false, outside_transaction: f
 
 fn class(node: &SyntaxNode) -> Class {
     match node.kind() {
+        kind if (is_select(kind) || is_write(kind)) && writes_within(node) => with(node),
         kind if is_select(kind) => query(node),
         kind if is_write(kind) => write(node),
         K::EXPLAIN => query_or_plain(node),
         K::DECLARE => query(node),
         K::COPY => copy(node),
+        K::MERGE if child(node, K::WITH_CLAUSE).is_some_and(|with| writes_within(&with)) => NOT_BUFFERED,
         K::MERGE => write(node),
         K::SHOW | K::SET | K::RESET => settings(node),
         K::DISCARD => Class::Settings { discard_all: child(node, K::DISCARD_ALL).is_some() },
@@ -103,8 +105,16 @@ fn refused(message: &str, hint: &str) -> Class {
     Class::Refused(Report::new(FEATURE_NOT_SUPPORTED, message).hint(hint))
 }
 
+fn writes_within(node: &SyntaxNode) -> bool {
+    node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE)
+}
+
+fn with(node: &SyntaxNode) -> Class {
+    if sets_sequence(node) { NOT_BUFFERED } else { Class::With }
+}
+
 fn query(node: &SyntaxNode) -> Class {
-    if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
+    if writes_within(node) {
         return NOT_BUFFERED;
     }
     if sets_sequence(node) {
@@ -128,9 +138,6 @@ fn sets_sequence(node: &SyntaxNode) -> bool {
 }
 
 fn write(node: &SyntaxNode) -> Class {
-    if node.descendants().skip(1).any(|inner| is_write(inner.kind()) || inner.kind() == K::MERGE) {
-        return NOT_BUFFERED;
-    }
     if sets_sequence(node) {
         return NOT_BUFFERED;
     }
@@ -158,7 +165,7 @@ fn copy(node: &SyntaxNode) -> Class {
     let to = child(node, K::COPY_TO);
     match to.and_then(|to| child(&to, K::COPY_STDOUT)) {
         Some(_) => query(node),
-        None if node.descendants().any(|inner| inner.kind() == K::COPY_STDIN) => NOT_BUFFERED,
+        None if node.descendants().any(|inner| inner.kind() == K::COPY_STDIN) => Class::CopyIn,
         None => {
             let hint = "Use COPY … TO STDOUT or FROM STDIN.";
             refused("COPY to or from a file or program is not available through pgoutpost", hint)

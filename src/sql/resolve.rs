@@ -58,6 +58,8 @@ pub(super) struct Text<'a> {
     /// It has an outer join, in which a row may be NULL.
     outer: bool,
     pub(super) findings: Findings,
+    /// A condition on the rows that an INSERT writes: of COPY … WHERE.
+    pub(super) filter: Option<Template>,
 }
 
 /// What a statement does that forbids it while rows are pending.
@@ -114,6 +116,7 @@ impl<'a> Text<'a> {
             tableoid: rows::mentions_tableoid(root),
             outer: false,
             findings,
+            filter: None,
         };
         let scopes = Scopes::of(root, names);
         for node in root.descendants() {

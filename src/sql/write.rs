@@ -38,7 +38,14 @@ mod upsert;
 mod verdict;
 mod windows;
 
+pub(super) use assign::assigned;
 pub use decode::{Decoded, Judged, Outcome};
+
+/// A condition on new rows, and the functions in it that may look at tables.
+pub(super) struct Filter {
+    pub(super) template: Template,
+    pub(super) opaque: Vec<String>,
+}
 
 /// Something that a transaction holds until its end, by hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,9 +163,24 @@ type Setting = (AttNum, Value);
 
 impl WritePlan {
     pub(super) fn new(text: &str, root: &SyntaxNode, names: Names<'_>, gate: &str) -> Result<WritePlan, Report> {
+        WritePlan::of_copy(text, root, names, gate, None)
+    }
+
+    /// With a condition on the new rows, which COPY … WHERE has.
+    pub(super) fn of_copy(
+        text: &str,
+        root: &SyntaxNode,
+        names: Names<'_>,
+        gate: &str,
+        filter: Option<Filter>,
+    ) -> Result<WritePlan, Report> {
         let unsupported = |message: &str| Report::new(FEATURE_NOT_SUPPORTED, message);
         let statement = root.children().next().ok_or_else(|| unsupported("no statement"))?;
-        let source = Text::read(text, root, names, 0)?;
+        let mut source = Text::read(text, root, names, 0)?;
+        if let Some(filter) = filter {
+            source.findings.opaque.extend(filter.opaque);
+            source.filter = Some(filter.template);
+        }
         let target = target(&statement, names)?;
         let (kind, build): (_, build::Make) = match statement.kind() {
             K::INSERT => (WriteKind::Insert, insert::build),
@@ -286,6 +308,15 @@ impl WritePlan {
     /// with a row may be right again when another transaction has ended.
     pub fn locks(&self, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
         decode::locks(self, rows)
+    }
+
+    /// NOT NULL and CHECK alone, of all rows: Postgres judges them before it looks at any unique index, when it inserts
+    /// rows by the batch.
+    ///
+    /// # Errors
+    /// 23502, 23514.
+    pub fn row_rules(&self, rows: &[Vec<Option<Bytes>>]) -> Result<(), Report> {
+        decode::row_rules(self, rows)
     }
 
     /// Reads all rows of the evaluation, in order: each row's effect and what comes of it at the end of the statement, or the first constraint that fails, just as

@@ -79,6 +79,7 @@ fn report(db: &tokio_postgres::error::DbError) -> Report {
     };
     let text = |field: Option<&str>| field.map(str::to_owned);
     Report {
+        context: None,
         code: SqlState::parse(db.code().code()),
         message: db.message().to_owned(),
         detail: text(db.detail()),

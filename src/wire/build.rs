@@ -144,6 +144,15 @@ pub fn bare(out: &mut BytesMut, kind: u8) {
     message(out, kind, |_| {});
 }
 
+/// CopyInResponse.
+pub fn copy_in(out: &mut BytesMut, binary: bool, columns: usize) {
+    message(out, b'G', |body| {
+        body.put_u8(u8::from(binary));
+        count(body, columns);
+        (0..columns).for_each(|_| body.put_i16(i16::from(binary)));
+    });
+}
+
 pub fn authentication_ok(out: &mut BytesMut) {
     message(out, b'R', |body| body.put_i32(0));
 }

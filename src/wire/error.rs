@@ -5,7 +5,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::build::{message, string};
 use super::read::Body;
-use crate::report::Report;
+use crate::report::{About, Report};
 use crate::sqlstate::{INTERNAL_ERROR, SqlState};
 
 /// How bad it is.
@@ -53,6 +53,7 @@ pub fn report(out: &mut BytesMut, severity: Severity, report: &Report) {
         field(b'D', report.detail.as_deref());
         field(b'H', report.hint.as_deref());
         field(b'P', position.as_deref());
+        field(b'W', report.context.as_deref());
         if let Some(about) = &report.about {
             field(b's', about.schema.as_deref());
             field(b't', about.table.as_deref());
@@ -91,6 +92,27 @@ pub fn text(body: &[u8]) -> String {
 /// Whether a server ends the connection with this error. `V` is never translated.
 pub fn is_fatal(body: &[u8]) -> bool {
     matches!(field(body, b'V'), Some(b"FATAL" | b"PANIC"))
+}
+
+/// A server's error as a report, without position: it would be one in text that the client never wrote.
+pub fn to_report(body: &[u8]) -> Report {
+    let text = |code: u8| field(body, code).map(|text| String::from_utf8_lossy(text).into_owned());
+    let about = About {
+        schema: text(b's'),
+        table: text(b't'),
+        column: text(b'c'),
+        data_type: text(b'd'),
+        constraint: text(b'n'),
+    };
+    Report {
+        code: code(body),
+        message: text(b'M').unwrap_or_default(),
+        detail: text(b'D'),
+        hint: text(b'H'),
+        context: text(b'W').map(String::into_boxed_str),
+        position: None,
+        about: (about != About::default()).then(|| Box::new(about)),
+    }
 }
 
 /// What becomes of the position in an error of a statement that is not just the client's own text.

@@ -4,6 +4,29 @@
 
 use super::Malformed;
 
+/// Name, type and type modifier of each column in a RowDescription.
+pub fn columns(body: &[u8]) -> Result<Vec<(String, u32, i32)>, Malformed> {
+    let mut body = Body::new(body);
+    let count = body.i16()?;
+    let mut columns = Vec::new();
+    for _ in 0..count {
+        let name = String::from_utf8_lossy(body.string()?).into_owned();
+        body.u32()?;
+        body.i16()?;
+        let oid = body.u32()?;
+        body.i16()?;
+        let modifier = body.i32()?;
+        body.i16()?;
+        columns.push((name, oid, modifier));
+    }
+    Ok(columns)
+}
+
+/// The reason in a CopyFail.
+pub fn copy_fail(body: &[u8]) -> Result<&[u8], Malformed> {
+    Body::new(body).string()
+}
+
 /// What is left of a message's body.
 #[derive(Debug, Clone, Copy)]
 pub struct Body<'a> {

@@ -100,6 +100,10 @@ impl Answer {
                 (End::Error(expected), End::Error(got)) => {
                     let unequal = COMPARED.iter().filter(|field| expected.get(field) != got.get(field));
                     differences.extend(unequal.map(|field| format!("error field {field}")));
+                    let place = |fields: &Fields| fields.get(&'W').filter(|text| text.contains("COPY ")).cloned();
+                    if place(expected) != place(got) {
+                        differences.push("place in COPY".to_owned());
+                    }
                 }
                 (expected, got) if expected != got => differences.push("tag".to_owned()),
                 _ => {}

@@ -89,6 +89,7 @@ impl Site {
         let binary = vec![false; values.len()];
         let bound = Parameters { types: &types, binary: &binary, values: &values };
         match plan {
+            Plan::Copy(_) | Plan::With(_) => panic!("not a statement for these tests"),
             Plan::Read(read) => {
                 let ids = self.stock(read.sequences());
                 let view = View { base: &self.overlay, own: &self.own };

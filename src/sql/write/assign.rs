@@ -17,7 +17,7 @@ pub(super) fn typed(column: &Column, expression: &str) -> String {
 }
 
 /// A value of [`typed`] as the column takes it: a cast would truncate what assignment refuses (22001).
-pub(super) fn assigned(column: &Column, value: &str) -> Result<String, Report> {
+pub(in super::super) fn assigned(column: &Column, value: &str) -> Result<String, Report> {
     let modifier = column.base_typmod;
     let limited = if modifier < 0 {
         value.to_owned()

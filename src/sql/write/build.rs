@@ -138,6 +138,13 @@ impl<'a> Builder<'a> {
         self.condition.push(" WHERE (").append(condition).push(")");
     }
 
+    /// Adds a condition on the new row.
+    pub(super) fn filter(&mut self, row: &Row, filter: &Template) {
+        let mut condition = Template::text("(SELECT ");
+        condition.append(filter).push(&format!(" FROM {})", self.scope(row, &self.alias)));
+        self.condition(&condition);
+    }
+
     /// Adds a lateral subselect to FROM.
     pub(super) fn lateral(&mut self, subselect: &Template, alias: &str) {
         self.from.push(", LATERAL (").append(subselect).push(&format!(") AS {}", quoted(alias)));

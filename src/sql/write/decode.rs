@@ -100,6 +100,14 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
     Ok(Judged { rows: decoded.collect(), events })
 }
 
+pub(super) fn row_rules(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<(), Report> {
+    rows.iter().try_for_each(|row| {
+        let values = read(plan, row)?;
+        values.row_rules(0)?;
+        values.row_rules(1)
+    })
+}
+
 pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
     let of_row = |row: &Vec<Option<Bytes>>| -> Vec<Lock> {
         let outputs = plan.outputs.iter().zip(row);

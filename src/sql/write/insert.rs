@@ -49,6 +49,9 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     }
     builder.lateral(&Template::text(format!("SELECT {}", list(items))), "pgoutpost.n");
     builder.generate(&mut new, "pgoutpost.g", "");
+    if let Some(filter) = &request.source.filter {
+        builder.filter(&new, filter);
+    }
     let slices = |other: &Table, column_for: &dyn Fn(&Column) -> Option<AttNum>| match &rows {
         Rows::Values(values) => slice_of(values, &columns, other, column_for),
         Rows::Query(_) | Rows::Default => None,

@@ -1,0 +1,291 @@
+//! COPY … FROM STDIN: rows are taken from the client as they come, and evaluated, locked and collected by the batch.
+//!
+//! Nothing but the effects grows with the stream. A batch is evaluated over the state before the statement: whether its
+//! unique values are those of an earlier batch is told by the hashes that are locked, and only then are the rows
+//! collected so far sent along.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::failure::{End, Failure};
+use super::locks::Taken;
+use super::read::Given;
+use super::serve::TRIES;
+use super::settings::Settings;
+use super::write::{By, Evaluated};
+use super::{Session, Wants};
+use crate::overlay::{Overlay, View};
+use crate::report::Report;
+use crate::sql::{self, Broken, CopyPlan, Event, Ids, Plan, Reader, Row, Statement};
+use crate::sqlstate;
+use crate::status::StatementKind;
+use crate::wire::read::copy_fail;
+use crate::wire::{HEADER, build};
+
+mod fault;
+
+/// One COPY under way.
+struct Copying<'a> {
+    statement: &'a Statement,
+    settings: Arc<Settings>,
+    /// The transaction's own effects before the statement.
+    before: Overlay,
+    /// The unique values of the batches so far, as locked.
+    taken: HashSet<u64>,
+    events: Vec<Event>,
+    count: usize,
+    reader: Reader,
+}
+
+/// A batch under way.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    bytes: usize,
+}
+
+/// What an evaluation gave that does not do, and whether the replica's transaction has failed with it.
+enum Fault {
+    Server(BytesMut),
+    Own(Box<Report>),
+}
+
+impl Session {
+    /// Runs the statement; returns its tag.
+    pub(super) async fn copy_in(&mut self, statement: &Statement) -> Result<String, Failure> {
+        self.guard.statement(StatementKind::Write);
+        let settings = self.settings().await?;
+        settings.readable()?;
+        self.caught_up().await?;
+        let plan = self.copy_plan(statement, &settings)?;
+        if let Some(report) = plan.refused(&statement.text) {
+            return Err(report.into());
+        }
+        self.analyse_copy(statement).await?;
+        if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+            let message = "cannot execute COPY FROM in a read-only transaction";
+            return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
+        }
+        let version = self.shared.catalog.current().version;
+        self.may_write(&plan.insert, version, &settings).await?;
+        let options = plan.options.clone()?;
+        let mut copying = Copying {
+            statement,
+            settings,
+            before: self.transaction.work.own.clone(),
+            taken: HashSet::new(),
+            events: Vec::new(),
+            count: 0,
+            reader: Reader::new(&plan, &options),
+        };
+        // Without rows: what is wrong with the statement is said before the client sends any.
+        self.copy_batch(&mut copying, &[]).await?;
+        self.held = false;
+        build::copy_in(&mut self.client.output, plan.is_binary(), plan.columns.len());
+        let (rows_max, bytes_max) = (plan.rows_max(), sql::COPY_BATCH_BYTES);
+        drop(plan);
+        let mut batch = Batch::default();
+        let mut more = true;
+        while more {
+            more = self.copy_more(&mut copying).await?;
+            loop {
+                match copying.reader.next_row() {
+                    Ok(Some(row)) => {
+                        batch.bytes += row.size();
+                        batch.rows.push(row);
+                        if batch.rows.len() >= rows_max || batch.bytes >= bytes_max {
+                            let full = std::mem::take(&mut batch);
+                            self.copy_batch(&mut copying, &full.rows).await?;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(broken) => return Err(self.copy_broken(&copying, &batch.rows, *broken).await),
+                }
+            }
+        }
+        self.copy_batch(&mut copying, &batch.rows).await?;
+        if copying.count > 0 {
+            self.transaction.work.statements.push(statement.text.to_string());
+        }
+        let tag = format!("COPY {}", copying.count);
+        self.after_statement(copying.events).await?;
+        Ok(tag)
+    }
+
+    fn copy_plan(&self, statement: &Statement, settings: &Settings) -> Result<Arc<CopyPlan>, Failure> {
+        let shared = &self.shared;
+        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+        match &*plan {
+            Ok(Plan::Copy(plan)) => Ok(Arc::clone(plan)),
+            Ok(_) => Err(Report::new(sqlstate::INTERNAL_ERROR, "not a COPY").into()),
+            Err(report) => Err(report.clone().into()),
+        }
+    }
+
+    /// Asks Postgres what it has against the table and the columns.
+    pub(super) async fn analyse_copy(&mut self, statement: &Statement) -> Result<(), Failure> {
+        let Some(text) = sql::judged_by(&statement.text) else { return Ok(()) };
+        self.analyse(text.as_bytes()).await.map_err(|failure| match failure {
+            Failure::Server(message) => Failure::Inner(message),
+            other => other,
+        })
+    }
+
+    /// Takes the client's next data; false: it has ended.
+    async fn copy_more(&mut self, copying: &mut Copying<'_>) -> Result<bool, Failure> {
+        loop {
+            let Some((kind, message)) = self.take()? else {
+                self.pump(Wants::Both).await?;
+                continue;
+            };
+            match kind {
+                b'd' => {
+                    copying.reader.push(&message[HEADER..]);
+                    return Ok(true);
+                }
+                b'c' => {
+                    copying.reader.end();
+                    return Ok(false);
+                }
+                b'f' => {
+                    let why = String::from_utf8_lossy(copy_fail(&message[HEADER..])?).into_owned();
+                    let report = Report::new(sqlstate::QUERY_CANCELED, format!("COPY from stdin failed: {why}"));
+                    return Err(report.context(copying.reader.here()).into());
+                }
+                // Ignored within COPY, as in Postgres.
+                b'H' | b'S' => {}
+                b'X' => return Err(End::Client.into()),
+                _ if kind >= 0x80 => return Err(Failure::Own(Box::new(too_long()))),
+                _ => {
+                    let message = format!("unexpected message type 0x{kind:02X} during COPY from stdin");
+                    let report = Report::new(sqlstate::PROTOCOL_VIOLATION, message);
+                    return Err(report.context(copying.reader.here()).into());
+                }
+            }
+        }
+    }
+
+    async fn copy_batch(&mut self, copying: &mut Copying<'_>, rows: &[Row]) -> Result<(), Failure> {
+        let settings = Arc::clone(&copying.settings);
+        let mut held: Option<(Arc<CopyPlan>, Ids)> = None;
+        let (mut tries, mut whole) = (0, false);
+        loop {
+            let base = self.base(&settings);
+            let plan = self.copy_plan(copying.statement, &settings)?;
+            let ids = match held.take() {
+                Some((of, ids)) if Arc::ptr_eq(&of, &plan) => ids,
+                _ => self.stock_for(&plan, rows.len(), &settings).await?,
+            };
+            let own = if whole { &self.transaction.work.own } else { &copying.before }.clone();
+            let evaluated = self.evaluate_copy(&plan, View { base: &base, own: &own }, rows, &ids, &settings);
+            let evaluated = evaluated.await;
+            let ids = &held.insert((Arc::clone(&plan), ids)).1;
+            let (evaluated, registers) = match evaluated {
+                Err(Failure::Inner(error)) => match self.prepare_again(&error).await {
+                    Ok(()) if tries < TRIES => {
+                        tries += 1;
+                        continue;
+                    }
+                    Ok(()) => return Err(super::read::changed().into()),
+                    Err(Failure::Inner(error)) => {
+                        return Err(self.at_fault(copying, rows, ids, Fault::Server(error)).await);
+                    }
+                    Err(failure) => return Err(failure),
+                },
+                evaluated => evaluated?,
+            };
+            let locks = plan.insert.locks(&evaluated);
+            if self.lock(&locks, base.last(), &settings, true).await? == Taken::Stale {
+                self.stale(&settings)?;
+                continue;
+            }
+            let exclusive = || locks.iter().filter(|lock| !lock.shared).map(|lock| lock.hash);
+            if !whole && exclusive().any(|hash| copying.taken.contains(&hash)) {
+                whole = true;
+                continue;
+            }
+            let view = View { base: &base, own: &self.transaction.work.own };
+            let rules = if plan.row_by_row { Ok(()) } else { plan.insert.row_rules(&evaluated) };
+            let judged = match rules.and_then(|()| plan.insert.decode(view, &evaluated)) {
+                Ok(judged) => judged,
+                Err(report) => return Err(self.at_fault(copying, rows, ids, Fault::Own(Box::new(report))).await),
+            };
+            copying.taken.extend(exclusive());
+            if let Some((_, ids)) = held.take() {
+                self.remember(plan.insert.sequences(), plan.insert.counted(), ids, &registers);
+            }
+            copying.count += judged.rows.len();
+            copying.events.extend(judged.events);
+            for row in judged.rows {
+                self.transaction.work.add(&plan.target, row.outcome)?;
+            }
+            return Ok(());
+        }
+    }
+
+    /// A value of each sequence for each row, so that the rows are evaluated once.
+    async fn stock_for(&mut self, plan: &CopyPlan, rows: usize, settings: &Settings) -> Result<Ids, Failure> {
+        let uses = plan.insert.sequences();
+        let mut ids = self.stock(uses, settings).await?;
+        for (sequence, stock) in uses.iter().zip(&mut ids.sequences) {
+            let missing = rows.saturating_sub(stock.values.len());
+            stock.values.extend(self.take_ids(&sequence.name, missing).await?);
+        }
+        Ok(ids)
+    }
+
+    async fn evaluate_copy(
+        &mut self,
+        plan: &CopyPlan,
+        view: View<'_>,
+        rows: &[Row],
+        ids: &Ids,
+        settings: &Settings,
+    ) -> Result<Evaluated, Failure> {
+        let (types, values) = plan.arguments(rows);
+        let given = given(&types, &values);
+        let rendered = plan.insert.render(view, given.parameters(), ids, settings.canonical())?;
+        self.set_registers(&rendered.registers).await?;
+        let rows = self.run_evaluation(&rendered, &given, &plan.insert.formats(&[]), By::Name).await?;
+        Ok((rows, self.registers(&rendered.registers).await?))
+    }
+
+    /// A row that cannot be read: what is wrong with those before it comes first.
+    async fn copy_broken(&mut self, copying: &Copying<'_>, rows: &[Row], broken: Broken) -> Failure {
+        let mut before = rows.to_vec();
+        before.extend(broken.row);
+        match self.fault_of(copying, &before, None).await {
+            Ok(Some(report)) => report.into(),
+            Ok(None) => broken.report.into(),
+            Err(failure) => failure,
+        }
+    }
+
+    /// Says where in the batch the fault is, in Postgres' order.
+    async fn at_fault(&mut self, copying: &Copying<'_>, rows: &[Row], ids: &Ids, fault: Fault) -> Failure {
+        let found = self.fault_of(copying, rows, Some(ids)).await;
+        match (fault, found) {
+            (_, Err(failure)) => failure,
+            (Fault::Own(own), Ok(report)) => Failure::Own(report.map_or(own, Box::new)),
+            (Fault::Server(message), Ok(None)) => Failure::Inner(message),
+            // The replica has failed already, so this must not look like an error of ours.
+            (Fault::Server(_), Ok(Some(report))) => {
+                let mut message = BytesMut::new();
+                crate::wire::error::report(&mut message, crate::wire::error::Severity::Error, &report);
+                Failure::Server(message)
+            }
+        }
+    }
+}
+
+fn given<'a>(types: &'a [u32], values: &'a [Option<Bytes>]) -> Given<'a> {
+    let binary = vec![true; values.len()];
+    Given { types, binary, values: values.iter().map(Option::as_deref).collect() }
+}
+
+fn too_long() -> Report {
+    let message = format!("a piece of COPY data may not be longer than {} MiB", crate::wire::MESSAGE_MAX >> 20);
+    Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message)
+}

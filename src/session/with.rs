@@ -1,0 +1,209 @@
+//! Statements with writes in WITH: part by part, all over the state before the statement.
+//!
+//! Nothing is collected before the last part, and the main statement, have been evaluated; then all effects are, and the
+//! statement has its one end.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Session;
+use super::failure::Failure;
+use super::read::Given;
+use super::serve::TRIES;
+use super::settings::Settings;
+use super::statements::Prepared;
+use super::write::{By, Rights, Written, returning};
+use crate::overlay::View;
+use crate::report::Report;
+use crate::sql::{self, Ids, Plan, Rendered, Returned, Statement, WithPlan};
+use crate::sqlstate;
+use crate::status::StatementKind;
+use crate::wire::read::{Bind, columns};
+use crate::wire::{HEADER, build};
+
+/// `text[]`
+const TEXT_ARRAY: u32 = 1009;
+
+/// The client's parameters, and after them what parts have returned.
+struct Values {
+    types: Vec<u32>,
+    binary: Vec<bool>,
+    values: Vec<Option<Bytes>>,
+}
+
+impl Values {
+    fn given(&self) -> Given<'_> {
+        let values = self.values.iter().map(Option::as_deref).collect();
+        Given { types: &self.types, binary: self.binary.clone(), values }
+    }
+}
+
+impl Session {
+    /// Execute of such a statement's portal.
+    pub(super) async fn execute_with(
+        &mut self,
+        prepared: &Prepared,
+        statement: &Statement,
+        bind: &BytesMut,
+    ) -> Result<Written, Failure> {
+        let bind = Bind::read(&bind[HEADER..])?;
+        let description = self.describe(prepared, bind.statement).await?;
+        let given = Given::of(&bind, &description.types);
+        self.with(statement, &given, returning(&description, &bind.results)?).await
+    }
+
+    /// Such a statement in the simple protocol.
+    pub(super) async fn simple_with(&mut self, statement: &Statement) -> Result<(), Failure> {
+        let description = self.describe_text(&statement.text).await?;
+        if !description.types.is_empty() {
+            return Err(Report::new(sqlstate::SqlState(*b"42P02"), "there is no parameter $1").into());
+        }
+        let (rows, tag) = self.with(statement, &Given::default(), returning(&description, &[])?).await?;
+        let out = &mut self.client.output;
+        if let Some(columns) = &description.columns {
+            out.extend_from_slice(columns);
+        }
+        rows.iter().for_each(|row| out.extend_from_slice(row));
+        build::command_complete(out, &tag);
+        Ok(())
+    }
+
+    async fn with(&mut self, statement: &Statement, given: &Given<'_>, formats: Vec<i16>) -> Result<Written, Failure> {
+        self.guard.statement(StatementKind::Write);
+        let settings = self.settings().await?;
+        settings.readable()?;
+        self.caught_up().await?;
+        let plan = self.with_plan(statement, &settings)?;
+        if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+            let message = format!("cannot execute {} in a read-only transaction", plan.verb());
+            return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
+        }
+        let mut values = Values {
+            types: given.types.to_vec(),
+            binary: given.binary.clone(),
+            values: given.values.iter().map(|value| value.map(Bytes::copy_from_slice)).collect(),
+        };
+        let mut returned: HashMap<usize, Returned> = HashMap::new();
+        let mut judged_parts = Vec::new();
+        for place in plan.parts() {
+            let part = plan.statement(place, &returned);
+            let columns = match plan.returning(place) {
+                true => self.returned_columns(&part, &values).await?,
+                false => (Vec::new(), Vec::new()),
+            };
+            let formats = vec![0; columns.0.len()];
+            let (write, judged) = self.judge(&part, &values.given(), &formats, By::Unnamed, Rights::Asked).await?;
+            if plan.returning(place) {
+                let first = values.types.len() + 1;
+                for column in 0..columns.0.len() {
+                    let texts = judged.rows.iter().map(|row| row.returning.get(column).cloned().flatten());
+                    values.types.push(TEXT_ARRAY);
+                    values.binary.push(true);
+                    values.values.push(Some(sql::text_array(texts)));
+                }
+                returned.insert(place, Returned { names: columns.0, types: columns.1, first });
+            }
+            judged_parts.push((write, judged));
+        }
+        let main = plan.statement(plan.main(), &returned);
+        let written = match plan.writes() {
+            true => {
+                let judged = self.judge(&main, &values.given(), &formats, By::Unnamed, Rights::Asked).await?;
+                judged_parts.push(judged);
+                None
+            }
+            false => Some(self.main_query(&main, &values, &formats, &settings).await?),
+        };
+        let told = self.transaction.work.statements.len();
+        let mut events = Vec::new();
+        let mut last = None;
+        for (write, judged) in judged_parts {
+            events.extend(judged.events);
+            last = Some(self.collect(&write, statement, judged.rows)?);
+        }
+        // Each part has noted it.
+        self.transaction.work.statements.truncate(told + 1);
+        self.after_statement(events).await?;
+        let nothing = || (VecDeque::new(), String::new());
+        Ok(written.or(last).unwrap_or_else(nothing))
+    }
+
+    fn with_plan(&self, statement: &Statement, settings: &Settings) -> Result<Arc<WithPlan>, Failure> {
+        let shared = &self.shared;
+        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+        match &*plan {
+            Ok(Plan::With(plan)) => Ok(Arc::clone(plan)),
+            Ok(_) => Err(Report::new(sqlstate::INTERNAL_ERROR, "not a statement with writes in WITH").into()),
+            Err(report) => Err(report.clone().into()),
+        }
+    }
+
+    /// Names and types of the columns that a part returns.
+    async fn returned_columns(
+        &mut self,
+        part: &Statement,
+        values: &Values,
+    ) -> Result<(Vec<String>, Vec<String>), Failure> {
+        let out = self.ask();
+        build::parse(out, b"", part.text.as_bytes(), &values.types);
+        build::describe_statement(out, b"");
+        build::flush(out);
+        let description = self.description().await.map_err(|failure| match failure {
+            Failure::Server(message) => Failure::Inner(message),
+            other => other,
+        })?;
+        let Some(message) = &description.columns else { return Ok((Vec::new(), Vec::new())) };
+        let columns = columns(&message[HEADER..])?;
+        let types = columns.iter().map(|(_, oid, modifier)| format!("pg_catalog.format_type({oid}, {modifier})"));
+        let question = format!("SELECT {}", types.collect::<Vec<_>>().join(", "));
+        let row = self.question(&question).await?.into_iter().next().unwrap_or_default();
+        let text = |bytes: Option<Bytes>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+        Ok((columns.into_iter().map(|(name, _, _)| name).collect(), row.into_iter().map(text).collect()))
+    }
+
+    /// The main statement, when it is a query: it sees nothing of what the parts do.
+    async fn main_query(
+        &mut self,
+        main: &Statement,
+        values: &Values,
+        formats: &[i16],
+        settings: &Settings,
+    ) -> Result<Written, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let given = values.given();
+        for _ in 0..TRIES {
+            let base = self.base(settings);
+            let plan = shared.statements.plan(main, &shared.catalog.current(), &settings.schemas, &shared.site);
+            let plan = match &*plan {
+                Ok(Plan::Read(plan)) => plan,
+                Ok(_) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a read").into()),
+                Err(report) => return Err(report.clone().into()),
+            };
+            if !plan.sequences().is_empty() {
+                let message = "nextval() in a query with writes in WITH cannot be buffered";
+                return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                    .hint("Take the value before.")
+                    .into());
+            }
+            let view = View { base: &base, own: &self.transaction.work.own };
+            let rendered = plan.render_with_ids(view, given.parameters(), &Ids::default())?;
+            let rendered = rendered.unwrap_or_else(|| Rendered::plain(&main.text));
+            match self.run_evaluation(&rendered, &given, formats, By::Unnamed).await {
+                Ok(rows) => {
+                    let tag = format!("SELECT {}", rows.len());
+                    let message = |row: &Vec<Option<Bytes>>| {
+                        let mut message = BytesMut::new();
+                        build::data_row(&mut message, row.iter().map(Option::as_deref));
+                        message
+                    };
+                    return Ok((rows.iter().map(message).collect(), tag));
+                }
+                Err(Failure::Inner(error)) => self.prepare_again(&error).await?,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(super::read::changed().into())
+    }
+}

@@ -1,0 +1,243 @@
+//! Statements with writes in WITH: their parts, as statements of their own.
+//!
+//! Each part is evaluated over the state before the statement, and its RETURNING rows travel to later parts as array
+//! parameters in place of its body: `a(x, y) AS (SELECT c1::int, c2::text FROM unnest($1::text[], $2::text[]) …)`.
+//! <https://www.postgresql.org/docs/15/queries-with.html#QUERIES-WITH-MODIFYING>
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::resolve::Names;
+use super::syntax::{child, has_token, name_of, quoted, range, token};
+use super::{Class, Report, Statement, WritePlan, parse};
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
+
+/// The parts of a statement with writes in WITH.
+#[derive(Debug)]
+pub struct WithPlan {
+    recursive: bool,
+    tables: Vec<Cte>,
+    main: Part,
+}
+
+#[derive(Debug)]
+struct Cte {
+    name: String,
+    /// The names that the client gave the columns, with brackets.
+    columns: String,
+    /// As the client wrote it.
+    text: String,
+    /// Of one that writes.
+    part: Option<Part>,
+}
+
+#[derive(Debug)]
+struct Part {
+    /// The members of its own WITH.
+    with: Option<String>,
+    /// What follows it.
+    body: String,
+    class: Class,
+    returning: bool,
+    verb: &'static str,
+}
+
+/// What a part has returned: names and types of its columns, and the number of the parameter that holds the first.
+#[derive(Debug)]
+pub struct Returned {
+    pub names: Vec<String>,
+    pub types: Vec<String>,
+    pub first: usize,
+}
+
+fn unsupported(message: &str) -> Report {
+    Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use a statement for each write, in a transaction.")
+}
+
+impl WithPlan {
+    pub(super) fn new(text: &str, root: &SyntaxNode, names: Names<'_>, gate: &str) -> Result<WithPlan, Report> {
+        let statement = root.children().next().ok_or_else(|| unsupported("no statement"))?;
+        let start = range(&statement).start;
+        let clause = statement.descendants().find(|node| node.kind() == K::WITH_CLAUSE && range(node).start == start);
+        let clause = clause.ok_or_else(|| unsupported("writes within a query cannot be buffered"))?;
+        let reads = !matches!(statement.kind(), K::INSERT | K::UPDATE | K::DELETE | K::MERGE);
+        let end = range(&clause).end;
+        let main = Part {
+            with: None,
+            body: text[end..].trim().trim_end_matches(';').to_owned(),
+            class: if reads { Class::Query } else { Class::Write },
+            returning: true,
+            verb: verb(statement.kind()),
+        };
+        let tables = clause.children().filter(|inner| inner.kind() == K::WITH_TABLE);
+        let tables = tables.map(|table| cte(text, &table)).collect::<Result<Vec<_>, _>>()?;
+        let recursive = has_token(&clause, K::RECURSIVE_KW);
+        let plan = WithPlan { recursive, tables, main };
+        let elsewhere = |node: &SyntaxNode| {
+            is_write(node.kind())
+                && *node != statement
+                && !node.parent().is_some_and(|above| above.parent() == Some(clause.clone()) || above == clause)
+                && !node
+                    .ancestors()
+                    .any(|above| above.kind() == K::WITH_TABLE && above.parent() == Some(clause.clone()))
+        };
+        if statement.descendants().any(|node| elsewhere(&node)) {
+            return Err(unsupported("writes within a query cannot be buffered"));
+        }
+        if statement.descendants().any(|node| node.kind() == K::LOCKING_CLAUSE) {
+            return Err(unsupported("row locks in a statement with writes in WITH cannot be buffered"));
+        }
+        plan.check(names, gate)?;
+        Ok(plan)
+    }
+
+    /// Whether all parts can be evaluated, by themselves and beside each other.
+    fn check(&self, names: Names<'_>, gate: &str) -> Result<(), Report> {
+        let fixed = |cte: &&Cte| cte.part.is_none();
+        // It would be evaluated once for each part that reads it, each time with other values.
+        if self.tables.iter().filter(fixed).any(|cte| super::copy::is_volatile(&cte.text, names)) {
+            return Err(unsupported("a volatile query in WITH beside writes cannot be buffered"));
+        }
+        let mut targets = Vec::new();
+        let writes = self.parts().chain((self.main.class == Class::Write).then_some(self.tables.len()));
+        for place in writes {
+            let text = self.text(place, &HashMap::new());
+            let planned = parse::with_tree(&text, |root| WritePlan::new(&text, root, names, gate));
+            let planned = planned.map_err(|error| unsupported(&error.reason))??;
+            if targets.contains(&planned.target.id) {
+                let message = format!("two parts of a statement that write \"{}\"", planned.target.name.name);
+                return Err(unsupported(&format!("{message} cannot be buffered")));
+            }
+            targets.push(planned.target.id);
+        }
+        Ok(())
+    }
+
+    /// The places of the parts that write; the main statement has the place after the last.
+    pub fn parts(&self) -> impl Iterator<Item = usize> {
+        (0..self.tables.len()).filter(|&place| self.tables[place].part.is_some())
+    }
+
+    pub fn main(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// The command, as the refusal in a read-only transaction names it.
+    pub fn verb(&self) -> &'static str {
+        self.main.verb
+    }
+
+    /// Whether the main statement is a write.
+    pub fn writes(&self) -> bool {
+        self.main.class == Class::Write
+    }
+
+    pub fn returning(&self, place: usize) -> bool {
+        self.part(place).returning
+    }
+
+    fn part(&self, place: usize) -> &Part {
+        self.tables.get(place).and_then(|cte| cte.part.as_ref()).unwrap_or(&self.main)
+    }
+
+    /// A part as a statement, with what earlier ones have returned.
+    pub fn statement(&self, place: usize, returned: &HashMap<usize, Returned>) -> Statement {
+        Statement { text: Arc::from(self.text(place, returned)), class: self.part(place).class.clone() }
+    }
+
+    fn text(&self, place: usize, returned: &HashMap<usize, Returned>) -> String {
+        let part = self.part(place);
+        let before = |other: usize, cte: &Cte| other < place || (self.recursive && cte.part.is_none());
+        let visible = self.tables.iter().enumerate().filter(|(other, cte)| *other != place && before(*other, cte));
+        let mut members: Vec<String> = visible
+            .filter_map(|(other, cte)| match (&cte.part, returned.get(&other)) {
+                (None, _) => Some(cte.text.clone()),
+                (Some(part), _) if !part.returning => None,
+                (Some(_), Some(returned)) => Some(rows(cte, returned)),
+                // Only to see whether the part can be planned.
+                (Some(_), None) => Some(format!("{} AS (SELECT NULL)", quoted(&cte.name))),
+            })
+            .collect();
+        members.extend(part.with.clone());
+        match members.is_empty() {
+            true => part.body.clone(),
+            false => {
+                let recursive = if self.recursive { "RECURSIVE " } else { "" };
+                format!("WITH {recursive}{} {}", members.join(", "), part.body)
+            }
+        }
+    }
+}
+
+fn is_write(kind: K) -> bool {
+    matches!(kind, K::INSERT | K::UPDATE | K::DELETE | K::MERGE)
+}
+
+fn verb(kind: K) -> &'static str {
+    match kind {
+        K::INSERT => "INSERT",
+        K::UPDATE => "UPDATE",
+        K::DELETE => "DELETE",
+        K::MERGE => "MERGE",
+        _ => "SELECT",
+    }
+}
+
+/// The rows that a part has returned, in its place.
+fn rows(cte: &Cte, returned: &Returned) -> String {
+    let columns = match cte.columns.is_empty() {
+        true => format!("({})", returned.names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")),
+        // The client may have named only the first of them.
+        false => cte.columns.clone(),
+    };
+    let place = |place: usize| returned.first + place;
+    let arrays: Vec<String> =
+        (0..returned.types.len()).map(|n| format!("pg_catalog.unnest(${}::pg_catalog.text[])", place(n))).collect();
+    let values: Vec<String> = returned
+        .types
+        .iter()
+        .zip(&returned.names)
+        .enumerate()
+        .map(|(n, (name, column))| format!("c{n}::{name} AS {}", quoted(column)))
+        .collect();
+    let given: Vec<String> = (0..returned.types.len()).map(|n| format!("c{n}")).collect();
+    format!(
+        "{}{columns} AS MATERIALIZED (SELECT {} FROM ROWS FROM ({}) AS \"pgoutpost.w\"({}))",
+        quoted(&cte.name),
+        values.join(", "),
+        arrays.join(", "),
+        given.join(", ")
+    )
+}
+
+fn cte(text: &str, table: &SyntaxNode) -> Result<Cte, Report> {
+    let name = child(table, K::CTE_NAME).and_then(|name| name_of(&name));
+    let name = name.ok_or_else(|| unsupported("a name in WITH is not understood"))?;
+    let columns = child(table, K::COLUMN_LIST).map_or(String::new(), |list| text[range(&list)].to_owned());
+    let query = table.children().find(|inner| is_write(inner.kind()));
+    let part = query.map(|query| part(text, &query)).transpose()?;
+    Ok(Cte { name, columns, text: text[range(table)].to_owned(), part })
+}
+
+fn part(text: &str, query: &SyntaxNode) -> Result<Part, Report> {
+    let inner = child(query, K::WITH_CLAUSE);
+    let mut body = range(query);
+    let mut with = None;
+    if let Some(clause) = &inner {
+        if has_token(clause, K::RECURSIVE_KW) {
+            return Err(unsupported("WITH RECURSIVE within a part of WITH cannot be buffered"));
+        }
+        let word = token(clause, K::WITH_KW).map_or(range(clause).start, |word| word.text_range().end().into());
+        with = Some(text[word..range(clause).end].trim().to_owned());
+        body.start = range(clause).end;
+    }
+    Ok(Part {
+        with,
+        body: text[body].trim().to_owned(),
+        class: Class::Write,
+        returning: query.children().any(|inner| inner.kind() == K::RETURNING_CLAUSE),
+        verb: verb(query.kind()),
+    })
+}

@@ -1,0 +1,47 @@
+-- Writes in WITH: one snapshot, RETURNING, parts that nobody reads.
+---- schema
+CREATE TABLE live (id int PRIMARY KEY, name varchar(8) NOT NULL, n numeric(6,2), at timestamptz, tags text[], j jsonb);
+CREATE TABLE archive (id int PRIMARY KEY, name text, n numeric, at timestamptz, tags text[], j jsonb);
+CREATE TABLE parent (id serial PRIMARY KEY, name text UNIQUE);
+CREATE TABLE child (id serial PRIMARY KEY, parent int NOT NULL REFERENCES parent ON DELETE CASCADE, v int);
+CREATE TABLE counter (name text PRIMARY KEY, n int NOT NULL);
+CREATE TABLE audit (line text, n int, PRIMARY KEY (line, n));
+INSERT INTO live SELECT i, 'live ' || i, i * 1.5, '2026-01-01 00:00:00Z'::timestamptz + i * interval '1 hour', ARRAY['a', 'b ' || i], jsonb_build_object('i', i) FROM generate_series(1, 8) i;
+INSERT INTO counter VALUES ('a', 1), ('b', 2);
+---- run
+WITH gone AS (DELETE FROM live WHERE id < 3 RETURNING *) INSERT INTO archive SELECT * FROM gone;
+SELECT * FROM archive ORDER BY id;
+WITH gone AS (DELETE FROM live WHERE id = 3 RETURNING *) INSERT INTO archive SELECT * FROM gone RETURNING id, name, tags, j, at;
+WITH gone AS (DELETE FROM live WHERE id = 4 RETURNING *), kept AS (INSERT INTO archive SELECT * FROM gone RETURNING id) SELECT (SELECT count(*) FROM live) AS live, (SELECT count(*) FROM archive) AS archived, array_agg(id) FROM kept;
+SELECT count(*) FROM live;
+WITH p AS (INSERT INTO parent (name) VALUES ('one'), ('two') RETURNING id, name) INSERT INTO child (parent, v) SELECT id, length(name) FROM p;
+SELECT p.name, c.v FROM parent p JOIN child c ON c.parent = p.id ORDER BY 1;
+WITH a AS (INSERT INTO audit VALUES ('nobody reads', 1)) SELECT 1 AS one;
+WITH a AS (INSERT INTO audit VALUES ('nobody reads', 2) RETURNING *) UPDATE counter SET n = n + 1 WHERE name = 'a' RETURNING *;
+WITH a(x, y) AS (UPDATE counter SET n = n * 10 RETURNING name, n), b AS (SELECT max(y) AS m FROM a) INSERT INTO audit SELECT x, y FROM a, b WHERE y <= m;
+SELECT * FROM audit ORDER BY 1, 2;
+SELECT * FROM counter ORDER BY 1;
+WITH a AS (UPDATE counter SET n = 0 RETURNING n) SELECT c.name, c.n, a.n FROM counter c, a ORDER BY 1;
+WITH a AS (DELETE FROM audit RETURNING line, n) SELECT line, sum(n) FROM a GROUP BY line ORDER BY line;
+SELECT count(*) FROM audit;
+WITH RECURSIVE r AS (SELECT 5 AS id UNION ALL SELECT id + 1 FROM r WHERE id < 6), d AS (DELETE FROM live WHERE id IN (SELECT id FROM r) RETURNING id) SELECT * FROM d ORDER BY id;
+WITH a AS (INSERT INTO archive (id, name) VALUES (1, 'again') RETURNING id) SELECT * FROM a;
+WITH a AS (INSERT INTO live (id, name) VALUES (50, 'much too long') RETURNING id) SELECT * FROM a;
+WITH a AS (INSERT INTO child (parent) VALUES (9999) RETURNING id) SELECT 1 FROM a;
+WITH a AS (INSERT INTO nowhere VALUES (1) RETURNING id) SELECT * FROM a;
+WITH a AS (DELETE FROM live) SELECT * FROM a;
+WITH a AS (INSERT INTO counter VALUES ('a', 7), ('z', 7) ON CONFLICT (name) DO UPDATE SET n = counter.n + excluded.n RETURNING *) SELECT * FROM a ORDER BY name;
+WITH d AS (DELETE FROM parent WHERE name = 'one' RETURNING id) SELECT count(*) FROM d;
+SELECT v FROM child;
+BEGIN;
+WITH gone AS (DELETE FROM live RETURNING *) INSERT INTO archive SELECT * FROM gone;
+SELECT count(*) FROM live;
+ROLLBACK;
+SELECT count(*) FROM live;
+INSERT INTO audit WITH w AS (SELECT name, n FROM counter) SELECT * FROM w;
+SELECT * FROM audit ORDER BY 1;
+BEGIN READ ONLY;
+WITH a AS (DELETE FROM live RETURNING id) SELECT * FROM a;
+ROLLBACK;
+WITH w AS (SELECT id FROM live WHERE id > 6), u AS (UPDATE live SET name = 'seven' FROM w WHERE live.id = w.id AND w.id = 7 RETURNING live.id, live.name) SELECT u.*, l.name AS before FROM u JOIN live l USING (id);
+SELECT id, name FROM live ORDER BY id;
