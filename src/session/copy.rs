@@ -169,6 +169,10 @@ impl Session {
 
     async fn copy_batch(&mut self, copying: &mut Copying<'_>, rows: &[Row]) -> Result<(), Failure> {
         let settings = Arc::clone(&copying.settings);
+        // Written as one row, there is no statement without rows.
+        if rows.is_empty() && self.copy_plan(copying.statement, &settings)?.rows_max() == 1 {
+            return Ok(());
+        }
         let mut held: Option<(Arc<CopyPlan>, Ids)> = None;
         let (mut tries, mut whole) = (0, false);
         loop {
