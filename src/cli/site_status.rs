@@ -74,7 +74,13 @@ fn table(info: &SiteInfo, stats: &BufferStats) -> String {
             format!("{} ({}), oldest {}", stats.pending, size::format(stats.pending_bytes), time(stats.oldest_ms)),
         ),
         ("quarantined", stats.failed.to_string()),
-        ("replay", format!("{}, {:.1} per second", stats.replay_state, stats.processing_rate)),
+        (
+            "replay",
+            match &stats.replay_error {
+                Some(error) => format!("{}: {error}", stats.replay_state),
+                None => format!("{}, {:.1} per second", stats.replay_state, stats.processing_rate),
+            },
+        ),
         (
             "entries",
             format!("last {}, applied {}, confirmed {}", stats.last_seq, stats.applied_seq, stats.confirmed_seq),

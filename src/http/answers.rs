@@ -49,6 +49,9 @@ pub struct BufferStats {
     pub confirmed_seq: u64,
     pub available: bool,
     pub replay_state: String,
+    /// Why it does not go on, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_error: Option<String>,
     pub link_up: bool,
     pub replica_up: bool,
     pub replica_lag_bytes: Option<u64>,
@@ -106,6 +109,7 @@ pub(super) fn buffer_stats(now: &Snapshot) -> BufferStats {
         confirmed_seq: now.progress.confirmed.0,
         available: now.buffer.available,
         replay_state: now.replay.state.as_str().to_owned(),
+        replay_error: now.replay.last_error.clone(),
         link_up: now.replay.link_up,
         replica_up: now.tracker.replica_up,
         replica_lag_bytes: now.tracker.lag_bytes,

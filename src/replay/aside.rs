@@ -11,7 +11,7 @@ use tracing::{error, warn};
 
 use super::held::{Held, Tables, Waits};
 use super::session::{Link, STALL, Session};
-use super::verdict::StepKind;
+use super::verdict::{self, StepKind};
 use super::{Ending, OnReject, steps};
 use crate::buffer::{Quarantined, Which};
 use crate::entry::{Effect, Entry, EntryTable, Seq, Value};
@@ -183,6 +183,7 @@ pub(super) fn described(step: StepKind, error: &own::Error) -> Json {
                 "code": report.code.as_str(), "message": report.message, "detail": report.detail, "hint": report.hint,
                 "schema": about.schema, "table": about.table, "column": about.column,
                 "data_type": about.data_type, "constraint": about.constraint, "effect": effect,
+                "advice": verdict::advice(error),
             })
         }
         own::Error::Connection(why) | own::Error::Unexpected(why) => {

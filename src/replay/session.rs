@@ -329,7 +329,10 @@ pub(super) fn ended(step: StepKind, error: own::Error) -> Ending {
     match (verdict::verdict(step, &error, false), error) {
         (Verdict::Halt(advice), error) => Ending::Halted(format!("{advice} ({error})")),
         (_, own::Error::Connection(why)) => Ending::Away(why),
-        (_, error @ (own::Error::Server(_) | own::Error::Unexpected(_))) => Ending::Refused(error.to_string()),
+        (_, error @ (own::Error::Server(_) | own::Error::Unexpected(_))) => {
+            let advice = verdict::advice(&error);
+            Ending::Refused(if advice.is_empty() { error.to_string() } else { format!("{error}: {advice}") })
+        }
     }
 }
 

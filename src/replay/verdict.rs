@@ -67,24 +67,79 @@ pub(super) fn verdict(step: StepKind, error: &Error, grouped: bool) -> Verdict {
     }
 }
 
-/// The table (<https://www.postgresql.org/docs/15/errcodes-appendix.html>).
-fn by_code(code: SqlState, grouped: bool) -> Verdict {
-    match code.as_str() {
-        // lock_not_available, object_in_use, cannot_connect_now, read_only_sql_transaction (main became a standby),
-        // in_failed_sql_transaction (the reason came before), idle_in_transaction_session_timeout, too_many_connections
-        "55P03" | "55006" | "25006" | "25P02" | "25P03" => return Verdict::Retry,
-        "XX001" | "XX002" => return Verdict::Halt(DAMAGED),
-        _ => {}
+/// What an error is about, when it comes from the entry's own statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It may pass: never a rejection, however often it comes.
+    Passing,
+    /// It may pass, and is less likely in a smaller transaction.
+    Crowded,
+    /// The entry's fault, when it was alone.
+    Entry,
+    /// Everybody's.
+    Everything,
+}
+
+/// The table: a code or the beginning of one, the first that fits; and what an operator should know
+/// (<https://www.postgresql.org/docs/15/errcodes-appendix.html>).
+const TABLE: [(&str, Kind, &str); 27] = [
+    ("XX001", Kind::Everything, DAMAGED),
+    ("XX002", Kind::Everything, DAMAGED),
+    ("55P03", Kind::Passing, "somebody holds a lock on main: look at pg_locks and pg_stat_activity there"),
+    ("55006", Kind::Passing, "somebody uses the object on main: look at pg_stat_activity there"),
+    ("25006", Kind::Passing, "main takes no writes: it is a standby, or read only; [main] url must name the primary"),
+    ("25P02", Kind::Passing, "the reason came before it: look at main's log"),
+    ("25P03", Kind::Passing, "main waited too long for the link; it is tried again"),
+    (
+        "26",
+        Kind::Passing,
+        "main forgot prepared statements: is a pooler in front of it? [main] url must name the server itself",
+    ),
+    ("72", Kind::Passing, "main's old_snapshot_threshold is too short"),
+    ("HV00N", Kind::Passing, "a foreign server that main needs cannot be reached"),
+    ("08", Kind::Passing, "the link to main broke; it is tried again"),
+    ("40", Kind::Crowded, "another transaction on main was in the way; it is tried again"),
+    ("53", Kind::Passing, "main lacks disk, memory or connections: look at it"),
+    ("57", Kind::Passing, "main is starting, stopping, or canceled the statement; it is tried again"),
+    ("58", Kind::Passing, "main's system reports an error: look at its log and disks"),
+    ("28", Kind::Everything, NO_LOGIN),
+    ("3D", Kind::Everything, NO_LOGIN),
+    ("22", Kind::Entry, "a value does not fit main: mend the table there and RETRY, or EXPORT, correct it and SKIP"),
+    (
+        "23505",
+        Kind::Entry,
+        "main has the value already, perhaps from another site: decide which is right; then RETRY or SKIP",
+    ),
+    ("23503", Kind::Entry, "the row it refers to is not on main: add it there and RETRY, or SKIP"),
+    ("23", Kind::Entry, "main's constraint refuses the row: mend the data or the constraint and RETRY, or SKIP"),
+    ("42501", Kind::Entry, "the client's role lost its right on main: GRANT it there and RETRY, or SKIP"),
+    ("42", Kind::Entry, "main's table is not what it was: mend it and RETRY, or EXPORT, correct it and SKIP"),
+    ("44", Kind::Entry, "a view's or policy's check on main refuses the row: mend it and RETRY, or SKIP"),
+    ("P0", Kind::Entry, "a trigger on main refuses it: mend the cause and RETRY, or SKIP"),
+    ("54", Kind::Entry, "it is too large for main: EXPORT, split it and SKIP"),
+    ("", Kind::Entry, "look at main's log; mend the cause and RETRY, or SKIP"),
+];
+
+fn looked_up(code: SqlState) -> (Kind, &'static str) {
+    let found = TABLE.iter().find(|(prefix, ..)| code.as_str().starts_with(prefix));
+    found.map_or((Kind::Entry, ""), |&(_, kind, advice)| (kind, advice))
+}
+
+/// What an operator should know about an error of main; nothing, when it says it all.
+pub(super) fn advice(error: &Error) -> &'static str {
+    match error {
+        Error::Server(report) => looked_up(report.code).1,
+        Error::Connection(_) | Error::Unexpected(_) => "",
     }
-    match code.class() {
+}
+
+fn by_code(code: SqlState, grouped: bool) -> Verdict {
+    match looked_up(code) {
         // Smaller transactions hold fewer locks.
-        "40" if grouped => Verdict::RetryWithoutGroup,
-        // connection, rollback (deadlock, serialization), resources, operator intervention, system error
-        "08" | "40" | "53" | "57" | "58" => Verdict::Retry,
-        "28" | "3D" => Verdict::Halt(NO_LOGIN),
-        // data (22), integrity (23), access rule and syntax (42), WITH CHECK OPTION (44), raised by a trigger (P0),
-        // features (0A), limits (54), and whatever else a server says about a statement
-        _ => rejected(grouped),
+        (Kind::Crowded, _) if grouped => Verdict::RetryWithoutGroup,
+        (Kind::Passing | Kind::Crowded, _) => Verdict::Retry,
+        (Kind::Everything, advice) => Verdict::Halt(advice),
+        (Kind::Entry, _) => rejected(grouped),
     }
 }
 
@@ -105,9 +160,10 @@ mod tests {
 
     #[test]
     fn what_may_pass_is_retried_for_ever() {
-        for code in
-            ["08006", "08P01", "40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P03", "58030", "25006"]
-        {
+        for code in [
+            "08006", "08P01", "40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P03", "58030", "25006",
+            "72000", "26000",
+        ] {
             assert_eq!(judge(code, EFFECT, false), Verdict::Retry, "{code}");
         }
         assert_eq!(verdict(EFFECT, &Error::Connection("gone".into()), true), Verdict::Retry);
@@ -122,6 +178,15 @@ mod tests {
             assert_eq!(judge(code, EFFECT, false), Verdict::Reject, "{code}");
             assert_eq!(judge(code, EFFECT, true), Verdict::RetryWithoutGroup, "{code}");
             assert_eq!(judge(code, StepKind::Commit, false), Verdict::Reject, "{code} deferred");
+        }
+    }
+
+    #[test]
+    fn every_line_of_the_table_can_be_reached_and_advises() {
+        for (at, (prefix, kind, advice)) in TABLE.iter().enumerate() {
+            let code = SqlState::parse(&format!("{prefix}00000")[..5]);
+            assert_eq!(looked_up(code), (*kind, *advice), "line {at}: {prefix}");
+            assert!(advice.len() > 20, "{prefix}");
         }
     }
 

@@ -90,6 +90,7 @@ async fn what_depends_waits_and_says_for_whom_and_why() {
     // What an operator needs: main's error, and main's rows.
     let rejected = &records[0];
     assert_eq!((&rejected.error["code"], &rejected.error["constraint"]), (&"23514".into(), &"parent_n_check".into()));
+    assert!(rejected.error["advice"].as_str().unwrap().contains("RETRY"));
     let row = |n: usize| &rejected.rows_on_main[n];
     assert_eq!((&row(0)["table"], &row(0)["rows"]), (&"public.parent".into(), &serde_json::json!([])));
     let found = rejected.rows_on_main.iter().find(|row| row["by"]["id"] == "50").unwrap();
@@ -229,4 +230,29 @@ async fn halting_instead_of_putting_aside() {
     outpost.drained().await;
     assert_eq!(outpost.texts("SELECT string_agg(id::text, ' ') FROM parent").await, ["1 2 3"]);
     replayer.stop().await;
+}
+
+#[tokio::test]
+async fn what_may_pass_is_never_a_rejection_however_often() {
+    // Two hundred times in a row, each kind in turn; a sequence counts on when its transaction is rolled back.
+    let schema = "CREATE TABLE parent(id int PRIMARY KEY, n int, code text); CREATE SEQUENCE tries;
+        CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE try int := nextval('tries'); BEGIN
+            IF try <= 200 THEN
+                RAISE 'busy' USING ERRCODE = (ARRAY['40P01', '55P03', '40001', '57014', '53300', '53100'])[1 + try % 6];
+            END IF;
+            RETURN NEW; END $$;
+        CREATE TRIGGER busy BEFORE INSERT ON parent FOR EACH ROW EXECUTE FUNCTION busy()";
+    let mut outpost = Outpost::start("passing", schema).await;
+    outpost.config.retry_delay = std::time::Duration::from_millis(1);
+    outpost.config.retry_delay_max = std::time::Duration::from_millis(2);
+    for id in 0..5 {
+        outpost.commit(of_parent(vec![insert(&[&id.to_string(), "1", "a"])])).await;
+    }
+    let mut replayer = outpost.replay();
+    replayer.until(|status| status.last_error.as_deref().is_some_and(|error| error.contains("look at pg_locks"))).await;
+    outpost.drained().await;
+    assert_eq!(outpost.texts("SELECT count(*)::text FROM parent").await, ["5"]);
+    assert!(outpost.buffer.quarantine_records().await.unwrap().is_empty());
+    let status = replayer.stop().await;
+    assert!(status.rejected_total == 0 && status.retries_total >= 150, "{status:?}");
 }
