@@ -18,6 +18,7 @@ mod status;
 mod steps;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,21 @@ pub struct ReplayConfig {
     pub on_reject: OnReject,
     /// Whether reads at the site show what quarantined entries did.
     pub quarantined_reads: QuarantinedReads,
+    /// Whose row wins when main's is not what the client's statement saw, by `schema.table`.
+    pub conflicts: BTreeMap<String, Policy>,
+}
+
+/// `replay.conflicts`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Policy {
+    /// The site's values, for the columns that its statement set.
+    #[default]
+    LastWriteWins,
+    /// Nobody's: the entry goes into quarantine.
+    Reject,
+    /// Main's: the effect is passed over.
+    MainWins,
 }
 
 /// `replay.on_reject`
@@ -75,6 +91,7 @@ impl Default for ReplayConfig {
             retry_delay_max: Duration::from_secs(10),
             on_reject: OnReject::default(),
             quarantined_reads: QuarantinedReads::default(),
+            conflicts: BTreeMap::new(),
         }
     }
 }

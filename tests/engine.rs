@@ -5,6 +5,8 @@
 mod catalog;
 #[path = "engine/cluster.rs"]
 mod cluster;
+#[path = "engine/conflicts.rs"]
+mod conflicts;
 #[path = "engine/harness.rs"]
 mod harness;
 #[path = "engine/quarantine.rs"]

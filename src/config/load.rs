@@ -198,8 +198,10 @@ fn leaves(values: &Dict, prefix: &str) -> Vec<String> {
     for (name, value) in values {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         match value {
-            Value::Dict(_, inner) => paths.extend(leaves(inner, &path)),
-            Value::String(..)
+            // A section; a table within one is a setting of its own.
+            Value::Dict(_, inner) if prefix.is_empty() => paths.extend(leaves(inner, &path)),
+            Value::Dict(..)
+            | Value::String(..)
             | Value::Char(..)
             | Value::Bool(..)
             | Value::Num(..)

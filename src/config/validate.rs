@@ -39,6 +39,9 @@ impl Config {
             let value = duration::format(self.replay.retry_delay_max);
             found.add("replay.retry_delay_max", Some(value), format!("expected at least replay.retry_delay ({least})"));
         }
+        for table in self.replay.conflicts.keys().filter(|table| !table.contains('.')) {
+            found.add("replay.conflicts", Some(format!("{table:?}")), r#"expected "schema.table" = a policy"#);
+        }
         found.log_level(&self.log.level);
         found.0
     }

@@ -18,6 +18,7 @@ pub(super) enum Topic {
     Buffer,
     Entries,
     Quarantine,
+    Conflicts,
     Lag,
     Clients,
     Stats,
@@ -26,11 +27,12 @@ pub(super) enum Topic {
 }
 
 impl Topic {
-    pub(super) const ALL: [Topic; 9] = [
+    pub(super) const ALL: [Topic; 10] = [
         Topic::Help,
         Topic::Buffer,
         Topic::Entries,
         Topic::Quarantine,
+        Topic::Conflicts,
         Topic::Lag,
         Topic::Clients,
         Topic::Stats,
@@ -44,6 +46,7 @@ impl Topic {
             Topic::Buffer => "BUFFER",
             Topic::Entries => "ENTRIES",
             Topic::Quarantine => "QUARANTINE",
+            Topic::Conflicts => "CONFLICTS",
             Topic::Lag => "LAG",
             Topic::Clients => "CLIENTS",
             Topic::Stats => "STATS",
@@ -58,6 +61,9 @@ impl Topic {
             Topic::Buffer => "what is acknowledged here and not yet seen on the replica",
             Topic::Entries => "the oldest pending transactions",
             Topic::Quarantine => "transactions that main rejected, and those that wait for them",
+            Topic::Conflicts => {
+                "rows that main did not have as clients here saw them, by table, since the daemon started"
+            }
             Topic::Lag => "how far replay and the replica are behind",
             Topic::Clients => "who is connected",
             Topic::Stats => "totals since the daemon started",
@@ -76,6 +82,7 @@ pub(super) async fn show(topic: Topic, status: &Status) -> Result<Reply, Report>
         Topic::Buffer => buffer(&status.snapshot()),
         Topic::Entries => entries(status).await?,
         Topic::Quarantine => quarantined(status).await?,
+        Topic::Conflicts => conflicts(&status.snapshot()),
         Topic::Lag => lag(&status.snapshot()),
         Topic::Clients => clients(status),
         Topic::Stats => stats(&status.snapshot()),
@@ -175,6 +182,11 @@ async fn quarantined(status: &Status) -> Result<Reply, Report> {
         "statements",
     ];
     Ok(Reply::rows("SHOW", &columns, rows.collect()))
+}
+
+fn conflicts(now: &Snapshot) -> Reply {
+    let rows = now.replay.conflicts.iter().map(|(table, rows)| vec![text(table), text(rows)]);
+    Reply::rows("SHOW", &["table", "rows"], rows.collect())
 }
 
 fn lag(now: &Snapshot) -> Reply {

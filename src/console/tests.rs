@@ -22,7 +22,9 @@ fn value(reply: &Reply, column: &str) -> Option<String> {
 async fn every_topic_answers_rectangular_rows_and_is_in_the_help() {
     let help = ask("SHOW HELP").await.unwrap();
     assert_eq!(help.rows.len(), show::Topic::ALL.len() + quarantine::HELP.len());
-    for topic in ["HELP", "BUFFER", "ENTRIES", "QUARANTINE", "LAG", "CLIENTS", "STATS", "VERSION", "CONFIG"] {
+    for topic in
+        ["HELP", "BUFFER", "ENTRIES", "QUARANTINE", "CONFLICTS", "LAG", "CLIENTS", "STATS", "VERSION", "CONFIG"]
+    {
         let command = format!("SHOW {topic}");
         let reply = ask(&command).await.unwrap();
         assert!(!reply.columns.is_empty() && reply.tag == "SHOW", "{reply:?}");

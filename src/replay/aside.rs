@@ -11,6 +11,7 @@ use tracing::{error, warn};
 
 use super::held::{Held, Tables, Waits};
 use super::session::{Link, STALL, Session};
+use super::steps::conflict::REFUSED;
 use super::verdict::{self, StepKind};
 use super::{Ending, OnReject, steps};
 use crate::buffer::{Quarantined, Which};
@@ -66,6 +67,9 @@ impl Session<'_> {
         let tables = self.known_tables(link, std::slice::from_ref(entry)).await?;
         let rows = timeout(STALL, rows_on_main(&link.client, entry, &tables)).await;
         let rows_on_main = rows.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
+        if let Some(table) = refused_conflict(entry, step, error) {
+            self.status.send_modify(|status| status.conflict(Some(table), 1));
+        }
         let record = Quarantined { rows_on_main, ..Quarantined::new(Arc::clone(entry), described(step, error)) };
         self.quarantine(record, &tables).await
     }
@@ -169,6 +173,14 @@ fn identities(table: &EntryTable, effect: &Effect, tables: &Tables) -> Vec<(Vec<
     found
 }
 
+/// The table whose policy refused an effect, when that is what happened.
+fn refused_conflict(entry: &Entry, step: StepKind, error: &own::Error) -> Option<String> {
+    let (own::Error::Server(report), StepKind::Effect { effect, .. }) = (error, step) else { return None };
+    let refused = report.code.as_str() == "22P02" && report.message.contains(REFUSED);
+    let table = entry.tables.get(entry.effects.get(effect)?.table())?;
+    refused.then(|| table.name.to_string())
+}
+
 /// A server's error, field by field, for people and for a later retry.
 pub(super) fn described(step: StepKind, error: &own::Error) -> Json {
     // The first effect of the statement that failed: inserts in a row are one statement.
@@ -177,6 +189,10 @@ pub(super) fn described(step: StepKind, error: &own::Error) -> Json {
         StepKind::Begin | StepKind::Advance | StepKind::Role | StepKind::Commit | StepKind::Place => None,
     };
     match error {
+        own::Error::Server(report) if report.message.contains(REFUSED) => json!({
+            "code": "PO003", "message": REFUSED, "effect": effect,
+            "advice": "[replay.conflicts] says \"reject\": decide whose values are right; SKIP it, or EXPORT and correct it",
+        }),
         own::Error::Server(report) => {
             let about = report.about.as_deref().cloned().unwrap_or_default();
             json!({

@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
             status,
             shutdown,
             patience,
-            statements: Statements::default(),
+            statements: Statements::new(config.conflicts.clone()),
             flights: VecDeque::new(),
             sent: Seq::ZERO,
             alone_until: Seq::ZERO,
@@ -252,7 +252,11 @@ impl<'a> Session<'a> {
         self.status.send_modify(|status| {
             status.applied(flight.entries.len() as u64, flight.begun.elapsed());
             let missed = |surprise: &super::flight::Surprise| surprise.expected.abs_diff(surprise.touched);
-            status.conflicts_total += landed.surprises.iter().map(missed).sum::<u64>();
+            for surprise in &landed.surprises {
+                let entry = &flight.entries[surprise.entry];
+                let table = entry.effects.get(surprise.effect).and_then(|effect| entry.tables.get(effect.table()));
+                status.conflict(table.map(|table| table.name.to_string()), missed(surprise));
+            }
             status.ledger = Some(flight.last);
             status.main_lsn = landed.place.or(status.main_lsn);
         });

@@ -1,6 +1,6 @@
 //! Prepared statements of one connection, by their text, and what main says about tables.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
+use super::Policy;
 use super::held::Tables;
 use super::steps::{MainTable, Parameters, Reference, Step};
 use crate::entry::{Entry, TableName};
@@ -22,6 +23,7 @@ const STATEMENTS_MAX: usize = 1_000;
 pub(super) struct Statements {
     prepared: HashMap<String, Statement>,
     tables: Arc<Tables>,
+    policies: BTreeMap<String, Policy>,
 }
 
 /// A statement could not be prepared.
@@ -34,15 +36,24 @@ pub(super) struct Unprepared {
 }
 
 impl Statements {
+    pub(super) fn new(policies: BTreeMap<String, Policy>) -> Statements {
+        Statements { policies, ..Statements::default() }
+    }
+
     /// What is known of the entries' tables, asking main about those not seen before.
     pub(super) async fn tables(&mut self, client: &Client, entries: &[Arc<Entry>]) -> Result<Arc<Tables>, own::Error> {
         let named = entries.iter().flat_map(|entry| &entry.tables).map(|table| &table.name);
         let missing: HashSet<&TableName> = named.filter(|name| !self.tables.contains_key(*name)).collect();
-        let asked = missing.into_iter().map(async |name| Ok((name.clone(), Arc::new(ask(client, name).await?))));
+        let asked = missing.into_iter().map(async |name| Ok((name.clone(), ask(client, name).await?)));
         let answers: Result<Vec<_>, own::Error> = try_join_all(asked).await;
         let answers = answers?;
         if !answers.is_empty() {
-            Arc::make_mut(&mut self.tables).extend(answers);
+            let policy = |name: &TableName| self.policies.get(&name.to_string()).copied().unwrap_or_default();
+            let told = answers.into_iter().map(|(name, table)| {
+                let policy = policy(&name);
+                (name, Arc::new(MainTable { policy, ..table }))
+            });
+            Arc::make_mut(&mut self.tables).extend(told);
         }
         Ok(Arc::clone(&self.tables))
     }
@@ -141,5 +152,6 @@ async fn ask(client: &Client, name: &TableName) -> Result<MainTable, own::Error>
         refers_to_itself: told.refers_to_itself,
         unique: told.unique,
         references: told.references.into_iter().map(reference).collect(),
+        policy: Policy::default(),
     })
 }

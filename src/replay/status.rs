@@ -1,5 +1,6 @@
 //! What replay tells about itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -50,6 +51,8 @@ pub struct ReplayStatus {
     pub retries_total: u64,
     /// Rows that were not on main as the client's statement saw them.
     pub conflicts_total: u64,
+    /// The same by table.
+    pub conflicts: BTreeMap<String, u64>,
     /// Entries put into quarantine.
     pub rejected_total: u64,
     /// Entries per second, over about the last ten seconds.
@@ -79,6 +82,14 @@ impl ReplayStatus {
         let average = self.average.unwrap_or(took);
         self.average = Some(average.mul_f64(0.9) + took.mul_f64(0.1));
         self.last_error = None;
+    }
+
+    /// Counts rows that main did not have as the client saw them.
+    pub(super) fn conflict(&mut self, table: Option<String>, rows: u64) {
+        self.conflicts_total += rows;
+        if let Some(table) = table {
+            *self.conflicts.entry(table).or_default() += rows;
+        }
     }
 
     /// Lets the rate decay, and adds entries to it.

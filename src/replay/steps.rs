@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Policy;
 use crate::entry::{Effect, Entry, EntryTable, TableName, Value};
 use crate::setup::identifier;
 
+pub(super) mod conflict;
 mod several;
 
 /// What must be known of a table on main, beyond what entries say.
@@ -21,6 +23,8 @@ pub(super) struct MainTable {
     /// The columns of each unique index, by name; not of those over expressions.
     pub(super) unique: Vec<Vec<Arc<str>>>,
     pub(super) references: Vec<Reference>,
+    /// What the configuration says about conflicts.
+    pub(super) policy: Policy,
 }
 
 /// A foreign key of a table on main.
@@ -68,28 +72,38 @@ pub(super) fn add(
         let Some(table) = entry.tables.get(effect.table()) else { continue };
         let main_table = main.get(&table.name).map(Arc::as_ref);
         let first_of_entry = effect_place == 0;
-        let together = main_table.is_some_and(|table| table.refers_to_itself);
+        let policy = main_table.map_or(Policy::default(), |table| table.policy);
+        let together = policy == Policy::LastWriteWins && main_table.is_some_and(|table| table.refers_to_itself);
         let at = (place, effect_place);
         match effect {
             Effect::Insert { row, .. } => {
                 let kept = kept(table, main_table);
                 let joins = main_table.is_some_and(|table| !table.has_triggers || table.refers_to_itself);
-                insert(steps, at, table, &kept, row, joins && (join || !first_of_entry));
+                if policy == Policy::MainWins {
+                    let sql = format!("{} ON CONFLICT DO NOTHING", insert_one(table, &kept));
+                    let parameters = Parameters::Row(kept.iter().map(|&place| row[place].clone()).collect());
+                    steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
+                } else {
+                    insert(steps, at, table, &kept, row, joins && (join || !first_of_entry));
+                }
             }
-            Effect::Update { key, set, .. } => {
+            Effect::Update { key, set, old, .. } => {
                 let kept = kept(table, main_table);
                 let set: Vec<&(usize, Value)> = set.iter().filter(|(place, _)| kept.contains(place)).collect();
                 if together && !set.is_empty() {
                     several::update(steps, at, table, key, &set);
                     continue;
                 }
-                let (sql, parameters) = update(table, key, &set);
+                let (sql, parameters) = conflict::guard(policy, table, old, update(table, key, &set));
                 steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
             }
             Effect::Delete { key, .. } if together => several::delete(steps, at, table, key),
-            Effect::Delete { key, .. } => {
+            Effect::Delete { key, old, .. } => {
                 let sql = format!("DELETE FROM {} WHERE {}", relation(table), matches_key(table, 0));
-                let parameters = Parameters::Row(key.clone());
+                let kept = kept(table, main_table);
+                let old = old.iter().cloned().enumerate().filter(|(place, _)| kept.contains(place));
+                let old: Vec<(usize, Value)> = if policy == Policy::LastWriteWins { Vec::new() } else { old.collect() };
+                let (sql, parameters) = conflict::guard(policy, table, &old, (sql, Parameters::Row(key.clone())));
                 steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
             }
         }
