@@ -23,7 +23,7 @@ use schema::Table;
 use super::client::Protocol;
 use super::script::{Action, Judged, Script, Step};
 
-/// What may be generated. Off is what is not built yet.
+/// What may be generated. Off is what is not built yet, and `merge`: it differs in the ids that its inserted rows get.
 #[derive(Clone, Debug)]
 pub struct Features {
     pub on_conflict: bool,
@@ -48,7 +48,7 @@ impl Features {
             copy_in: false,
             referential_actions: true,
             deferrable: true,
-            set_row: false,
+            set_row: true,
             sessions: 3,
         };
         let words = std::env::var("FEATURES").unwrap_or_default();

@@ -13,7 +13,7 @@ use super::script::{Action, Judged, Script, Step, are_ordered};
 /// Nothing that a script does takes so long, except on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// In generated scripts nobody waits; a script that is being shrunk may have lost the COMMIT that ends a wait.
-const SHORT_PATIENCE: Duration = Duration::from_secs(5);
+const SHORT_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a statement that should be blocked is watched.
 const WATCHED: Duration = Duration::from_millis(300);
 /// What the plain server gets in the place of a statement that the daemon refuses: it fails as well.
