@@ -17,6 +17,7 @@ mod site {
     mod looking_in;
     mod pgbench;
     mod pgbench_mixed;
+    mod pgbench_upsert;
     mod quarantine;
     mod reads;
     mod redis_gone;

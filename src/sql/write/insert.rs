@@ -5,8 +5,9 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::super::merge::list;
-use super::super::slice::{Constant, Slice};
-use super::super::syntax::{child, has_token, range};
+use super::super::resolve::Names;
+use super::super::slice::{Constant, Slice, alias_of};
+use super::super::syntax::{child, has_token, name_of, path_of, range};
 use super::super::template::Template;
 use super::super::{Report, classify};
 use super::build::{Builder, Built, Request, Row, hidden};
@@ -100,28 +101,57 @@ fn columns<'b>(builder: &Builder<'b>, table: &Table, rows: &Rows) -> Result<Vec<
     }
     let count = match rows {
         Rows::Values(rows) => rows.iter().map(Vec::len).max().unwrap_or(0),
-        Rows::Query(query) => width(query).unwrap_or(table.columns.len()),
+        Rows::Query(query) => width(query, builder.request.names).unwrap_or(table.columns.len()),
         Rows::Default => 0,
     };
     Ok(builder.table.columns.iter().take(count).collect())
 }
 
-/// How many columns a query has; `None`: it has a `*` somewhere, and is taken to fit.
-fn width(query: &SyntaxNode) -> Option<usize> {
+/// How many columns a query has; `None`: it has a `*` of something that is not a table, and is taken to fit.
+fn width(query: &SyntaxNode, names: Names<'_>) -> Option<usize> {
     let first = query.descendants().find(|inner| match inner.kind() {
         K::TARGET_LIST => inner.ancestors().any(|above| above == *query) && !within_with(inner, query),
-        K::ROW => !within_with(inner, query),
+        K::ROW | K::TABLE => !within_with(inner, query),
         _ => false,
     })?;
-    let targets: Vec<_> = match first.kind() {
+    let with = query.ancestors().any(|above| child(&above, K::WITH_CLAUSE).is_some());
+    let relations = |node: &SyntaxNode| -> Option<Vec<(String, usize)>> {
+        let paths = node.descendants().filter(|inner| inner.kind() == K::RELATION_NAME_REF);
+        let of = |name: SyntaxNode| {
+            let path = path_of(&name)?;
+            let alias = name.parent().and_then(|item| alias_of(&item)).or_else(|| path.last().cloned())?;
+            Some((alias, names.relation(&path)?.columns.len()))
+        };
+        if with { None } else { paths.map(of).collect() }
+    };
+    match first.kind() {
         K::ROW => return Some(first.children().count()),
-        _ => first.children().filter(|target| target.kind() == K::TARGET).collect(),
+        K::TABLE => return relations(&first).map(|found| found.iter().map(|(_, width)| width).sum()),
+        _ => {}
+    }
+    let from =
+        first.ancestors().find(|above| above.kind() == K::SELECT).and_then(|select| child(&select, K::FROM_CLAUSE));
+    let plain = |from: &SyntaxNode| {
+        let odd =
+            [K::PAREN_SELECT, K::JOIN_USING_CLAUSE, K::NATURAL_KW, K::FUNCTION_FROM_ITEM, K::ROWS_FROM_ITEM, K::VALUES];
+        !from.descendants_with_tokens().any(|inner| odd.contains(&inner.kind()))
     };
-    let star = |target: &SyntaxNode| {
-        target.descendants().take(3).any(|inner| has_token(&inner, K::STAR))
-            && target.text().to_string().trim_end().ends_with('*')
-    };
-    (!targets.iter().any(star)).then_some(targets.len())
+    let tables = || from.as_ref().filter(|from| plain(from)).and_then(relations);
+    let mut width = 0;
+    for target in first.children().filter(|target| target.kind() == K::TARGET) {
+        let text = target.text().to_string();
+        let starred = target.descendants().take(3).any(|inner| has_token(&inner, K::STAR));
+        width += match text.trim().strip_suffix('*').filter(|_| starred) {
+            None => 1,
+            Some("") => tables()?.iter().map(|(_, width)| width).sum(),
+            Some(_) => {
+                let name =
+                    target.descendants().find(|inner| inner.kind() == K::NAME_REF).and_then(|name| name_of(&name))?;
+                tables()?.iter().find(|(alias, _)| *alias == name)?.1
+            }
+        };
+    }
+    Some(width)
 }
 
 fn within_with(node: &SyntaxNode, query: &SyntaxNode) -> bool {
