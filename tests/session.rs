@@ -1,6 +1,8 @@
 //! Sessions against real servers: what ordinary clients do, through the daemon.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
 
+#[path = "session/copy.rs"]
+mod copy;
 #[path = "session/protocol.rs"]
 mod protocol;
 #[path = "session/regressions.rs"]

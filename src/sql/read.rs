@@ -158,7 +158,16 @@ fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) ->
     let (Some(place), Some(found)) = (table, found.and_then(|path| names.relation(&path).cloned())) else {
         return source.cut(0..text.len());
     };
-    let columns = match child(&place, K::COLUMN_REF_LIST) {
+    let list = child(&place, K::COLUMN_REF_LIST);
+    let plain = |name: &SyntaxNode| {
+        let column = super::copy::name_of_any(name).and_then(|name| found.column(&name).cloned());
+        column.is_some_and(|column| !column.generated)
+    };
+    if list.as_ref().is_some_and(|list| !list.children().all(|name| plain(&name))) {
+        // Postgres says what is wrong with the list.
+        return Template::text(text);
+    }
+    let columns = match list {
         Some(list) => text[range(&list)].trim_start_matches('(').trim_end_matches(')').to_owned(),
         None => {
             let plain = found.columns.iter().filter(|column| !column.generated);
