@@ -80,6 +80,8 @@ pub struct Table {
     pub children: Vec<TableId>,
     /// Everything below it, each table once: what a query of this table reads besides the table itself.
     pub family: Vec<Arc<Table>>,
+    /// The uppermost partitioned table it is a part of; else itself.
+    pub root: TableId,
     /// Of a partition.
     pub partition: Option<Partition>,
     /// Of a partitioned table.
@@ -103,8 +105,6 @@ pub struct Partition {
 /// What rows of a partitioned table are told apart by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionKey {
-    /// As messages print it: `a, lower(b)`.
-    pub text: String,
     /// `pg_partitioned_table.partattrs`; 0 stands for an expression.
     pub columns: Vec<AttNum>,
     /// The expressions, joined by Postgres with commas.

@@ -66,6 +66,9 @@ pub struct EntryTable {
     pub name: TableName,
     /// The columns that effects of this entry mention: all of them, in the table's order.
     pub columns: Vec<EntryColumn>,
+    /// The partitioned table above it through which the client wrote: replay does so too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<TableName>,
     /// Places in `columns` of the row's identity (primary key, or another unique key without NULLs); empty: no key.
     pub key: Vec<usize>,
     /// Changes when the table's definition does (`catalog::Table::fingerprint`).
@@ -97,6 +100,17 @@ pub enum Effect {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         row: Option<Vec<Value>>,
     },
+    /// The row with this key moves to another partition.
+    Move {
+        table: usize,
+        key: Vec<Value>,
+        set: Vec<(usize, Value)>,
+        old: Vec<(usize, Value)>,
+        /// The table that it moves to, as a place in [`Entry::tables`].
+        to: usize,
+        /// The whole new row, in the columns of that table.
+        row: Vec<Value>,
+    },
     /// The row with this key goes away.
     Delete {
         table: usize,
@@ -110,7 +124,10 @@ impl Effect {
     /// The place of the effect's table in [`Entry::tables`].
     pub fn table(&self) -> usize {
         match self {
-            Effect::Insert { table, .. } | Effect::Update { table, .. } | Effect::Delete { table, .. } => *table,
+            Effect::Insert { table, .. }
+            | Effect::Update { table, .. }
+            | Effect::Move { table, .. }
+            | Effect::Delete { table, .. } => *table,
         }
     }
 }

@@ -321,7 +321,15 @@ pub fn bind(entry: &Entry, catalog: &Catalog) -> (Vec<(TableId, Change)>, Vec<Ta
         .collect();
     let mut changes = Vec::with_capacity(entry.effects.len());
     for (number, effect) in entry.effects.iter().enumerate() {
-        if let Some((table, attnums)) = &tables[effect.table()] {
+        if let Effect::Move { table, key, to, row, .. } = effect {
+            let part = |place: usize, change: &dyn Fn(usize) -> Effect, changes: &mut Vec<_>| {
+                if let Some((table, attnums)) = &tables[place] {
+                    bind_effect(entry.seq, number, &change(place), table, &entry.tables[place].key, attnums, changes);
+                }
+            };
+            part(*table, &|table| Effect::Delete { table, key: key.clone(), old: Vec::new() }, &mut changes);
+            part(*to, &|table| Effect::Insert { table, row: row.clone() }, &mut changes);
+        } else if let Some((table, attnums)) = &tables[effect.table()] {
             let key = &entry.tables[effect.table()].key;
             bind_effect(entry.seq, number, effect, table, key, attnums, &mut changes);
         }
@@ -360,6 +368,8 @@ fn bind_effect(
             push(Change::Delete { row: identity(key) });
             push(Change::Insert { row: identity_of_row(row), values: whole(row) });
         }
+        // Two tables are part of it: see above.
+        Effect::Move { .. } => {}
         Effect::Update { key, set, row: None, .. } => {
             let set = set.iter().filter_map(|(place, value)| Some((attnums[*place]?, value.clone()))).collect();
             push(Change::Update { row: identity(key), set });

@@ -124,6 +124,11 @@ fn well_formed(entry: &Entry) -> bool {
                         && set.iter().chain(old).all(|&(place, _)| place < columns)
                         && row.as_deref().is_none_or(whole)
                 }
+                Effect::Move { key, set, old, to, row, .. } => {
+                    key.len() == table.key.len()
+                        && set.iter().chain(old).all(|&(place, _)| place < columns)
+                        && entry.tables.get(*to).is_some_and(|to| row.len() == to.columns.len())
+                }
                 Effect::Delete { key, .. } => key.len() == table.key.len(),
             }
     })

@@ -55,6 +55,7 @@ pub(super) fn catalog() -> Catalog {
         row_security: false,
         has_triggers: false,
         parents: Vec::new(),
+        root: BY_NUMBER,
         family: Vec::new(),
         partition: None,
         partition_key: None,
@@ -86,6 +87,7 @@ pub(super) fn draft(number: u32) -> Draft {
         tables: vec![EntryTable {
             name: name(),
             columns: ["number", "note"].map(|name| EntryColumn { name: name.into(), type_name: "text".into() }).into(),
+            via: None,
             key: vec![0],
             fingerprint: 1,
         }],

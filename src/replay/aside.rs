@@ -154,7 +154,7 @@ fn identities(table: &EntryTable, effect: &Effect, tables: &Tables) -> Vec<(Vec<
     let (key, row) = match effect {
         Effect::Insert { row, .. } => (None, Some(row)),
         Effect::Update { key, row, .. } => (Some(key), row.as_ref()),
-        Effect::Delete { key, .. } => (Some(key), None),
+        Effect::Move { key, .. } | Effect::Delete { key, .. } => (Some(key), None),
     };
     let mut found: Vec<(Vec<usize>, Vec<Value>)> =
         key.map(|key| (table.key.clone(), key.clone())).into_iter().collect();

@@ -67,7 +67,7 @@ fn statement(table: &EntryTable, effect: &Effect, catalog: &Catalog) -> String {
             let (names, values) = (names.join(", "), values.join(", "));
             format!("INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE VALUES ({values})", relation(table))
         }
-        Effect::Update { key, set, .. } => {
+        Effect::Update { key, set, .. } | Effect::Move { key, set, .. } => {
             let set = set.iter().filter(|(place, _)| !generated(*place));
             let set: Vec<String> =
                 set.map(|(place, value)| format!("{} = {}", name(*place), text(*place, value))).collect();

@@ -161,12 +161,18 @@ fn rows(entry: &Entry) -> impl Iterator<Item = (TableName, Vec<Value>)> + '_ {
     entry.effects.iter().flat_map(|effect| {
         let Some(table) = entry.tables.get(effect.table()) else { return Vec::new() };
         let key_of = |row: &[Value]| table.key.iter().filter_map(|&place| row.get(place).cloned()).collect();
+        if let Effect::Move { key, to, row, .. } = effect
+            && let Some(to) = entry.tables.get(*to)
+        {
+            let new = to.key.iter().filter_map(|&place| row.get(place).cloned()).collect();
+            return vec![(table.name.clone(), key.clone()), (to.name.clone(), new)];
+        }
         let keys: Vec<Vec<Value>> = match effect {
             Effect::Insert { row, .. } => vec![key_of(row)],
             Effect::Update { key, row, .. } => {
                 row.iter().map(|row| key_of(row)).chain(std::iter::once(key.clone())).collect()
             }
-            Effect::Delete { key, .. } => vec![key.clone()],
+            Effect::Move { key, .. } | Effect::Delete { key, .. } => vec![key.clone()],
         };
         let keyed = keys.into_iter().filter(|key| !key.is_empty());
         keyed.map(|key| (table.name.clone(), key)).collect::<Vec<_>>()
@@ -207,6 +213,12 @@ impl<'a> Change<'a> {
                 let mut old = by_key(key);
                 old.extend(listed(before));
                 let mut new = row.as_deref().map_or_else(|| by_key(key), whole);
+                new.extend(listed(set));
+                (old, new)
+            }
+            Effect::Move { key, set, old: before, .. } => {
+                let (mut old, mut new) = (by_key(key), by_key(key));
+                old.extend(listed(before));
                 new.extend(listed(set));
                 (old, new)
             }

@@ -345,7 +345,7 @@ fn weight(entry: &Entry) -> usize {
     let text = |value: &crate::entry::Value| value.as_ref().map_or(1, |text| text.len()) + 8;
     let effect = |effect: &Effect| match effect {
         Effect::Insert { row, .. } => row.iter().map(text).sum::<usize>(),
-        Effect::Update { key, set, .. } => {
+        Effect::Update { key, set, .. } | Effect::Move { key, set, .. } => {
             key.iter().map(text).sum::<usize>() + set.iter().map(|(_, value)| text(value)).sum::<usize>()
         }
         Effect::Delete { key, .. } => key.iter().map(text).sum(),

@@ -101,6 +101,7 @@ impl Statements {
 struct Told {
     generated: Vec<String>,
     has_triggers: bool,
+    has_children: bool,
     refers_to_itself: bool,
     unique: Vec<Vec<Arc<str>>>,
     references: Vec<ToldReference>,
@@ -119,6 +120,7 @@ const ASK: &str = "SELECT pg_catalog.jsonb_build_object(
         WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped),
     'has_triggers', EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
         OR c.relhasrules,
+    'has_children', c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),
     'refers_to_itself', EXISTS (SELECT FROM pg_catalog.pg_constraint k
         WHERE k.contype = 'f' AND k.conrelid = c.oid AND k.confrelid = c.oid),
     'unique', coalesce((SELECT pg_catalog.jsonb_agg(ARRAY(
@@ -149,6 +151,7 @@ async fn ask(client: &Client, name: &TableName) -> Result<MainTable, own::Error>
     Ok(MainTable {
         generated: told.generated,
         has_triggers: told.has_triggers,
+        has_children: told.has_children,
         refers_to_itself: told.refers_to_itself,
         unique: told.unique,
         references: told.references.into_iter().map(reference).collect(),

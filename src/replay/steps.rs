@@ -15,6 +15,8 @@ mod several;
 pub(super) struct MainTable {
     /// Generated columns: main computes them.
     pub(super) generated: Vec<String>,
+    /// Others inherit from it: its own rows only are meant.
+    pub(super) has_children: bool,
     /// Row by row then: a trigger may look at the rows before its own.
     pub(super) has_triggers: bool,
     /// Has a foreign key upon itself: its rows go together, as in the client's statement, since main judges at the end of
@@ -87,19 +89,19 @@ pub(super) fn add(
                     insert(steps, at, table, &kept, row, joins && (join || !first_of_entry));
                 }
             }
-            Effect::Update { key, set, old, .. } => {
+            Effect::Update { key, set, old, .. } | Effect::Move { key, set, old, .. } => {
                 let kept = kept(table, main_table);
                 let set: Vec<&(usize, Value)> = set.iter().filter(|(place, _)| kept.contains(place)).collect();
                 if together && !set.is_empty() {
-                    several::update(steps, at, table, key, &set);
+                    several::update(steps, at, (table, main_table), key, &set);
                     continue;
                 }
-                let (sql, parameters) = conflict::guard(policy, table, old, update(table, key, &set));
+                let (sql, parameters) = conflict::guard(policy, table, old, update((table, main_table), key, &set));
                 steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
             }
-            Effect::Delete { key, .. } if together => several::delete(steps, at, table, key),
+            Effect::Delete { key, .. } if together => several::delete(steps, at, (table, main_table), key),
             Effect::Delete { key, old, .. } => {
-                let sql = format!("DELETE FROM {} WHERE {}", relation(table), matches_key(table, 0));
+                let sql = format!("DELETE FROM {} WHERE {}", own_rows(table, main_table), matches_key(table, 0));
                 let kept = kept(table, main_table);
                 let old = old.iter().cloned().enumerate().filter(|(place, _)| kept.contains(place));
                 let old: Vec<(usize, Value)> = if policy == Policy::LastWriteWins { Vec::new() } else { old.collect() };
@@ -172,7 +174,11 @@ fn insert_into(table: &EntryTable, kept: &[usize]) -> String {
     format!("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE", relation(table), names.join(", "))
 }
 
-fn update(table: &EntryTable, key: &[Value], set: &[&(usize, Value)]) -> (String, Parameters) {
+fn update(
+    (table, main): (&EntryTable, Option<&MainTable>),
+    key: &[Value],
+    set: &[&(usize, Value)],
+) -> (String, Parameters) {
     let mut values: Vec<Value> = set.iter().map(|(_, value)| value.clone()).collect();
     let where_key = matches_key(table, values.len());
     values.extend(key.iter().cloned());
@@ -182,9 +188,9 @@ fn update(table: &EntryTable, key: &[Value], set: &[&(usize, Value)]) -> (String
     let assignments: Vec<String> = set.iter().enumerate().map(assign).collect();
     let sql = if assignments.is_empty() {
         // Only generated columns changed: the row must still be there.
-        format!("SELECT FROM {} WHERE {where_key}", relation(table))
+        format!("SELECT FROM {} WHERE {where_key}", own_rows(table, main))
     } else {
-        format!("UPDATE {} SET {} WHERE {where_key}", relation(table), assignments.join(", "))
+        format!("UPDATE {} SET {} WHERE {where_key}", own_rows(table, main), assignments.join(", "))
     };
     (sql, Parameters::Row(values))
 }
@@ -200,8 +206,17 @@ pub(super) fn equal(table: &EntryTable, place: usize, n: usize) -> String {
     format!("{} = {}", identifier(&table.columns[place].name), parameter(table, place, n))
 }
 
+/// The table to change rows of.
+fn own_rows(table: &EntryTable, main: Option<&MainTable>) -> String {
+    let only = if table.via.is_none() && main.is_some_and(|main| main.has_children) { "ONLY " } else { "" };
+    format!("{only}{}", relation(table))
+}
+
+/// The table to write: a partition's rows go through the table that the client named, whose rights its role has, and which
+/// finds the row's partition by itself, were it another one by then.
 pub(super) fn relation(table: &EntryTable) -> String {
-    format!("{}.{}", identifier(&table.name.schema), identifier(&table.name.name))
+    let name = table.via.as_ref().unwrap_or(&table.name);
+    format!("{}.{}", identifier(&name.schema), identifier(&name.name))
 }
 
 /// A text parameter in the column's type, without the type's modifier: an explicit cast to `varchar(5)` would cut a

@@ -95,9 +95,9 @@ impl Session {
             binary: vec![false; arguments.len()],
             values: arguments.iter().map(|array| Some(array.as_bytes())).collect(),
         };
-        let (plan, judged) = self.judge(statement, &given, &[], By::Name, Rights::Implied).await?;
+        let (_, judged) = self.judge(statement, &given, &[], By::Name, Rights::Implied).await?;
         for row in judged.rows {
-            self.transaction.work.add_action(&plan.target, row.outcome)?;
+            self.transaction.work.add_action(&row.table, row.via.as_deref(), row.outcome)?;
         }
         Ok(judged.events)
     }

@@ -223,7 +223,7 @@ impl Session {
             copying.count += judged.rows.len();
             copying.events.extend(judged.events);
             for row in judged.rows {
-                self.transaction.work.add(&plan.target, row.outcome)?;
+                self.transaction.work.add(&row.table, row.via.as_deref(), row.outcome)?;
             }
             return Ok(());
         }

@@ -176,7 +176,7 @@ pub struct Work {
     pub changes: Vec<(TableId, Change)>,
     pub effects: Vec<Effect>,
     pub tables: Vec<EntryTable>,
-    places: HashMap<TableId, usize>,
+    places: HashMap<(TableId, Option<TableId>), usize>,
     pub statements: Vec<String>,
     /// Places of the effects that are those of referential actions.
     pub actions: Vec<usize>,
@@ -195,17 +195,17 @@ impl Work {
     ///
     /// # Errors
     /// As [`Work::add`].
-    pub fn add_action(&mut self, table: &Table, outcome: Outcome) -> Result<(), Report> {
+    pub fn add_action(&mut self, table: &Table, via: Option<&Table>, outcome: Outcome) -> Result<(), Report> {
         self.actions.push(self.effects.len());
-        self.add(table, outcome)
+        self.add(table, via, outcome)
     }
 
-    /// Adds what one statement does to `table`.
+    /// Adds what one statement does to a row of `table`. `via`: the partitioned table that it named.
     ///
     /// # Errors
     /// 53400 when the transaction has grown beyond [`WORK_MAX`].
-    pub fn add(&mut self, table: &Table, outcome: Outcome) -> Result<(), Report> {
-        let place = self.place(table);
+    pub fn add(&mut self, table: &Table, via: Option<&Table>, outcome: Outcome) -> Result<(), Report> {
+        let place = self.place(table, via);
         let keys = |values: &[Value]| -> Option<Arc<[Arc<str>]>> { values.iter().cloned().collect() };
         // The number that `overlay::bind` gives the row when it reads the entry again.
         let number = u32::try_from(self.effects.len()).unwrap_or(u32::MAX);
@@ -213,12 +213,15 @@ impl Work {
             Some(key) if !key.is_empty() => RowId::Key(key),
             Some(_) | None => RowId::Anonymous(Seq::UNCOMMITTED, number),
         };
-        let of_row = |row: &[Value]| {
+        let row_of = |table: &Table, row: &[Value]| {
             let key: Vec<Value> =
                 table.key.iter().filter_map(|&part| row.get(table.position(part)?).cloned()).collect();
             identity(&key)
         };
-        let whole = |row: &[Value]| table.columns.iter().zip(row).map(|(c, v)| (c.attnum, v.clone())).collect();
+        let of_row = |row: &[Value]| row_of(table, row);
+        let whole_of =
+            |table: &Table, row: &[Value]| table.columns.iter().zip(row).map(|(c, v)| (c.attnum, v.clone())).collect();
+        let whole = |row: &[Value]| whole_of(table, row);
         let numbered = |columns: &[(AttNum, Value)]| -> Vec<(usize, Value)> {
             columns.iter().filter_map(|(attnum, value)| Some((table.position(*attnum)?, value.clone()))).collect()
         };
@@ -230,6 +233,13 @@ impl Work {
             Outcome::Delete { key, old } => {
                 self.change(table, Change::Delete { row: identity(&key) });
                 self.effect(Effect::Delete { table: place, key, old })?;
+            }
+            Outcome::Move { key, set, old, to, row } => {
+                self.change(table, Change::Delete { row: identity(&key) });
+                self.change(&to, Change::Insert { row: row_of(&to, &row), values: whole_of(&to, &row) });
+                let (set, old) = (numbered(&set), numbered(&old));
+                let to = self.place(&to, via);
+                self.effect(Effect::Move { table: place, key, set, old, to, row })?;
             }
             Outcome::Update { key, set, old, row } => {
                 match &row {
@@ -260,6 +270,7 @@ impl Work {
             + match &effect {
                 Effect::Insert { row, .. } => length(row),
                 Effect::Delete { key, old, .. } => length(key) + length(old),
+                Effect::Move { key, set, old, row, .. } => length(key) + numbered(set) + numbered(old) + length(row),
                 Effect::Update { key, set, old, row, .. } => {
                     length(key) + numbered(set) + numbered(old) + row.as_deref().map_or(0, length)
                 }
@@ -272,8 +283,8 @@ impl Work {
         Ok(())
     }
 
-    fn place(&mut self, table: &Table) -> usize {
-        *self.places.entry(table.id).or_insert_with(|| {
+    fn place(&mut self, table: &Table, via: Option<&Table>) -> usize {
+        *self.places.entry((table.id, via.map(|via| via.id))).or_insert_with(|| {
             let columns = table.columns.iter();
             self.tables.push(EntryTable {
                 name: table.name.clone(),
@@ -283,6 +294,7 @@ impl Work {
                         type_name: Arc::clone(&column.full_type_name),
                     })
                     .collect(),
+                via: via.map(|via| via.name.clone()),
                 key: table.key.iter().filter_map(|&attnum| table.position(attnum)).collect(),
                 fingerprint: table.fingerprint,
             });

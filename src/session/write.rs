@@ -312,7 +312,7 @@ impl Session {
                 build::data_row(&mut message, row.returning.iter().map(Option::as_deref));
                 rows.push_back(message);
             }
-            self.transaction.work.add(&plan.target, row.outcome)?;
+            self.transaction.work.add(&row.table, row.via.as_deref(), row.outcome)?;
         }
         Ok((rows, tag))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::arrays::{self, Element};
 use super::slice::Slice;
 use super::{ExtraParameter, Ids, LOCKED, Parameters, Rendered, Report, View, ids, merge};
-use crate::catalog::{PolicyCommand, Table, TableId};
+use crate::catalog::{PolicyCommand, RelationKind, Table, TableId};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// Text and places, in order.
@@ -110,9 +110,10 @@ impl Template {
         self
     }
 
-    /// A table named by us, without alias.
+    /// A table named by us, without alias and as constraints see it: without tables that inherit from it.
     pub(super) fn table(&mut self, table: &Arc<Table>, slice: Option<Slice>) -> &mut Template {
-        let original = merge::qualified(table);
+        let only = if table.kind == RelationKind::Table && !table.family.is_empty() { "ONLY " } else { "" };
+        let original = format!("{only}{}", merge::qualified(table));
         let source = Source::Table(Arc::clone(table));
         self.piece(Piece::Relation(Arc::new(Relation {
             source,
@@ -120,7 +121,8 @@ impl Template {
             alias: None,
             slice,
             obstacle: None,
-            only: false,
+            // <https://www.postgresql.org/docs/15/ddl-inherit.html#DDL-INHERIT-CAVEATS>
+            only: table.kind != RelationKind::Partitioned,
             tableoid: false,
             security: None,
         })))

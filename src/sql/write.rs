@@ -32,6 +32,7 @@ mod delete;
 pub(super) mod hashes;
 mod insert;
 mod merge_into;
+mod tree;
 mod unique;
 mod update;
 mod upsert;
@@ -145,6 +146,12 @@ enum Output {
     Ignored,
     /// Not NULL: the replica has a row with this key. What is pending of it is looked up when the answer is read.
     UniqueKey(usize),
+    /// The table that has the row before the statement, by OID, where there are several.
+    OldMember,
+    /// The table that the row belongs into.
+    NewMember,
+    /// A table without a partition for the row, the partition key and the row's values in it.
+    NoPartition,
     /// The ledger value of the evaluation's snapshot.
     Ledger,
     /// The values that may have no parent row, of the foreign key in this place of `references`.
@@ -352,15 +359,11 @@ fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
         Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Connect to main for it."))
     };
     match table.kind {
-        RelationKind::Table => {}
-        RelationKind::Partitioned => return refuse("it is partitioned"),
+        RelationKind::Table | RelationKind::Partitioned => {}
         RelationKind::View => return refuse("it is a view"),
         RelationKind::MaterializedView => return refuse("it is a materialized view"),
         RelationKind::Foreign => return refuse("it is a foreign table"),
         RelationKind::Sequence => return refuse("it is a sequence"),
-    }
-    if !table.children.is_empty() || !table.parents.is_empty() {
-        return refuse("it takes part in inheritance or partitioning");
     }
     if table.has_exclusion {
         return refuse("it has an exclusion constraint");

@@ -109,6 +109,7 @@ pub fn table(name: &str, columns: &[&str], key: usize) -> EntryTable {
     EntryTable {
         name: TableName { schema: "public".into(), name: name.into() },
         columns: columns.iter().map(column).collect(),
+        via: None,
         key: (0..key).collect(),
         fingerprint: 0,
     }

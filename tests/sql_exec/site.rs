@@ -113,10 +113,9 @@ impl Site {
                 let view = View { base: &self.overlay, own: &self.own };
                 let judged = write.decode(view, &rows)?;
                 let (decoded, events) = (judged.rows, judged.events);
-                let table = &write.target;
                 let before = self.overlay.clone();
                 let seq = self.overlay.last().next();
-                let changes: Vec<_> = decoded.iter().enumerate().flat_map(|(n, d)| changes(table, seq, n, d)).collect();
+                let changes: Vec<_> = decoded.iter().enumerate().flat_map(|(n, d)| changes(seq, n, d)).collect();
                 self.overlay.apply(seq, &changes);
                 let returning = decoded.into_iter().map(|row| {
                     row.returning.into_iter().map(|value| value.map(|value| value.to_vec())).collect::<Row>()
@@ -189,9 +188,10 @@ impl Site {
     }
 }
 
-fn changes(table: &catalog::Table, seq: Seq, number: usize, decoded: &Decoded) -> Vec<(TableId, Change)> {
+fn changes(seq: Seq, number: usize, decoded: &Decoded) -> Vec<(TableId, Change)> {
     let key = |values: &[Option<Arc<str>>]| RowId::Key(values.iter().map(|value| value.clone().unwrap()).collect());
-    let whole = |row: &[Option<Arc<str>>]| {
+    let table = &*decoded.table;
+    let row_of = |table: &catalog::Table, row: &[Option<Arc<str>>]| {
         let id = match table.key.as_slice() {
             [] => RowId::Anonymous(seq, number as u32),
             columns => key(&columns.iter().map(|c| row[table.position(*c).unwrap()].clone()).collect::<Vec<_>>()),
@@ -199,10 +199,15 @@ fn changes(table: &catalog::Table, seq: Seq, number: usize, decoded: &Decoded) -
         let values = table.columns.iter().map(|column| column.attnum).zip(row.iter().cloned()).collect();
         Change::Insert { row: id, values }
     };
+    let whole = |row: &[Option<Arc<str>>]| row_of(table, row);
+    if let Outcome::Move { key: old, to, row, .. } = &decoded.outcome {
+        return vec![(table.id, Change::Delete { row: key(old) }), (to.id, row_of(to, row))];
+    }
     let changes = match &decoded.outcome {
         Outcome::Insert { row } => vec![whole(row)],
         Outcome::Update { key: old, row: Some(row), .. } => vec![Change::Delete { row: key(old) }, whole(row)],
         Outcome::Update { key: old, set, .. } => vec![Change::Update { row: key(old), set: set.clone() }],
+        Outcome::Move { .. } => unreachable!(),
         Outcome::Delete { key: old, .. } => vec![Change::Delete { row: key(old) }],
     };
     changes.into_iter().map(|change| (table.id, change)).collect()

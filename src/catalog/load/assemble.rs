@@ -83,10 +83,10 @@ fn table(row: RelationRow) -> Option<(u32, Table)> {
         parents: Vec::new(),
         children: Vec::new(),
         family: Vec::new(),
+        root: TableId(row.oid),
         partition: row.is_partition.then_some(Partition { constraint: row.partition_constraint }),
-        partition_key: row.partition_key.map(|text| PartitionKey {
-            text,
-            columns: row.partition_columns.unwrap_or_default().into_iter().map(AttNum).collect(),
+        partition_key: row.partition_columns.map(|columns| PartitionKey {
+            columns: columns.into_iter().map(AttNum).collect(),
             expressions: row.partition_expressions,
         }),
         policies: Vec::new(),
@@ -204,10 +204,16 @@ fn add_constraint(tables: &mut HashMap<u32, Table>, row: ConstraintRow) {
         deferrable: row.deferrable,
         initially_deferred: row.initially_deferred,
     };
-    if let Some(referenced) = tables.get_mut(&row.referenced) {
+    // The one upon the partitioned table finds the rows of all partitions, and the one of the partitioned table stands for
+    // those of its partitions.
+    if !row.repeated
+        && let Some(referenced) = tables.get_mut(&row.referenced)
+    {
         referenced.referenced_by.push(key.clone());
     }
-    if let Some(table) = tables.get_mut(&row.relation) {
+    if !row.shadow
+        && let Some(table) = tables.get_mut(&row.relation)
+    {
         table.references.push(key);
     }
 }

@@ -10,10 +10,25 @@ pub(super) fn shared(tables: HashMap<u32, Table>) -> HashMap<TableId, Arc<Table>
     let mut open: HashMap<TableId, Table> = tables.into_values().map(|table| (table.id, table)).collect();
     let mut done = HashMap::with_capacity(open.len());
     let ids: Vec<TableId> = open.keys().copied().collect();
+    roots(&mut open);
     for id in ids {
         finish(id, &mut open, &mut done);
     }
     done
+}
+
+/// Says of each partition which partitioned table is at the top.
+fn roots(tables: &mut HashMap<TableId, Table>) {
+    let above: HashMap<TableId, TableId> = tables
+        .values()
+        .filter(|table| table.partition.is_some())
+        .filter_map(|table| Some((table.id, *table.parents.first()?)))
+        .collect();
+    for table in tables.values_mut() {
+        while let Some(parent) = above.get(&table.root) {
+            table.root = *parent;
+        }
+    }
 }
 
 fn finish(id: TableId, open: &mut HashMap<TableId, Table>, done: &mut HashMap<TableId, Arc<Table>>) {

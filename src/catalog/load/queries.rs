@@ -13,7 +13,6 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relrowsecurity,
        coalesce((SELECT o.option_value::boolean FROM pg_catalog.pg_options_to_table(c.reloptions) o
             WHERE o.option_name = 'security_invoker'), false),
        c.relispartition, CASE WHEN c.relispartition THEN pg_catalog.pg_get_partition_constraintdef(c.oid) END,
-       CASE WHEN c.relkind = 'p' THEN pg_catalog.regexp_replace(pg_catalog.pg_get_partkeydef(c.oid), '^[A-Z]+ \((.*)\)$', '\1') END,
        (SELECT p.partattrs FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid),
        (SELECT pg_catalog.pg_get_expr(p.partexprs, c.oid) FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid)
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -107,20 +106,21 @@ SELECT i.indrelid, c.relname::text,
    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')
  ORDER BY i.indexrelid";
 
-/// CHECK and FOREIGN KEY constraints. A foreign key upon a partitioned table has a shadow for each partition, which
-/// is left out.
+/// CHECK and FOREIGN KEY constraints. A foreign key upon a partitioned table has a shadow for each partition, and one of a
+/// partitioned table is repeated for each of its partitions.
 pub(super) const CONSTRAINTS: &str = r"
 SELECT k.conrelid, k.conname::text, k.contype, pg_catalog.pg_get_expr(k.conbin, k.conrelid),
        k.confrelid, k.conkey, k.confkey, k.confdeltype, k.confupdtype,
        (SELECT pg_catalog.array_agg(e::int2) FROM pg_catalog.jsonb_array_elements_text(
             pg_catalog.jsonb_strip_nulls(pg_catalog.to_jsonb(k)) -> 'confdelsetcols') e),
        k.confmatchtype = 'f',
-       k.condeferrable, k.condeferred
+       k.condeferrable, k.condeferred,
+       p.conrelid IS NOT NULL AND p.conrelid = k.conrelid, p.conrelid IS NOT NULL AND p.conrelid <> k.conrelid
   FROM pg_catalog.pg_constraint k
+  LEFT JOIN pg_catalog.pg_constraint p ON p.oid = k.conparentid
   JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace
  WHERE k.contype IN ('c', 'f') AND k.conrelid <> 0
    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')
-   AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.oid = k.conparentid AND p.conrelid = k.conrelid)
  ORDER BY k.oid";
 
 /// Partitions and inheriting tables with their parents.

@@ -48,7 +48,6 @@ row!(RelationRow {
     security_invoker: bool,
     is_partition: bool,
     partition_constraint: Option<String>,
-    partition_key: Option<String>,
     partition_columns: Option<Vec<i16>>,
     partition_expressions: Option<String>,
 });
@@ -106,6 +105,8 @@ row!(ConstraintRow {
     match_full: bool,
     deferrable: bool,
     initially_deferred: bool,
+    shadow: bool,
+    repeated: bool,
 });
 
 row!(ParentRow { child: u32, parent: u32 });

@@ -3,19 +3,25 @@
 //! A row may be joined to the step before it when both are of one entry and one text, and the step does not know the
 //! row yet: what one statement of the client did, and at times what several did, which comes to the same.
 
-use super::{Parameters, Step, bare_type, relation};
+use super::{MainTable, Parameters, Step, bare_type, own_rows};
 use crate::entry::{EntryTable, Value};
 use crate::setup::identifier;
 
-pub(super) fn delete(steps: &mut Vec<Step>, at: (usize, usize), table: &EntryTable, key: &[Value]) {
-    let sql = format!("DELETE FROM {} AS t USING {} WHERE {}", relation(table), rows(key.len()), matches_key(table, 0));
+pub(super) fn delete(
+    steps: &mut Vec<Step>,
+    at: (usize, usize),
+    (table, main): (&EntryTable, Option<&MainTable>),
+    key: &[Value],
+) {
+    let sql =
+        format!("DELETE FROM {} AS t USING {} WHERE {}", own_rows(table, main), rows(key.len()), matches_key(table, 0));
     join(steps, at, sql, key.to_vec(), 0..key.len());
 }
 
 pub(super) fn update(
     steps: &mut Vec<Step>,
     at: (usize, usize),
-    table: &EntryTable,
+    (table, main): (&EntryTable, Option<&MainTable>),
     key: &[Value],
     set: &[&(usize, Value)],
 ) {
@@ -25,7 +31,7 @@ pub(super) fn update(
     let assignments: Vec<String> = set.iter().enumerate().map(assign).collect();
     let sql = format!(
         "UPDATE {} AS t SET {} FROM {} WHERE {}",
-        relation(table),
+        own_rows(table, main),
         assignments.join(", "),
         rows(set.len() + key.len()),
         matches_key(table, set.len()),

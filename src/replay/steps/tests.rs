@@ -29,6 +29,7 @@ fn table(name: &str) -> EntryTable {
     EntryTable {
         name: TableName { schema: "s".into(), name: name.into() },
         columns: vec![column("id", "integer"), column("a\"b", "character varying(5)"), column("twice", "integer")],
+        via: None,
         key: vec![0],
         fingerprint: 0,
     }

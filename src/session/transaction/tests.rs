@@ -37,6 +37,7 @@ fn table() -> Table {
         row_security: false,
         has_triggers: false,
         parents: vec![],
+        root: TableId(1),
         family: vec![],
         partition: None,
         partition_key: None,
@@ -64,9 +65,9 @@ fn key(id: &str) -> RowId {
 fn rolling_back_to_a_savepoint_undoes_only_what_came_after() {
     let (table, mut transaction) = (table(), Transaction::default());
     transaction.begin(None, None);
-    transaction.work.add(&table, insert("1")).unwrap();
+    transaction.work.add(&table, None, insert("1")).unwrap();
     transaction.save("s", 1);
-    transaction.work.add(&table, insert("2")).unwrap();
+    transaction.work.add(&table, None, insert("2")).unwrap();
     transaction.save("inner", 2);
     transaction.phase = Phase::Failed;
     assert_eq!(transaction.roll_back_to("s"), Some(1));
@@ -82,7 +83,7 @@ fn rolling_back_to_a_savepoint_undoes_only_what_came_after() {
 fn releasing_a_savepoint_keeps_its_work() {
     let (table, mut transaction) = (table(), Transaction::default());
     transaction.save("s", 0);
-    transaction.work.add(&table, insert("1")).unwrap();
+    transaction.work.add(&table, None, insert("1")).unwrap();
     transaction.release("s");
     assert_eq!((transaction.savepoints.len(), transaction.work.effects.len()), (0, 1));
 }
@@ -92,7 +93,7 @@ fn a_new_key_is_a_delete_and_an_insert() {
     let (table, mut work) = (table(), Work::default());
     let row = Some(vec![value("2"), value("x")]);
     let (set, old) = (vec![(AttNum(1), value("2"))], vec![(AttNum(1), value("1"))]);
-    work.add(&table, Outcome::Update { key: vec![value("1")], set, old, row }).unwrap();
+    work.add(&table, None, Outcome::Update { key: vec![value("1")], set, old, row }).unwrap();
     assert_eq!(work.changes[0].1, Change::Delete { row: key("1") });
     assert_eq!(work.changes[1].1.row(), &key("2"));
     assert_eq!(work.effects.len(), 1);
@@ -102,7 +103,7 @@ fn a_new_key_is_a_delete_and_an_insert() {
 fn columns_are_numbered_by_place_in_entries_and_by_attnum_in_the_overlay() {
     let (table, mut work) = (table(), Work::default());
     let (set, old) = (vec![(AttNum(3), value("y"))], vec![(AttNum(3), value("x"))]);
-    work.add(&table, Outcome::Update { key: vec![value("1")], set, old, row: None }).unwrap();
+    work.add(&table, None, Outcome::Update { key: vec![value("1")], set, old, row: None }).unwrap();
     let Effect::Update { set, .. } = &work.effects[0] else { panic!() };
     assert_eq!(set, &[(1, value("y"))]);
     assert!(work.own.row(table.id, &key("1")).unwrap().column(AttNum(3)).is_some());

@@ -30,7 +30,9 @@ pub(in super::super) fn row_value(
     let alias = quoted(alias);
     let values = list(columns.iter().map(|column| format!("{alias}.{}", quoted(column))));
     let row = format!("ROW({values})::{}", qualified(table));
-    if outer {
+    // A dropped column is NULL in the row, and `IS NOT NULL` of a row that is written out would look at it.
+    let dropped = table.columns.last().is_some_and(|last| usize::try_from(last.attnum.0) != Ok(table.columns.len()));
+    if outer || dropped {
         format!("(CASE WHEN {alias} IS NOT DISTINCT FROM NULL THEN NULL ELSE {row} END)")
     } else {
         format!("({row})")

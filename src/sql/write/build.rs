@@ -51,6 +51,10 @@ pub(super) struct Builder<'a> {
     pub(super) table: &'a Arc<Table>,
     /// The name by which the client's expressions know the target.
     pub(super) alias: String,
+    /// `ONLY`
+    pub(super) only: bool,
+    /// The table that has a row, or will have it, as SQL.
+    pub(super) member: String,
     canonical: bool,
     pub(super) findings: Findings,
     pub(super) outputs: Vec<Output>,
@@ -79,6 +83,9 @@ impl<'a> Builder<'a> {
             request: *request,
             table: request.target,
             alias,
+            only: child(request.statement, K::RELATION_NAME)
+                .is_some_and(|name| super::super::syntax::has_token(&name, K::ONLY_KW)),
+            member: format!("{}::pg_catalog.oid", request.target.id.0),
             canonical,
             findings: request.source.findings.clone(),
             outputs: Vec::new(),
@@ -181,8 +188,13 @@ impl<'a> Builder<'a> {
 
     /// The row as a subselect under its columns' own names: what expressions over the table see.
     pub(super) fn scope(&self, row: &Row, alias: &str) -> String {
+        self.scope_with(row, alias, None)
+    }
+
+    fn scope_with(&self, row: &Row, alias: &str, tableoid: Option<String>) -> String {
         let of = |column: &Column| Some(format!("{} AS {}", value_of(row, column.attnum)?, quoted(&column.name)));
-        format!("(SELECT {}) AS {}", list(self.table.columns.iter().filter_map(of)), quoted(alias))
+        let items = self.table.columns.iter().filter_map(of).chain(tableoid);
+        format!("(SELECT {}) AS {}", list(items), quoted(alias))
     }
 
     /// An expression over the table's columns, for this row.
@@ -220,21 +232,13 @@ impl<'a> Builder<'a> {
             _ => Template::text(format!("CASE WHEN {condition} THEN {hash} END")),
         };
         let table = self.table;
-        let salt = i64::from(table.id.0) << 8;
-        let is_key = |index: &UniqueIndex| {
-            index.items.len() == table.key.len()
-                && index
-                    .items
-                    .iter()
-                    .zip(&table.key)
-                    .all(|(item, key)| matches!(item, IndexItem::Column(a) if a == key))
-                && index.predicate.is_none()
-        };
+        let salt = |index: &UniqueIndex| i64::from(index.root) << 8;
+        let is_key = |index: &UniqueIndex| index.predicate.is_none() && hashes::by_key(table, &index.items);
         if with_key && !table.key.is_empty() {
             let values = table.key.iter().filter_map(|key| value_of(row, *key)).map(str::to_owned).collect();
             self.output(output.clone(), &guarded(hashes::row(table, values)));
         }
-        for (place, index) in table.unique.iter().enumerate() {
+        for index in &table.unique {
             if !only(index) || (with_key && is_key(index)) {
                 continue;
             }
@@ -242,11 +246,10 @@ impl<'a> Builder<'a> {
                 IndexItem::Column(attnum) => table.attribute(*attnum),
                 IndexItem::Expression(_) => None,
             });
-            let salt = if is_key(index) { salt } else { salt + 1 + place as i64 };
             let items = self.items(index, row);
             // NULLs are distinct: they stand in nobody's way.
             let present = format!("pg_catalog.num_nulls({}) = 0", list(items.clone()));
-            let mut hash = hash(columns.collect(), items, salt);
+            let mut hash = hash(columns.collect(), items, salt(index));
             if !index.nulls_not_distinct {
                 hash = format!("CASE WHEN {present} THEN {hash} END");
             }
@@ -295,14 +298,14 @@ impl<'a> Builder<'a> {
             }
         }
         subselect.append(&self.cut(place..range(&targets).end));
-        subselect.push(" FROM ").push(&self.scope(row, &self.alias));
+        subselect.push(" FROM ").push(&self.scope_with(row, &self.alias, super::tree::tableoid(self)));
         self.lateral(&subselect, "pgoutpost.r");
         self.select.push(", \"pgoutpost.r\".*");
     }
 
     /// What `*` means in RETURNING: the target's columns, then those of the FROM items.
     fn star(&self) -> String {
-        let own = format!("{}.*", quoted(&self.alias));
+        let own = super::tree::all_columns(self);
         let items = self.request.statement.children().filter(|c| matches!(c.kind(), K::FROM_CLAUSE | K::USING_CLAUSE));
         let others = items.flat_map(|clause| clause.descendants().collect::<Vec<_>>()).filter_map(|item| {
             let from_item = matches!(

@@ -17,7 +17,7 @@ use crate::sqlstate::{
 };
 
 /// What an evaluation says.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Judged {
     pub rows: Vec<Decoded>,
     /// In the order in which Postgres fires the triggers behind them.
@@ -25,16 +25,20 @@ pub struct Judged {
 }
 
 /// One row of the evaluation, read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Decoded {
-    /// The effect on the target, as values of columns.
+    /// The table that has the row: the target, or one below it.
+    pub table: Arc<Table>,
+    /// The partitioned table that the statement names, where that can stand for the row's own.
+    pub via: Option<Arc<Table>>,
+    /// The effect on the table, as values of columns.
     pub outcome: Outcome,
     /// The RETURNING columns, in the formats the client asked for.
     pub returning: Vec<Option<Bytes>>,
 }
 
 /// What happens to one row of the target.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Outcome {
     /// Values of all columns, in the table's order.
     Insert {
@@ -47,6 +51,14 @@ pub enum Outcome {
         set: Vec<Setting>,
         old: Vec<Setting>,
         row: Option<Vec<Value>>,
+    },
+    /// An UPDATE that moves the row to another partition: `row` is in that one's columns.
+    Move {
+        key: Vec<Value>,
+        set: Vec<Setting>,
+        old: Vec<Setting>,
+        to: Arc<Table>,
+        row: Vec<Value>,
     },
     Delete {
         key: Vec<Value>,
@@ -68,6 +80,7 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
     let mut crossed = false;
     let (mut hidden, mut kept) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for (values, row) in all.into_iter().zip(rows) {
+        values.routed()?;
         values.row_rules(0)?;
         if values.passed_over(&before, rows.len())? {
             continue;
@@ -95,7 +108,12 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
             .hint("Use values in between, or give the table a key that is not deferrable."));
     }
     let decoded = hidden.iter().zip(kept).filter_map(|(values, row)| {
-        Some(Decoded { outcome: values.outcome()?, returning: row[plan.outputs.len()..].to_vec() })
+        let (outcome, returning) = (values.outcome()?, row[plan.outputs.len()..].to_vec());
+        let table = match outcome {
+            Outcome::Insert { .. } => values.table_after(),
+            _ => values.table_before(),
+        };
+        Some(Decoded { table: Arc::clone(table), via: values.via(), outcome, returning })
     });
     Ok(Judged { rows: decoded.collect(), events })
 }
@@ -157,12 +175,12 @@ impl Hidden<'_> {
     fn row_rules(&self, phase: usize) -> Result<(), Report> {
         let of = |wanted: Output| self.outputs().find(|(output, _)| **output == wanted).and_then(|(_, v)| v.clone());
         let Some(rule) = of(Output::RowRule(phase)) else { return Ok(()) };
-        let table = &*self.plan.target;
+        let (target, table) = (&*self.plan.target, &**self.table_after());
         let detail = format!("Failing row contains {}.", of(Output::FailingRow(phase)).unwrap_or_default());
         let (kind, number) = rule.split_at(1);
         let number: usize = number.parse().unwrap_or(usize::MAX);
         if kind == "n" {
-            let column = table.columns.iter().find(|column| usize::try_from(column.attnum.0) == Ok(number));
+            let column = target.columns.iter().find(|column| usize::try_from(column.attnum.0) == Ok(number));
             let name = column.map_or_else(String::new, |column| column.name.to_string());
             let message = format!(
                 "null value in column \"{name}\" of relation \"{}\" violates not-null constraint",
@@ -171,7 +189,11 @@ impl Hidden<'_> {
             let about = About { column: Some(name), ..table_and(table, None) };
             return Err(Report::new(NOT_NULL_VIOLATION, message).detail(detail).about(about));
         }
-        let name = table.checks.get(number).map_or("", |check| &check.name);
+        if kind == "p" {
+            let message = format!("new row for relation \"{}\" violates partition constraint", table.name.name);
+            return Err(about(table, CHECK_VIOLATION, message, None).detail(detail));
+        }
+        let name = target.checks.get(number).map_or("", |check| &check.name);
         let message = format!("new row for relation \"{}\" violates check constraint \"{name}\"", table.name.name);
         Err(about(table, CHECK_VIOLATION, message, Some(name)).detail(detail))
     }
@@ -186,7 +208,7 @@ impl Hidden<'_> {
             {
                 let (old, new) = told.split_once('\n').unwrap_or((told, "[]"));
                 let updated = told.contains('\n');
-                let rule = Rule::Children { key: Arc::new(key.clone()), updated };
+                let rule = Rule::Children { key: Arc::new(self.own_referrer(key)), updated };
                 events.push(Event { rule, values: values(old), new: values(new) });
             }
         }
@@ -194,7 +216,7 @@ impl Hidden<'_> {
             if let (Output::Parent(place), Some(told)) = (output, value)
                 && let Some(key) = table.references.get(*place)
             {
-                let rule = Rule::Parent(Arc::new(key.clone()));
+                let rule = Rule::Parent(Arc::new(self.own_reference(key)));
                 events.push(Event { rule, values: values(told), new: Vec::new() });
             }
         }
@@ -214,7 +236,7 @@ impl Hidden<'_> {
         let again = match action {
             Action::Nothing => return Ok(true),
             Action::Insert => before.proposed(self),
-            Action::Update(_) | Action::Delete => before.changed.contains(&self.key()),
+            Action::Update(_) | Action::Delete => before.changed.contains(&self.identity()),
         };
         match (again, self.plan.kind, self.plan.conflict) {
             (false, _, _) => Ok(false),
@@ -249,27 +271,59 @@ impl Hidden<'_> {
     }
 
     fn outcome(&self) -> Option<Outcome> {
-        let columns = &self.plan.target.columns;
         let key = self.key();
-        let whole =
-            || columns.iter().map(|column| self.new_value(column.attnum).cloned().flatten()).collect::<Vec<_>>();
-        Some(match self.action() {
+        let (before, after) = (self.table_before(), self.table_after());
+        let action = self.action();
+        Some(match action {
             Action::Nothing => return None,
-            Action::Insert => Outcome::Insert { row: whole() },
-            Action::Delete => Outcome::Delete { key, old: self.of(|output| matches!(output, Output::Old(_))) },
+            Action::Insert => Outcome::Insert { row: self.whole(after) },
+            Action::Delete => Outcome::Delete { key, old: self.old(before) },
             Action::Update(of) => {
                 let assigned = self.plan.sets.get(of).map_or(&[][..], Vec::as_slice);
                 let old: Vec<Setting> = self.settings(|output| match output {
                     Output::Old(attnum) => Some(*attnum).filter(|attnum| assigned.contains(attnum)),
                     _ => None,
                 });
-                let set = old.iter().map(|(attnum, _)| (*attnum, self.new_value(*attnum).cloned().flatten())).collect();
+                let new = old.iter().map(|(attnum, _)| (*attnum, self.new_value(*attnum).cloned().flatten())).collect();
                 let target = &self.plan.target.key;
                 let moved =
                     target.iter().zip(&key).any(|(column, was)| self.new_value(*column).is_some_and(|v| v != was));
-                Outcome::Update { key, set, old, row: moved.then(whole) }
+                let (set, old) = (self.renumbered(before, new), self.renumbered(before, old));
+                if before.id != after.id {
+                    return Some(Outcome::Move { key, set, old, to: Arc::clone(after), row: self.whole(after) });
+                }
+                Outcome::Update { key, set, old, row: moved.then(|| self.whole(after)) }
             }
         })
+    }
+
+    /// The new row in the columns of its own table.
+    fn whole(&self, table: &Table) -> Vec<Value> {
+        self.in_columns_of(table, |attnum| self.new_value(attnum).cloned().flatten())
+    }
+
+    fn old(&self, table: &Table) -> Vec<Value> {
+        let old = |attnum| self.of(|output| *output == Output::Old(attnum)).into_iter().next().flatten();
+        self.in_columns_of(table, old)
+    }
+
+    fn in_columns_of(&self, table: &Table, value: impl Fn(AttNum) -> Value) -> Vec<Value> {
+        let target = &self.plan.target;
+        let of = |column: &crate::catalog::Column| match table.id == target.id {
+            true => Some(column.attnum),
+            false => target.column(&column.name).map(|column| column.attnum),
+        };
+        table.columns.iter().map(|column| value(of(column)?)).collect()
+    }
+
+    /// The target's columns by the numbers that the row's own table has for them.
+    fn renumbered(&self, table: &Table, settings: Vec<Setting>) -> Vec<Setting> {
+        let target = &self.plan.target;
+        if table.id == target.id {
+            return settings;
+        }
+        let number = |attnum| Some(table.column(&target.attribute(attnum)?.name)?.attnum);
+        settings.into_iter().filter_map(|(attnum, value)| Some((number(attnum)?, value))).collect()
     }
 
     fn settings(&self, column: impl Fn(&Output) -> Option<AttNum>) -> Vec<Setting> {

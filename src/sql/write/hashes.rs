@@ -1,11 +1,20 @@
 //! What locks stand for: hashes of rows, of unique values, and of the keys that others may refer to.
 
 use super::super::merge::{key_columns, list};
-use crate::catalog::{AttNum, Column, Table};
+use crate::catalog::{AttNum, Column, IndexItem, Table};
 
 /// A hash that stands for the row with this key.
 pub(in super::super) fn row(table: &Table, key: Vec<String>) -> String {
-    hash(key_columns(table).into_iter().map(Some).collect(), key, i64::from(table.id.0) << 8)
+    // By the index: a partition and the table above it, if their keys are one, mean the same row.
+    let index = table.unique.iter().find(|index| index.predicate.is_none() && by_key(table, &index.items));
+    let salt = i64::from(index.map_or(table.id.0, |index| index.root)) << 8;
+    hash(key_columns(table).into_iter().map(Some).collect(), key, salt)
+}
+
+/// Whether these are the columns of the table's key, in its order.
+pub(super) fn by_key(table: &Table, items: &[IndexItem]) -> bool {
+    items.len() == table.key.len()
+        && items.iter().zip(&table.key).all(|(item, key)| matches!(item, IndexItem::Column(of) if of == key))
 }
 
 /// The sets of columns by which a row is referred to: its key, and what foreign keys lead to. Each in the table's order.
@@ -25,18 +34,16 @@ pub(in super::super) fn key_sets(table: &Table) -> Vec<Vec<AttNum>> {
 /// A hash that stands for "a row with these values is there to refer to"; NULL when a value is. Both sides of a foreign
 /// key come to the same one: columns in the table's order, values as the parent's types.
 pub(in super::super) fn existence(parent: &Table, columns: &[AttNum], values: &[&str]) -> String {
-    let mut pairs: Vec<(AttNum, &str)> = columns.iter().copied().zip(values.iter().copied()).collect();
-    pairs.sort();
-    let columns: Vec<Option<&Column>> = pairs.iter().map(|(attnum, _)| parent.attribute(*attnum)).collect();
-    let typed = pairs.iter().zip(&columns).map(|((_, value), column)| match column {
-        Some(column) => format!("({value})::{}", column.base_type_name),
-        None => (*value).to_owned(),
-    });
+    let columns = columns.iter().filter_map(|attnum| parent.attribute(*attnum));
+    let mut pairs: Vec<(&Column, &str)> = columns.zip(values.iter().copied()).collect();
+    // By name: a partition may number its columns in another way.
+    pairs.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    let typed = pairs.iter().map(|(column, value)| format!("({value})::{}", column.base_type_name));
     // Apart from the row's own locks, so that referring to a row and changing its other columns do not wait.
-    let salt =
-        (i64::from(parent.id.0) << 8) + 0x80 + pairs.iter().fold(0, |sum, (a, _)| (sum * 31 + i64::from(a.0)) & 0x7f);
+    let names = pairs.iter().flat_map(|(column, _)| column.name.bytes());
+    let salt = (i64::from(parent.root.0) << 8) + 0x80 + names.fold(0, |sum, byte| (sum * 31 + i64::from(byte)) & 0x7f);
     let given = list(pairs.iter().map(|(_, value)| format!("{value} IS NOT NULL"))).replace(", ", " AND ");
-    let typed = typed.collect();
+    let (typed, columns) = (typed.collect(), pairs.iter().map(|(column, _)| Some(*column)).collect());
     format!("CASE WHEN {given} THEN {} END", hash(columns, typed, salt))
 }
 

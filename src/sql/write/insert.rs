@@ -12,7 +12,7 @@ use super::super::template::Template;
 use super::super::{Report, classify};
 use super::build::{Builder, Built, Request, Row, hidden};
 use super::update::column;
-use super::{Output, assign, unique, upsert, verdict};
+use super::{Output, WriteKind, assign, tree, unique, upsert, verdict};
 use crate::catalog::{AttNum, Column, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -52,6 +52,10 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     builder.generate(&mut new, "pgoutpost.g", "");
     if let Some(filter) = &request.source.filter {
         builder.filter(&new, filter);
+    }
+    if tree::is_tree(&builder, WriteKind::Insert) {
+        tree::check(&builder, WriteKind::Insert, &[])?;
+        tree::route(&mut builder, &new);
     }
     let slices = |other: &Table, column_for: &dyn Fn(&Column) -> Option<AttNum>| match &rows {
         Rows::Values(values) => slice_of(values, &columns, other, column_for),

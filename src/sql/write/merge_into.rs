@@ -47,6 +47,11 @@ struct When {
 
 pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Report> {
     let mut builder = Builder::new(request, canonical);
+    if !builder.table.family.is_empty() {
+        let message =
+            format!("MERGE into \"{}\" cannot be buffered: other tables are below it", builder.table.name.name);
+        return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use INSERT, UPDATE and DELETE."));
+    }
     builder.row_order = Some(AS_FOUND.into());
     let whens = whens(&builder, request.statement);
     let verbs = [

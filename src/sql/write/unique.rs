@@ -19,7 +19,7 @@ use super::decode::{Hidden, about};
 use super::verdict::{Change, OTHER, SliceOf, matches, of_other, printed, texts, values_of};
 use super::windows::Window;
 use super::{Action, Output};
-use crate::catalog::{AttNum, IndexItem, Table, UniqueIndex};
+use crate::catalog::{AttNum, IndexItem, RelationKind, Table, UniqueIndex};
 use crate::entry::{Seq, Value};
 use crate::overlay::{Existence, RowId, View};
 use crate::sabotage::{self, Sabotage};
@@ -103,7 +103,8 @@ pub(super) fn recheck(builder: &mut Builder<'_>, table: &Table, place: usize, ne
 /// if there is one, is found by its text. So an INSERT ships no pending rows at all.
 fn key_taken(builder: &mut Builder<'_>, table: &Arc<Table>, place: usize, new: &Row) {
     let found = format!(
-        "CASE WHEN EXISTS (SELECT 1 FROM {} AS {OTHER} WHERE {}) THEN 'r' END",
+        "CASE WHEN EXISTS (SELECT 1 FROM {}{} AS {OTHER} WHERE {}) THEN 'r' END",
+        if table.kind == RelationKind::Partitioned { "" } else { "ONLY " },
         qualified(table),
         matches(table, &table.key, &values_of(new, &table.key))
     );
@@ -163,7 +164,7 @@ impl Before {
 
     /// Adds a row that is written.
     pub(super) fn add(&mut self, row: &Hidden<'_>) {
-        let key = row.key();
+        let key = row.identity();
         if !key.is_empty() {
             self.changed.insert(key);
         }
@@ -217,7 +218,8 @@ impl Hidden<'_> {
                 && index.primary == first
                 && self.unique(view, before, |of| of.name == index.name).is_err()
             {
-                let rule = Rule::Unique { table: table.id, index: Arc::new(index.clone()) };
+                let index = Arc::new(self.own_index(index).clone());
+                let rule = Rule::Unique { table: self.table_after().id, index };
                 let values = serde_json::from_str(values).unwrap_or_default();
                 events.push(Event { rule, values, new: Vec::new() });
             }
@@ -243,6 +245,7 @@ impl Hidden<'_> {
                 group.map(|(_, group)| group.values)
             });
             let Some(values) = found.filter(|_| !sabotage::on(Sabotage::Constraint)) else { continue };
+            let (table, index) = (self.table_after(), self.own_index(index));
             let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
             return Err(about(table, UNIQUE_VIOLATION, message, Some(&index.name))
                 .detail(format!("Key ({})={values} already exists.", index.shown)));
@@ -276,7 +279,8 @@ impl Hidden<'_> {
             table.key.iter().map(|key| self.new_value(*key).cloned().flatten()).collect();
         let ledger = self.of(|output| *output == Output::Ledger).into_iter().flatten().next();
         let ledger = Seq(ledger.and_then(|text| text.parse().ok()).unwrap_or(0));
-        let pending = key.and_then(|key| view.row(table.id, &RowId::Key(key)));
+        let key = key.map(RowId::Key);
+        let pending = key.and_then(|key| view.row(self.table_after().id, &key));
         match pending.and_then(|row| row.existence) {
             Some((existence, seq)) if seq > ledger => existence == Existence::Inserted,
             Some(_) | None => on_replica,

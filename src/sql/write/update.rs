@@ -1,14 +1,16 @@
 //! UPDATE.
 
+use std::sync::Arc;
+
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::super::Report;
-use super::super::merge::{key_columns, list};
+use super::super::merge::{key_columns, list, qualified};
 use super::super::slice::{self, Reference};
 use super::super::syntax::{child, has_token, name_of, quoted, range};
-use super::super::template::Template;
+use super::super::template::{Piece, Relation, Source, Template};
 use super::build::{Builder, Built, Request, Row, hidden};
-use super::{Output, assign, unique, verdict};
+use super::{Output, WriteKind, assign, tree, unique, verdict};
 use crate::catalog::{AttNum, Column};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -39,7 +41,16 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     builder.assigned.clone_from(&set);
     let table = builder.table;
     set.extend(table.columns.iter().filter(|column| column.generated).map(|column| column.attnum));
-    let key_set = table.key.iter().any(|key| set.contains(key));
+    let tree = tree::is_tree(&builder, WriteKind::Update);
+    let moves = tree && tree::moves(table, &set);
+    let key_set = moves || table.key.iter().any(|key| set.contains(key));
+    if tree {
+        tree::check(&builder, WriteKind::Update, &set)?;
+        tree::old_member(&mut builder);
+    }
+    if moves {
+        tree::route(&mut builder, &new);
+    }
 
     for column in key_columns(table) {
         builder.value(Output::Key, column, &column_of(&builder.alias, column));
@@ -79,7 +90,18 @@ pub(super) fn target(builder: &mut Builder<'_>, clause: K, word: K) {
     let condition = child(builder.request.statement, K::WHERE_CLAUSE);
     let slice = condition.and_then(|condition| slice::of_where(&condition, &reference));
     let alias = quoted(&builder.alias);
-    builder.from.table(builder.table, slice).push(&format!(" AS {alias}"));
+    let only = if builder.only { "ONLY " } else { "" };
+    let relation = Relation {
+        source: Source::Table(Arc::clone(builder.table)),
+        original: format!("{only}{}", qualified(builder.table)),
+        alias: None,
+        slice,
+        obstacle: None,
+        only: builder.only,
+        tableoid: builder.request.source.tableoid || (!builder.only && !builder.table.family.is_empty()),
+        security: None,
+    };
+    builder.from.piece(Piece::Relation(Arc::new(relation))).push(&format!(" AS {alias}"));
     if let Some(items) = items {
         let start =
             super::super::syntax::token(&items, word).map_or(range(&items).start, |t| t.text_range().end().into());

@@ -24,9 +24,9 @@ use super::build::{Builder, Row, hidden, value_of};
 use super::unique::{applies, collides, group, index_touched, is_key, recheck, taken};
 use super::update::{around, settings};
 use super::verdict::{OTHER, SliceOf, of_other};
-use super::{Conflict, Output, verdict};
+use super::{Conflict, Output, WriteKind, tree, verdict};
 use crate::catalog::{AttNum, Column, Table};
-use crate::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE;
+use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
 const FOUND: &str = "\"pgoutpost.f\".\"pgoutpost.found\"";
 const UPDATED: &str = "\"pgoutpost.m\".\"pgoutpost.w\"";
@@ -115,6 +115,13 @@ impl Upsert<'_> {
         let settings = settings(builder, clause)?;
         let mut set: Vec<AttNum> = settings.iter().map(|(column, _)| column.attnum).collect();
         builder.updated.clone_from(&set);
+        if tree::is_tree(builder, WriteKind::Insert) {
+            tree::check(builder, WriteKind::Update, &set)?;
+            if tree::moves(&self.table, &set) {
+                let message = "an ON CONFLICT DO UPDATE that may move a row to another partition cannot be buffered";
+                return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use an UPDATE for it."));
+            }
+        }
         let mut subselect = Template::text("SELECT true AS \"pgoutpost.w\"");
         let of_found = |column: &Column| format!("\"pgoutpost.f\".{}", hidden("o", column.attnum));
         for column in &self.table.columns {

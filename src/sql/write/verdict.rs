@@ -41,8 +41,15 @@ pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttN
     for (place, check) in checks {
         cases.push(format!("WHEN {} THEN 'c{place}'", builder.over(row, &format!("NOT ({})", check.expression))));
     }
-    if cases.is_empty() {
+    if let Some(bounds) = super::tree::bounds(table) {
+        cases.push(format!("WHEN {} THEN 'p0'", builder.over(row, &format!("NOT ({bounds})"))));
+    }
+    let routed = builder.outputs.contains(&Output::NoPartition);
+    if cases.is_empty() && !routed {
         return;
+    }
+    if cases.is_empty() {
+        cases.push("WHEN false THEN ''".into());
     }
     let rule = format!("SELECT CASE {} END AS \"pgoutpost.v\"", cases.join(" "));
     let alias = &format!("pgoutpost.v{phase}");
@@ -52,14 +59,21 @@ pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttN
     }
     let broken = &format!("{}.\"pgoutpost.v\"", quoted(alias));
     builder.output(Output::RowRule(phase), &Template::text(broken));
-    let values = table.columns.iter().filter_map(|column| value_of(row, column.attnum)).map(|value| {
+    let values = table.columns.iter().filter_map(|column| value_of(row, column.attnum)).map(str::to_owned);
+    let failing = described(&values.collect::<Vec<_>>());
+    let failing = if routed { failing } else { format!("CASE WHEN {broken} IS NOT NULL THEN {failing} END") };
+    builder.output(Output::FailingRow(phase), &Template::text(failing));
+}
+
+/// Values as the details of messages show them: cut when they are long.
+pub(super) fn described(values: &[String]) -> String {
+    let value = |value: &String| {
         format!(
             "CASE WHEN {value} IS NOT DISTINCT FROM NULL THEN 'null' WHEN pg_catalog.octet_length(pg_catalog.concat({value})) > 64 \
              THEN pg_catalog.left(pg_catalog.concat({value}), 64) || '...' ELSE pg_catalog.concat({value}) END"
         )
-    });
-    let failing = format!("CASE WHEN {broken} IS NOT NULL THEN {} END", joined(values.collect()));
-    builder.output(Output::FailingRow(phase), &Template::text(failing));
+    };
+    joined(values.iter().map(value).collect())
 }
 
 /// `(1, x)` as messages print it.
