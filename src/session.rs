@@ -50,6 +50,7 @@ pub mod constraints;
 mod control;
 mod copy;
 mod exchange;
+mod execute;
 mod extended;
 mod failure;
 mod ids;

@@ -221,6 +221,16 @@ pub fn judged_by(text: &str) -> Option<String> {
     copy::judged_by(text)
 }
 
+/// The statement within `PREPARE name AS …`; `text` may hold more statements than this.
+pub fn prepared_text(text: &str, name: &str) -> Option<String> {
+    classify::prepared_text(text, name)
+}
+
+/// The arguments of an EXECUTE, as written.
+pub fn execute_arguments(text: &str) -> Vec<String> {
+    classify::execute_arguments(text)
+}
+
 /// Makes the template of a [`Class::Query`] or [`Class::Write`] statement. `site` names the ledger's row by which
 /// merged relations are judged.
 ///

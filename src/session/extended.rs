@@ -181,10 +181,7 @@ impl Session {
                 | Class::Constraints(_),
             ) => true,
             Some(Class::Query | Class::Replica | Class::Prepare { .. }) => self.transaction.route == Route::Straight,
-            Some(Class::Execute { .. }) => {
-                self.refuse_blind("EXECUTE")?;
-                false
-            }
+            Some(Class::Execute { .. }) => true,
             None if prepared.parsed.is_empty() => false,
             None => {
                 self.refuse_blind("a statement that pgoutpost cannot read")?;
@@ -359,6 +356,18 @@ impl Session {
                 }
                 self.forget_ids(statement);
                 Ok(None)
+            }
+            Class::Execute { name } if !self.execute_is_plain(name).await? => {
+                if let Some(why) = self.execute_not_bufferable(name).await? {
+                    self.settle().await?;
+                    self.introduce_named(name).await?;
+                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
+                }
+                let results = Bind::read(&bind[HEADER..])?.results;
+                let (_, (rows, tag)) = self.execute_named(name, statement, &results).await?;
+                self.held = self.transaction.phase == Phase::Idle;
+                Ok(self.hand_out(rows, tag, limit))
             }
             Class::Query | Class::Replica | Class::Prepare { .. } | Class::Execute { .. } | Class::Refused(_) => {
                 self.forward(message);

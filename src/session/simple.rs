@@ -151,7 +151,12 @@ impl Session {
         if on_main || self.transaction.phase != Phase::Failed {
             let mut why = None;
             for statement in statements.iter().filter(|_| !on_main && !straight) {
-                let judged = match self.not_bufferable(statement).await {
+                let asked = match &statement.class {
+                    // What is to be prepared within this string is not known yet.
+                    Class::Execute { name } if parsed.single().is_some() => self.execute_not_bufferable(name).await,
+                    _ => self.not_bufferable(statement).await,
+                };
+                let judged = match asked {
                     Ok(None) => continue,
                     Ok(reason) => {
                         why = why.or(reason);
@@ -168,6 +173,13 @@ impl Session {
             if straight {
                 if let Some(report) = refused.filter(|_| !on_main) {
                     return (Err(report.into()), 0);
+                }
+                for statement in statements {
+                    if let Class::Execute { name } = &statement.class
+                        && let Err(failure) = self.introduce_named(name).await
+                    {
+                        return (Err(failure), 0);
+                    }
                 }
                 let outcome = self.straight_script(text, statements).await;
                 return (outcome.map_err(|failure| failure.because(why)), 0);
@@ -232,10 +244,7 @@ impl Session {
                 self.forget_ids(statement);
                 self.pass(&statement.text).await
             }
-            Class::Execute { .. } => {
-                self.refuse_blind("EXECUTE")?;
-                self.pass(&statement.text).await
-            }
+            Class::Execute { name } => self.simple_execute(name, statement).await,
             Class::Refused(report) => {
                 self.analyse(statement.text.as_bytes()).await?;
                 Err(report.clone().into())

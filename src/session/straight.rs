@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// Makes main ready for a statement: connected, with the session's settings, in the session's transaction.
-    async fn enter_main(&mut self) -> Result<(), Failure> {
+    pub(super) async fn enter_main(&mut self) -> Result<(), Failure> {
         self.guard.statement(StatementKind::Straight);
         if self.transaction.route == Route::Straight {
             return if self.main.is_some() { Ok(()) } else { Err(lost().into()) };

@@ -167,13 +167,7 @@ impl Session {
             if locked == RowsTaken::Again {
                 continue;
             }
-            let tag = format!("SELECT {}", rows.len());
-            let message = |row: &Vec<Option<Bytes>>| {
-                let mut message = BytesMut::new();
-                build::data_row(&mut message, row.iter().take(visible).map(Option::as_deref));
-                message
-            };
-            return Ok((rows.iter().map(message).collect(), tag));
+            return Ok(shown(&rows, visible));
         }
         Err(changed().into())
     }
@@ -186,4 +180,14 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The rows' first columns as messages, and the tag.
+pub(super) fn shown(rows: &[Vec<Option<Bytes>>], visible: usize) -> Written {
+    let message = |row: &Vec<Option<Bytes>>| {
+        let mut message = BytesMut::new();
+        build::data_row(&mut message, row.iter().take(visible).map(Option::as_deref));
+        message
+    };
+    (rows.iter().map(message).collect(), format!("SELECT {}", rows.len()))
 }

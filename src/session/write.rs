@@ -117,7 +117,7 @@ impl Session {
         (catalog.version, why)
     }
 
-    async fn write(
+    pub(super) async fn write(
         &mut self,
         statement: &Statement,
         given: &Given<'_>,

@@ -60,6 +60,29 @@ fn statement(text: &str, node: &SyntaxNode) -> Statement {
     Statement { text: Arc::from(text), class: class(node) }
 }
 
+/// See [`super::prepared_text`].
+pub(super) fn prepared_text(text: &str, name: &str) -> Option<String> {
+    let found = parse::with_tree(text, |root| {
+        let mut all = root.children().filter(|node| node.kind() == K::PREPARE);
+        let prepare = all.find(|node| {
+            child(node, K::PREPARED_STATEMENT).and_then(|given| name_of(&given)).as_deref() == Some(name)
+        })?;
+        let inner = prepare.children().last()?;
+        Some(text[range(&inner)].trim().trim_end_matches(';').to_owned())
+    });
+    found.ok().flatten()
+}
+
+/// See [`super::execute_arguments`].
+pub(super) fn execute_arguments(text: &str) -> Vec<String> {
+    let found = parse::with_tree(text, |root| {
+        let list = root.children().next().and_then(|execute| child(&execute, K::ARG_LIST));
+        let arguments = list.iter().flat_map(SyntaxNode::children).map(|argument| text[range(&argument)].to_owned());
+        arguments.collect()
+    });
+    found.unwrap_or_default()
+}
+
 pub(super) fn is_select(kind: SyntaxKind) -> bool {
     matches!(kind, K::SELECT | K::COMPOUND_SELECT | K::PAREN_SELECT | K::VALUES | K::TABLE)
 }
@@ -263,6 +286,9 @@ fn straight(node: &SyntaxNode) -> Class {
     if word(0) == "CREATE" && words.iter().take(3).any(|word| matches!(word.as_str(), "TEMP" | "TEMPORARY")) {
         let hint = "Use a subquery or a CTE, or connect to main.";
         return refused("temporary tables are not available through pgoutpost", hint);
+    }
+    if word(0) == "CREATE" && node.descendants().any(|inner| inner.kind() == K::EXECUTE) {
+        return refused("CREATE TABLE AS EXECUTE is not available through pgoutpost", "Write the query itself.");
     }
     let concurrently = words.iter().take(5).any(|word| word == "CONCURRENTLY");
     let outside_transaction = matches!(node.kind(), K::VACUUM | K::ALTER_SYSTEM)

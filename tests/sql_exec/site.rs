@@ -91,7 +91,13 @@ impl Site {
         match plan {
             Plan::Copy(_) | Plan::With(_) => panic!("not a statement for these tests"),
             Plan::Read(read) => {
-                let ids = self.stock(read.sequences());
+                let mut ids = self.stock(read.sequences());
+                if read.counted() {
+                    // More than any statement here takes.
+                    for stock in &mut ids.sequences {
+                        stock.values.extend(self.take(50));
+                    }
+                }
                 let view = View { base: &self.overlay, own: &self.own };
                 let rendered = read.render_with_ids(view, bound, &ids)?;
                 let own = Rendered { sql: sql.to_owned(), extra: Vec::new(), registers: Vec::new() };
