@@ -155,14 +155,15 @@ ROLLBACK TO s;
 @2& UPDATE a SET v = 15 WHERE id = 1;
 COMMIT;
 @2?;
--- Three, one behind the other.
+-- Three, one behind the other (in Postgres either of the waiting ones may be next).
 BEGIN;
 UPDATE a SET v = 1 WHERE id = 1;
-@2& UPDATE a SET v = v + 1 WHERE id = 1 RETURNING v;
-@3& UPDATE a SET v = v * 10 WHERE id = 1 RETURNING v;
+@2& UPDATE a SET v = v + 1 WHERE id = 1;
+@3& UPDATE a SET v = v + 10 WHERE id = 1;
 COMMIT;
 @2?;
 @3?;
+SELECT v FROM a WHERE id = 1;
 -- Deadlock: here the one who closes the circle is told, in Postgres who waits long enough.
 BEGIN;
 @2 BEGIN;
