@@ -21,6 +21,8 @@ use super::stage::{self, Stage};
 
 /// Scripts performed at the same time.
 const WORKERS: usize = 4;
+/// Main did not get everything: the difference of all scripts of that side. The arena is of no further use.
+pub const STUCK: &str = "main does not get everything";
 const WARM: &str = "CREATE TABLE public.warm (id int PRIMARY KEY)";
 
 /// One script and how it is performed.
@@ -104,11 +106,13 @@ impl Arena {
             let tables: Vec<_> = plain.tables.keys().cloned().collect();
             let on_main = perform::tables(&main, &tables).await;
             verdict.differences.extend(compare::tables("on main", &plain.tables, &on_main));
-            for text in quarantined[usize::from(!trial.cut)].iter().filter(|text| text.contains(&format!("{schema}.")))
-            {
-                let text = text.clone();
-                verdict.differences.push(Difference { line: None, kind: "quarantine".to_owned(), text });
-            }
+            let mine = match &quarantined[usize::from(!trial.cut)] {
+                Ok(texts) => texts.iter().filter(|text| text.contains(&format!("{schema}."))).cloned().collect(),
+                Err(stuck) => vec![stuck.clone()],
+            };
+            let kind = if quarantined[usize::from(!trial.cut)].is_ok() { "quarantine" } else { STUCK };
+            let all = mine.into_iter().map(|text| Difference { line: None, kind: kind.to_owned(), text });
+            verdict.differences.extend(all);
         }
         for schema in names {
             let drop = format!("DROP SCHEMA IF EXISTS {schema} CASCADE");
@@ -207,13 +211,16 @@ impl Side {
     }
 
     /// Waits until main has everything; what is new in quarantine.
-    async fn drain(&mut self) -> Vec<String> {
+    async fn drain(&mut self) -> Result<Vec<String>, String> {
         if let Err(error) = grounds::caught_up(&self.stage).await {
-            panic!("{error}; the daemon's log: {}", self.stage.outpost.log().display());
+            return Err(format!(
+                "{error}; the daemon's log ends:\n{}",
+                lab::process::log_tail(self.stage.outpost.log())
+            ));
         }
         let rows = stage::rows(&self.stage.console().await, "SHOW QUARANTINE").await;
         let rows: Vec<_> = rows.into_iter().map(|row| format!("{row:?}")).collect();
-        rows.into_iter().filter(|row| self.quarantine.insert(row.clone())).collect()
+        Ok(rows.into_iter().filter(|row| self.quarantine.insert(row.clone())).collect())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::arena::{Arena, Trial};
+use super::arena::{Arena, STUCK, Trial};
 use super::client::Protocol;
 use super::generate::{self, Features};
 use super::{grounds, shrink};
@@ -56,6 +56,8 @@ async fn generated_statements_answer_as_on_a_plain_postgres() {
                 *refusals.entry(refusal).or_default() += 1;
             }
             let Some(difference) = verdict.differences.first() else { continue };
+            let stuck = verdict.differences.iter().find(|difference| difference.kind == STUCK);
+            assert!(stuck.is_none(), "seeds {} to {}: {}", seeds[0], seed, stuck.map_or("", |stuck| &stuck.text));
             let words = difference.signature();
             println!(
                 "seed {seed}: {} differences, the first: {words}\n    {}",
