@@ -9,8 +9,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The format this program writes. A newer format in the buffer is refused, never guessed at.
-pub const FORMAT: u32 = 1;
+/// The format this program writes. A newer format in the buffer is refused, never guessed at. 2: TRUNCATE, and
+/// [`Entry::actions`].
+pub const FORMAT: u32 = 2;
 
 /// The place of an entry in its site's history: 1, 2, 3 … without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -118,6 +119,8 @@ pub enum Effect {
         /// The whole row as the client's statement saw it.
         old: Vec<Value>,
     },
+    /// All rows go away, of tables that follow each other at once.
+    Truncate { table: usize },
 }
 
 impl Effect {
@@ -127,7 +130,8 @@ impl Effect {
             Effect::Insert { table, .. }
             | Effect::Update { table, .. }
             | Effect::Move { table, .. }
-            | Effect::Delete { table, .. } => *table,
+            | Effect::Delete { table, .. }
+            | Effect::Truncate { table } => *table,
         }
     }
 }

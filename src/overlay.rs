@@ -11,6 +11,9 @@
 //! - `inserted, seq > L`: the row is shown whole, from here;
 //! - `deleted, seq > L`: nothing is shown;
 //! - otherwise the replica's row is shown, each column of ours with seq `> L` laid over it.
+//!
+//! A table that was truncated by entry `S` has forgotten all rows pending before it, and shows none of the replica's
+//! while `S > L`: what the replica has by then came after.
 
 #[cfg(test)]
 mod tests;
@@ -125,23 +128,31 @@ pub enum Change {
     Delete {
         row: RowId,
     },
+    /// All rows go away.
+    Truncate,
 }
 
 impl Change {
-    /// The row that changes.
-    pub fn row(&self) -> &RowId {
+    /// The row that changes; `None`: all of the table.
+    pub fn row(&self) -> Option<&RowId> {
         match self {
-            Change::Insert { row, .. } | Change::Update { row, .. } | Change::Delete { row } => row,
+            Change::Insert { row, .. } | Change::Update { row, .. } | Change::Delete { row } => Some(row),
+            Change::Truncate => None,
         }
     }
 }
+
+/// A row, or all of a table.
+type Touched = (TableId, Option<RowId>);
 
 /// Pending rows of all tables.
 #[derive(Debug, Clone, Default)]
 pub struct Overlay {
     tables: HashMap<TableId, HashMap<RowId, PendingRow>>,
-    /// Which rows each entry touched, so that trimming visits only those.
-    touched: OrdMap<Seq, Arc<[(TableId, RowId)]>>,
+    /// The last entry that truncated each table.
+    truncated: HashMap<TableId, Seq>,
+    /// Which rows each entry touched, so that trimming visits only those; `None`: all of the table.
+    touched: OrdMap<Seq, Arc<[Touched]>>,
     last: Seq,
     trimmed: Seq,
     /// How many uncommitted changes were folded in.
@@ -166,7 +177,7 @@ impl Overlay {
 
     /// Whether nothing is pending.
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.tables.is_empty() && self.truncated.is_empty()
     }
 
     /// How many rows are pending.
@@ -185,7 +196,7 @@ impl Overlay {
         for (number, (table, change)) in changes.iter().enumerate() {
             self.fold((seq, u32::try_from(number).unwrap_or(u32::MAX)), *table, change);
         }
-        let touched = changes.iter().map(|(table, change)| (*table, change.row().clone())).collect();
+        let touched = changes.iter().map(|(table, change)| (*table, change.row().cloned())).collect();
         self.touched.insert(seq, touched);
         self.last = seq;
     }
@@ -212,8 +223,14 @@ impl Overlay {
             columns.sort_by_key(|column| column.attnum);
             columns.into()
         };
+        if *change == Change::Truncate {
+            self.tables.remove(&table);
+            self.truncated.insert(table, seq);
+            return;
+        }
         let rows = self.tables.entry(table).or_default();
         let (row, state) = match change {
+            Change::Truncate => return,
             Change::Insert { row, values } => {
                 let existence = Some((Existence::Inserted, seq));
                 (row, PendingRow { existence, columns: pending(values), change: number })
@@ -242,7 +259,13 @@ impl Overlay {
             }
             let Some(touched) = self.touched.remove(&seq) else { break };
             for (table, row) in touched.iter() {
-                self.trim_row(*table, row, confirmed);
+                match row {
+                    Some(row) => self.trim_row(*table, row, confirmed),
+                    None if self.truncated.get(table).is_some_and(|seq| *seq <= confirmed) => {
+                        self.truncated.remove(table);
+                    }
+                    None => {}
+                }
             }
         }
         self.trimmed = self.trimmed.max(confirmed);
@@ -279,12 +302,24 @@ impl<'a> View<'a> {
 
     /// Whether the table has pending rows.
     pub fn has_pending(self, table: TableId) -> bool {
-        self.base.tables.contains_key(&table) || self.own.tables.contains_key(&table)
+        [self.base, self.own]
+            .iter()
+            .any(|overlay| overlay.tables.contains_key(&table) || overlay.truncated.contains_key(&table))
+    }
+
+    /// The last entry that truncated the table: none of the replica's rows is to be seen before the replica has it.
+    pub fn truncated(self, table: TableId) -> Option<Seq> {
+        self.own.truncated.get(&table).or_else(|| self.base.truncated.get(&table)).copied()
+    }
+
+    /// What was pending when the open transaction began, unless it has truncated the table.
+    fn below(self, table: TableId) -> Option<&'a HashMap<RowId, PendingRow>> {
+        if self.own.truncated.contains_key(&table) { None } else { self.base.tables.get(&table) }
     }
 
     /// The pending state of one row.
     pub fn row(self, table: TableId, row: &RowId) -> Option<Cow<'a, PendingRow>> {
-        match (self.own.row(table, row), self.base.row(table, row)) {
+        match (self.own.row(table, row), self.below(table).and_then(|rows| rows.get(row))) {
             (Some(own), Some(base)) => Some(Cow::Owned(own.over(base))),
             (Some(only), None) | (None, Some(only)) => Some(Cow::Borrowed(only)),
             (None, None) => None,
@@ -294,7 +329,7 @@ impl<'a> View<'a> {
     /// All pending rows of a table, in no particular order.
     pub fn rows(self, table: TableId) -> impl Iterator<Item = (&'a RowId, Cow<'a, PendingRow>)> {
         let own = self.own.tables.get(&table);
-        let base = self.base.tables.get(&table);
+        let base = self.below(table);
         let untouched =
             base.into_iter().flatten().filter(move |(row, _)| !own.is_some_and(|own| own.contains_key(*row)));
         let untouched = untouched.map(|(row, pending)| (row, Cow::Borrowed(pending)));
@@ -364,6 +399,7 @@ fn bind_effect(
     match effect {
         Effect::Insert { row, .. } => push(Change::Insert { row: identity_of_row(row), values: whole(row) }),
         Effect::Delete { key, .. } => push(Change::Delete { row: identity(key) }),
+        Effect::Truncate { .. } => push(Change::Truncate),
         Effect::Update { key, row: Some(row), .. } => {
             push(Change::Delete { row: identity(key) });
             push(Change::Insert { row: identity_of_row(row), values: whole(row) });

@@ -66,6 +66,7 @@ mod startup;
 pub mod statements;
 mod straight;
 pub mod transaction;
+mod truncate;
 mod whole;
 mod with;
 mod write;

@@ -54,6 +54,7 @@ pub enum Class {
     Settings {
         discard_all: bool,
     },
+    Truncate(Truncate),
     /// SET CONSTRAINTS: as [`Class::Settings`], and the session's own as well.
     Constraints(SetConstraints),
     /// `SET pgoutpost.name = value` / `SHOW pgoutpost.name` are the session's own.
@@ -175,6 +176,7 @@ pub use copy::{BATCH_BYTES as COPY_BATCH_BYTES, Broken, CopyPlan, Options, Reade
 pub use ids::{Busy, Ids, LAST, Stock, counter};
 pub use read::ReadPlan;
 pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks, sequence_names};
+pub use truncate::{Truncate, Truncated, table_lock};
 pub use with::{Returned, WithPlan};
 pub use write::{Decoded, Judged, Lock, Outcome, WriteKind, WritePlan};
 
@@ -190,6 +192,7 @@ mod resolve;
 mod slice;
 mod syntax;
 mod template;
+mod truncate;
 mod with;
 mod write;
 

@@ -130,6 +130,7 @@ fn well_formed(entry: &Entry) -> bool {
                         && entry.tables.get(*to).is_some_and(|to| row.len() == to.columns.len())
                 }
                 Effect::Delete { key, .. } => key.len() == table.key.len(),
+                Effect::Truncate { .. } => true,
             }
     })
 }

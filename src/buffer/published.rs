@@ -281,9 +281,13 @@ impl Tally {
 /// Rows without a key are named after their entry, which only now has its number.
 fn name_anonymous(changes: &mut Changes, seq: Seq) {
     for (_, change) in changes {
-        let (Change::Insert { row, .. } | Change::Update { row, .. } | Change::Delete { row }) = change;
-        if let RowId::Anonymous(entry, _) = row {
-            *entry = seq;
+        match change {
+            Change::Insert { row, .. } | Change::Update { row, .. } | Change::Delete { row } => {
+                if let RowId::Anonymous(entry, _) = row {
+                    *entry = seq;
+                }
+            }
+            Change::Truncate => {}
         }
     }
 }

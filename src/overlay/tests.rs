@@ -48,12 +48,15 @@ fn run(state: &mut State, change: &Change) {
         Change::Delete { row } => {
             state.remove(row);
         }
+        Change::Truncate => state.clear(),
     }
 }
 
 /// What a merged read answers over a replica in this state, at ledger value `ledger`: the rule of the module's page.
 fn merged(replica: &State, view: View<'_>, table: TableId, ledger: Seq) -> State {
     let mut answer = State::new();
+    let nothing = State::new();
+    let replica = if view.truncated(table).is_some_and(|seq| seq > ledger) { &nothing } else { replica };
     for (row, columns) in replica {
         let hidden = view.row(table, row).is_some_and(|pending| pending.newest() > ledger);
         if !hidden {
@@ -185,6 +188,10 @@ fn a_ledger_ahead_of_the_log_is_the_new_start() {
 
 /// What clients may do to a row, given whether it is there: they see it merged, so they never patch a missing row.
 fn action(present: &mut [bool; 4], number: u8, choice: u8, attnum: i16, content: u8) -> Change {
+    if choice > 235 {
+        *present = [false; 4];
+        return Change::Truncate;
+    }
     let there = &mut present[usize::from(number)];
     match (*there, choice % 3) {
         (true, 0) => {

@@ -155,6 +155,7 @@ fn identities(table: &EntryTable, effect: &Effect, tables: &Tables) -> Vec<(Vec<
         Effect::Insert { row, .. } => (None, Some(row)),
         Effect::Update { key, row, .. } => (Some(key), row.as_ref()),
         Effect::Move { key, .. } | Effect::Delete { key, .. } => (Some(key), None),
+        Effect::Truncate { .. } => return Vec::new(),
     };
     let mut found: Vec<(Vec<usize>, Vec<Value>)> =
         key.map(|key| (table.key.clone(), key.clone())).into_iter().collect();

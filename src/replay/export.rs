@@ -31,8 +31,17 @@ pub fn export(record: &Quarantined, catalog: &Catalog) -> String {
         let _ = writeln!(sql, "SET LOCAL {setting};");
     }
     let _ = writeln!(sql, "SET LOCAL ROLE {};", identifier(&entry.role));
+    let mut truncated = Vec::new();
     for (place, effect) in entry.effects.iter().enumerate() {
         let Some(table) = entry.tables.get(effect.table()) else { continue };
+        // Tables that were truncated one after the other may refer to each other: they go at once.
+        if let Effect::Truncate { .. } = effect {
+            truncated.push(format!("ONLY {}", relation(table)));
+            if !matches!(entry.effects.get(place + 1), Some(Effect::Truncate { .. })) {
+                let _ = writeln!(sql, "TRUNCATE {};", std::mem::take(&mut truncated).join(", "));
+            }
+            continue;
+        }
         if entry.actions.contains(&place) {
             comment(&mut sql, &format!("by a foreign key of main: {}", statement(table, effect, catalog)));
         } else {
@@ -74,6 +83,7 @@ fn statement(table: &EntryTable, effect: &Effect, catalog: &Catalog) -> String {
             format!("UPDATE {} SET {} WHERE {}", relation(table), set.join(", "), by_key(key))
         }
         Effect::Delete { key, .. } => format!("DELETE FROM {} WHERE {}", relation(table), by_key(key)),
+        Effect::Truncate { .. } => format!("TRUNCATE ONLY {}", relation(table)),
     }
 }
 

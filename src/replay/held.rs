@@ -173,6 +173,7 @@ fn rows(entry: &Entry) -> impl Iterator<Item = (TableName, Vec<Value>)> + '_ {
                 row.iter().map(|row| key_of(row)).chain(std::iter::once(key.clone())).collect()
             }
             Effect::Move { key, .. } | Effect::Delete { key, .. } => vec![key.clone()],
+            Effect::Truncate { .. } => Vec::new(),
         };
         let keyed = keys.into_iter().filter(|key| !key.is_empty());
         keyed.map(|key| (table.name.clone(), key)).collect::<Vec<_>>()
@@ -203,6 +204,7 @@ impl<'a> Change<'a> {
         let by_key = |key: &'a [Value]| table.key.iter().copied().zip(key).collect::<HashMap<_, _>>();
         let listed = |values: &'a [(usize, Value)]| values.iter().map(|(place, value)| (*place, value));
         let (old, new) = match effect {
+            Effect::Truncate { .. } => (HashMap::new(), HashMap::new()),
             Effect::Insert { row, .. } => (HashMap::new(), whole(row)),
             Effect::Delete { key, old, .. } => {
                 let mut known = whole(old);

@@ -349,6 +349,7 @@ fn weight(entry: &Entry) -> usize {
             key.iter().map(text).sum::<usize>() + set.iter().map(|(_, value)| text(value)).sum::<usize>()
         }
         Effect::Delete { key, .. } => key.iter().map(text).sum(),
+        Effect::Truncate { .. } => 0,
     };
     200 + entry.effects.iter().map(|one| effect(one) + 50).sum::<usize>()
 }

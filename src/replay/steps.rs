@@ -99,6 +99,7 @@ pub(super) fn add(
                 let (sql, parameters) = conflict::guard(policy, table, old, update((table, main_table), key, &set));
                 steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
             }
+            Effect::Truncate { .. } => truncate(steps, at, table),
             Effect::Delete { key, .. } if together => several::delete(steps, at, (table, main_table), key),
             Effect::Delete { key, old, .. } => {
                 let sql = format!("DELETE FROM {} WHERE {}", own_rows(table, main_table), matches_key(table, 0));
@@ -108,6 +109,20 @@ pub(super) fn add(
                 let (sql, parameters) = conflict::guard(policy, table, &old, (sql, Parameters::Row(key.clone())));
                 steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
             }
+        }
+    }
+}
+
+/// Tables that were truncated one after the other go at once: they may refer to each other.
+fn truncate(steps: &mut Vec<Step>, at: (usize, usize), table: &EntryTable) {
+    const VERB: &str = "TRUNCATE ONLY ";
+    match steps.last_mut() {
+        Some(last) if last.entry == at.0 && last.sql.starts_with(VERB) => {
+            last.sql.push_str(&format!(", ONLY {}", relation(table)));
+        }
+        _ => {
+            let sql = format!("{VERB}{}", relation(table));
+            steps.push(Step { entry: at.0, effect: at.1, rows: 0, sql, parameters: Parameters::Row(Vec::new()) });
         }
     }
 }

@@ -175,6 +175,7 @@ impl Session {
                 Class::Write
                 | Class::CopyIn
                 | Class::With
+                | Class::Truncate(_)
                 | Class::Straight { .. }
                 | Class::Transaction(_)
                 | Class::Settings { .. }
@@ -316,13 +317,16 @@ impl Session {
                 self.held = self.transaction.phase == Phase::Idle;
                 Ok(self.hand_out(rows, tag, limit))
             }
-            Class::CopyIn => {
+            Class::CopyIn | Class::Truncate(_) => {
                 self.settle().await?;
                 if let Some(why) = self.not_bufferable(statement).await? {
                     let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
                     return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
                 }
-                let tag = self.copy_in(statement).await?;
+                let tag = match &statement.class {
+                    Class::Truncate(truncate) => self.truncate(statement, truncate).await?.to_owned(),
+                    _ => self.copy_in(statement).await?,
+                };
                 build::command_complete(&mut self.client.output, &tag);
                 self.held = self.transaction.phase == Phase::Idle;
                 Ok(None)

@@ -114,6 +114,7 @@ impl Session {
             }
             Class::Transaction(_)
             | Class::Write
+            | Class::Truncate(_)
             | Class::Constraints(_)
             | Class::CopyIn
             | Class::With
@@ -225,6 +226,11 @@ impl Session {
                 Ok(())
             }
             Class::Transaction(command) => self.control(command, None).await,
+            Class::Truncate(truncate) => {
+                let tag = self.truncate(statement, truncate).await?;
+                build::command_complete(&mut self.client.output, tag);
+                Ok(())
+            }
             Class::Constraints(command) => {
                 let answer = self.run_unnamed(&statement.text).await.map_err(super::read::as_clients)?;
                 self.set_constraints(command).await?;

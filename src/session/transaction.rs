@@ -200,6 +200,16 @@ impl Work {
         self.add(table, via, outcome)
     }
 
+    /// Adds that all rows of `table` are gone.
+    ///
+    /// # Errors
+    /// As [`Work::add`].
+    pub fn truncate(&mut self, table: &Table) -> Result<(), Report> {
+        let place = self.place(table, None);
+        self.change(table, Change::Truncate);
+        self.effect(Effect::Truncate { table: place })
+    }
+
     /// Adds what one statement does to a row of `table`. `via`: the partitioned table that it named.
     ///
     /// # Errors
@@ -271,6 +281,7 @@ impl Work {
                 Effect::Insert { row, .. } => length(row),
                 Effect::Delete { key, old, .. } => length(key) + length(old),
                 Effect::Move { key, set, old, row, .. } => length(key) + numbered(set) + numbered(old) + length(row),
+                Effect::Truncate { .. } => 0,
                 Effect::Update { key, set, old, row, .. } => {
                     length(key) + numbered(set) + numbered(old) + row.as_deref().map_or(0, length)
                 }

@@ -87,7 +87,8 @@ impl Session {
     /// Why a write cannot be evaluated here, so that it has to go straight to main: `None` for what can.
     pub(super) async fn not_bufferable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
         let locks = statement.class == Class::Query && Parsed::locks_rows(&statement.text);
-        if !matches!(statement.class, Class::Write | Class::CopyIn | Class::With) && !locks {
+        let write = matches!(statement.class, Class::Write | Class::CopyIn | Class::With | Class::Truncate(_));
+        if !write && !locks {
             return Ok(None);
         }
         let settings = self.settings().await?;
@@ -110,6 +111,9 @@ impl Session {
 
     /// Why a write cannot be planned, by the catalog of this version.
     fn unsupported(&self, statement: &Statement, schemas: &Arc<[Arc<str>]>) -> (i64, Option<Report>) {
+        if let Class::Truncate(truncate) = &statement.class {
+            return self.untruncatable(truncate, schemas);
+        }
         let catalog = self.shared.catalog.current();
         let plan = self.shared.statements.plan(statement, &catalog, schemas, &self.shared.site);
         let codes = [sqlstate::FEATURE_NOT_SUPPORTED, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE];

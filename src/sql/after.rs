@@ -54,6 +54,15 @@ impl Rule {
         }
     }
 
+    /// The table whose row the event is about.
+    pub fn table(&self) -> TableId {
+        match self {
+            Rule::Parent(key) => key.table,
+            Rule::Children { key, .. } => key.referenced,
+            Rule::Unique { table, .. } => *table,
+        }
+    }
+
     /// The table of the row, and the columns whose values an event says.
     fn subject<'c>(&self, catalog: &'c Catalog) -> Result<(&'c Arc<Table>, Vec<AttNum>), Report> {
         Ok(match self {

@@ -109,6 +109,7 @@ fn class(node: &SyntaxNode) -> Class {
         K::SET_ROLE | K::SET_SESSION_AUTH | K::RESET_ROLE | K::RESET_SESSION_AUTH | K::LOAD => {
             Class::Settings { discard_all: false }
         }
+        K::TRUNCATE => Class::Truncate(super::Truncate::read(node)),
         K::SET_CONSTRAINTS => Class::Constraints(SetConstraints {
             names: node
                 .descendants()
@@ -295,10 +296,8 @@ fn straight(node: &SyntaxNode) -> Class {
         || matches!((word(0), word(1)), ("CREATE" | "DROP", "DATABASE" | "TABLESPACE" | "SUBSCRIPTION"))
         || (node.kind() == K::REINDEX && matches!(word(1), "DATABASE" | "SYSTEM" | "SCHEMA"))
         || (concurrently && matches!(word(0), "CREATE" | "DROP" | "REINDEX"));
-    let ddl = !matches!(
-        node.kind(),
-        K::VACUUM | K::ANALYZE | K::TRUNCATE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM
-    );
+    let ddl =
+        !matches!(node.kind(), K::VACUUM | K::ANALYZE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM);
     // `CALL` and `DO` may run DDL themselves; asking for the catalog again costs little.
     Class::Straight { ddl, outside_transaction }
 }

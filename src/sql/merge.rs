@@ -92,6 +92,26 @@ impl<'a> Target<'a> {
         found
     }
 
+    /// The condition under which a row `t` of the replica's is still there, for all that was truncated.
+    fn kept(self, rendering: &Rendering<'_>) -> Option<String> {
+        let alone = self.members().nth(1).is_none();
+        let conditions: Vec<String> = self
+            .members()
+            .filter_map(|member| {
+                let seq = rendering.view.truncated(member.id)?.as_i64();
+                // A condition upon nothing but the gate: without it nothing of the table is read.
+                let gone = format!("{} >= {seq}", rendering.gate);
+                Some(if alone { gone } else { format!("(t.tableoid <> {}::pg_catalog.oid OR {gone})", member.id.0) })
+            })
+            .collect();
+        (!conditions.is_empty()).then(|| conditions.join(" AND "))
+    }
+
+    /// Whether pending changes can be seen among these pending rows.
+    pub(super) fn shows(self, view: View<'_>, rows: &[Row<'_>]) -> bool {
+        !rows.is_empty() || self.members().any(|member| view.truncated(member.id).is_some())
+    }
+
     /// The table as FROM names it.
     fn from(self) -> String {
         let only = if self.only && !self.table.family.is_empty() { "ONLY " } else { "" };
@@ -174,7 +194,8 @@ pub(super) fn subquery(rendering: &mut Rendering<'_>, target: Target<'_>, rows: 
         names.push("m.\"pgoutpost.o\" AS tableoid".into());
     }
     let from = target.from();
-    let mut sql = format!("(SELECT {} FROM (SELECT {} FROM {from} t{branches}) m", list(names), list(plain));
+    let kept = target.kept(rendering).map_or_else(String::new, |kept| format!(" WHERE {kept}"));
+    let mut sql = format!("(SELECT {} FROM (SELECT {} FROM {from} t{kept}{branches}) m", list(names), list(plain));
     let excluded = exclusion(rendering, &groups)?;
     if !excluded.is_empty() && !sabotage::on(Sabotage::Rewrite) {
         let _ = write!(sql, " WHERE m.\"pgoutpost.p\" = 1 OR ({})", excluded.join(" AND "));
@@ -298,7 +319,8 @@ fn patched_rows(
     }
     arrays.push(seqs(rendering, patches.iter().map(|row| row.state.newest()))?);
     arrays.push(seqs(rendering, patches.iter().map(|row| row.state.existence.map_or(Seq::ZERO, |(_, seq)| seq)))?);
-    let member = group.test("t.tableoid").map_or_else(String::new, |test| format!(" AND {test}"));
+    let tests = group.test("t.tableoid").into_iter().chain(target.kept(rendering));
+    let member = tests.map(|test| format!(" AND {test}")).collect::<String>();
     Ok(format!(
         "SELECT {} FROM unnest({}) o({}, s, e) JOIN {} t ON {}{member} WHERE o.s > {gate} AND o.e <= {gate}",
         list(values),

@@ -244,7 +244,7 @@ impl<'a> Rendering<'a> {
                     return false;
                 }
                 let keys = relation.slice.as_ref().and_then(|slice| slice.keys(self.parameters));
-                keys.is_none_or(|keys| !target.rows(self.view, Some(&keys)).is_empty())
+                keys.is_none_or(|keys| target.shows(self.view, &target.rows(self.view, Some(&keys))))
             }
             Source::View(definition) => definition.pieces.iter().any(|piece| match piece {
                 Piece::Relation(relation) => self.sees(relation),
@@ -286,7 +286,7 @@ impl<'a> Rendering<'a> {
             return Ok(Some(known.clone()));
         }
         let rows = target.rows(self.view, keys.as_deref());
-        if rows.is_empty() {
+        if !target.shows(self.view, &rows) {
             return Ok(None);
         }
         if let Some(obstacle) = relation.obstacle {

@@ -102,6 +102,10 @@ fn effect(random: &mut StdRng, tables: &[Table], keys: &mut Keys, seq: Seq, numb
         });
         equal.collect::<Vec<_>>().join(" AND ")
     };
+    if random.random_bool(0.05) {
+        keys[place].clear();
+        return Effect { changes: one(Change::Truncate), sql: format!("TRUNCATE {};", table.name) };
+    }
     match existing {
         Some(key) if random.random_bool(0.3) => {
             keys[place].retain(|known| *known != key);

@@ -95,7 +95,7 @@ fn a_new_key_is_a_delete_and_an_insert() {
     let (set, old) = (vec![(AttNum(1), value("2"))], vec![(AttNum(1), value("1"))]);
     work.add(&table, None, Outcome::Update { key: vec![value("1")], set, old, row }).unwrap();
     assert_eq!(work.changes[0].1, Change::Delete { row: key("1") });
-    assert_eq!(work.changes[1].1.row(), &key("2"));
+    assert_eq!(work.changes[1].1.row(), Some(&key("2")));
     assert_eq!(work.effects.len(), 1);
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::super::Report;
 use super::super::after::{Event, Rule};
+use super::super::truncate::table_lock;
 use super::unique::{Before, is_key};
 use super::{Action, Conflict, Lock, Output, Setting, WriteKind, WritePlan};
 use crate::catalog::{AttNum, Table, UniqueIndex};
@@ -140,7 +141,11 @@ pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> 
         };
         outputs.filter_map(lock).collect()
     };
-    rows.iter().flat_map(of_row).collect()
+    let mut locks: Vec<Lock> = rows.iter().flat_map(of_row).collect();
+    if !rows.is_empty() {
+        locks.push(table_lock(plan.target.id, true));
+    }
+    locks
 }
 
 fn read<'a>(plan: &'a WritePlan, row: &[Option<Bytes>]) -> Result<Hidden<'a>, Report> {

@@ -283,7 +283,7 @@ impl Hidden<'_> {
         let pending = key.and_then(|key| view.row(self.table_after().id, &key));
         match pending.and_then(|row| row.existence) {
             Some((existence, seq)) if seq > ledger => existence == Existence::Inserted,
-            Some(_) | None => on_replica,
+            Some(_) | None => on_replica && view.truncated(table.id).is_none_or(|seq| seq <= ledger),
         }
     }
 }

@@ -1,0 +1,83 @@
+//! TRUNCATE as an effect: every row of the tables is gone, whichever the replica has.
+
+use std::sync::Arc;
+
+use super::Session;
+use super::failure::Failure;
+use super::serve::TRIES;
+use crate::report::Report;
+use crate::sql::{Statement, Truncate};
+use crate::sqlstate::{self, SqlState};
+use crate::status::StatementKind;
+use crate::wire::error::{self, Severity};
+
+/// The tag, and the command in messages.
+const TRUNCATED: &str = "TRUNCATE TABLE";
+
+impl Session {
+    /// Returns the tag.
+    pub(super) async fn truncate(
+        &mut self,
+        statement: &Statement,
+        truncate: &Truncate,
+    ) -> Result<&'static str, Failure> {
+        self.guard.statement(StatementKind::Write);
+        let settings = self.settings().await?;
+        self.caught_up().await?;
+        if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+            let message = format!("cannot execute {TRUNCATED} in a read-only transaction");
+            return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
+        }
+        self.freeze();
+        let mut tries = 0;
+        let plan = loop {
+            let catalog = self.shared.catalog.current();
+            let plan = truncate.plan(&catalog, &settings.schemas)?;
+            let question = plan.permission(&catalog, &self.shared.site);
+            let rows = match self.question(&question).await {
+                Ok(rows) => rows,
+                Err(Failure::Inner(error)) if tries < TRIES => {
+                    tries += 1;
+                    self.prepare_again(&error).await?;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            let may = rows.into_iter().next().unwrap_or_default();
+            let refused = plan.tables.iter().zip(&may).find(|(_, may)| may.as_deref() != Some(b"t"));
+            if let Some((table, _)) = refused {
+                let message = format!("permission denied for table {}", table.name.name);
+                return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into());
+            }
+            break plan;
+        };
+        if let Some(report) = plan.obstacle {
+            return Err(report.into());
+        }
+        // Whatever was committed to the tables meanwhile goes as well.
+        let seen = self.overlay().last();
+        self.lock(&plan.locks(), seen, &settings, true).await?;
+        for table in &plan.tables {
+            let waits = |event: &crate::sql::Event| event.rule.table() == table.id;
+            if self.transaction.work.deferred.iter().any(waits) {
+                let message = format!("cannot TRUNCATE \"{}\" because it has pending trigger events", table.name.name);
+                return Err(Report::new(SqlState(*b"55006"), message).into());
+            }
+        }
+        for notice in &plan.notices {
+            let report = Report::new(SqlState(*b"00000"), notice.as_str());
+            error::report(&mut self.client.output, Severity::Notice, &report);
+        }
+        self.transaction.work.statements.push(statement.text.to_string());
+        for table in &plan.tables {
+            self.transaction.work.truncate(table)?;
+        }
+        Ok(TRUNCATED)
+    }
+
+    /// Why a TRUNCATE cannot be buffered, by the catalog of this version.
+    pub(super) fn untruncatable(&self, truncate: &Truncate, schemas: &[Arc<str>]) -> (i64, Option<Report>) {
+        let catalog = self.shared.catalog.current();
+        (catalog.version, truncate.plan(&catalog, schemas).ok().and_then(|plan| plan.obstacle))
+    }
+}
