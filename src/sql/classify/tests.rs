@@ -61,9 +61,7 @@ fn writes() {
     ] {
         check(text, Class::Write);
     }
-    for text in ["UPDATE t SET a = setval('s', 1)"] {
-        check(text, Class::Straight { ddl: false, outside_transaction: false });
-    }
+    check("UPDATE t SET a = setval('s', 1)", Class::Straight { ddl: false, outside_transaction: false });
     for text in [
         "COPY t TO '/tmp/x'",
         "DELETE FROM t WHERE CURRENT OF c",
