@@ -23,7 +23,7 @@ use schema::Table;
 use super::client::Protocol;
 use super::script::{Action, Judged, Script, Step};
 
-/// What may be generated. Off is what is not built yet, and `merge`: it differs in the ids that its inserted rows get.
+/// What may be generated. Off is what is not built yet.
 #[derive(Clone, Debug)]
 pub struct Features {
     pub on_conflict: bool,
@@ -42,7 +42,7 @@ impl Features {
     pub fn from_environment() -> Features {
         let mut features = Features {
             on_conflict: true,
-            merge: false,
+            merge: true,
             writing_ctes: false,
             truncate: false,
             copy_in: false,

@@ -73,6 +73,10 @@ pub(super) struct Builder<'a> {
     windows: Vec<Window>,
 }
 
+/// A condition that is true, and keeps a lateral subselect from being memoized: its volatile expressions would be evaluated
+/// once for all rows that are alike. It depends on a value that Postgres cannot hash.
+pub(super) const AFRESH: &str = "\"pgoutpost.p\".\"pgoutpost.p\" IS NULL";
+
 /// An expression for each column of a row.
 pub(super) type Row = Vec<(AttNum, String)>;
 
@@ -150,6 +154,14 @@ impl<'a> Builder<'a> {
         let mut condition = Template::text("(SELECT ");
         condition.append(filter).push(&format!(" FROM {})", self.scope(row, &self.alias)));
         self.condition(&condition);
+    }
+
+    /// Adds [`AFRESH`]'s column to FROM.
+    pub(super) fn afresh(&mut self) {
+        if !self.from.pieces.is_empty() {
+            self.from.push(", ");
+        }
+        self.from.push("(SELECT NULL::pg_catalog.point AS \"pgoutpost.p\" OFFSET 0) AS \"pgoutpost.p\"");
     }
 
     /// Adds a lateral subselect to FROM.
@@ -299,6 +311,8 @@ impl<'a> Builder<'a> {
         }
         subselect.append(&self.cut(place..range(&targets).end));
         subselect.push(" FROM ").push(&self.scope_with(row, &self.alias, super::tree::tableoid(self)));
+        subselect.push(&format!(" WHERE {AFRESH}"));
+        self.afresh();
         self.lateral(&subselect, "pgoutpost.r");
         self.select.push(", \"pgoutpost.r\".*");
     }

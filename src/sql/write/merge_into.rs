@@ -1,7 +1,7 @@
 //! MERGE (<https://www.postgresql.org/docs/15/sql-merge.html>).
 //!
 //! ```sql
-//! FROM <source> LEFT JOIN LATERAL (SELECT <columns> FROM <merged target> AS a WHERE <join condition>) AS "pgoutpost.f" ON true,
+//! FROM <afresh>, <source> LEFT JOIN LATERAL (SELECT <columns> FROM <merged target> AS a WHERE <join condition>) AS "pgoutpost.f" ON true,
 //!      LATERAL (SELECT <the first WHEN whose condition holds>) AS "pgoutpost.w"
 //!      LEFT JOIN LATERAL (SELECT <values> WHERE <it is this WHEN> OFFSET 0) AS "pgoutpost.u0" ON true …
 //! ```
@@ -16,7 +16,7 @@ use super::super::Report;
 use super::super::merge::key_columns;
 use super::super::syntax::{child, has_token, quoted, range, token};
 use super::super::template::Template;
-use super::build::{Builder, Built, Request, Row, hidden, value_of};
+use super::build::{AFRESH, Builder, Built, Request, Row, hidden, value_of};
 use super::unique::{group, index_touched, recheck, taken};
 use super::update::{around, column, column_of, settings};
 use super::windows::AS_FOUND;
@@ -106,7 +106,8 @@ fn join(builder: &mut Builder<'_>) -> Result<(), Report> {
     };
     let source = builder.cut(using_word.text_range().end().into()..range(&on).start);
     let condition = builder.cut(on_word.text_range().end().into()..range(&on).end);
-    builder.from.append(&source);
+    builder.afresh();
+    builder.from.push(", ").append(&source);
     let table = Arc::clone(builder.table);
     let mut found = Template::text("SELECT true AS \"pgoutpost.found\"");
     for column in &table.columns {
@@ -143,7 +144,7 @@ fn choose(builder: &mut Builder<'_>, whens: &[When]) {
     let scope = builder.scope(&found(builder.table), &builder.alias);
     let mut chosen = Template::text(format!("SELECT CASE WHEN {FOUND} THEN (SELECT "));
     chosen.append(&cases(true)).push(&format!(" FROM {scope}) ELSE ")).append(&cases(false));
-    chosen.push(" END AS \"pgoutpost.k\" OFFSET 0");
+    chosen.push(" END AS \"pgoutpost.k\" WHERE ").push(AFRESH).push(" OFFSET 0");
     builder.lateral(&chosen, "pgoutpost.w");
 }
 
@@ -185,7 +186,7 @@ impl Merge {
             if !whole {
                 subselect.push(&format!(" FROM {}", builder.scope(&old, &builder.alias)));
             }
-            subselect.push(&format!(" WHERE {WHEN} = {place} OFFSET 0"));
+            subselect.push(&format!(" WHERE {WHEN} = {place} AND {AFRESH} OFFSET 0"));
             builder.left_lateral(&subselect, &alias);
             let mut set: Vec<AttNum> = values.iter().map(|(column, _)| column.attnum).collect();
             for ((attnum, case), (_, old)) in cases.iter_mut().zip(&old) {
