@@ -4,6 +4,8 @@
 
 #[path = "engine/cluster.rs"]
 mod cluster;
+#[path = "sql_exec/documented.rs"]
+mod documented;
 #[path = "sql_exec/history.rs"]
 mod history;
 #[path = "sql_exec/reads.rs"]
