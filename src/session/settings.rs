@@ -95,6 +95,11 @@ impl Settings {
             && self.extra_float_digits.parse::<i32>().is_ok_and(|digits| digits >= 1)
     }
 
+    /// Whether every value that is printed is read back as the same: dates that say their zone, floats in full.
+    pub fn reads_back(&self) -> bool {
+        self.date_style.starts_with("ISO") && self.extra_float_digits.parse::<i32>().is_ok_and(|digits| digits >= 1)
+    }
+
     pub fn lock_timeout(&self) -> Option<Duration> {
         limit(&self.lock_timeout_ms)
     }

@@ -14,10 +14,12 @@ use super::read::Given;
 use super::serve::TRIES;
 use super::settings::Settings;
 use super::statements::Prepared;
+use super::transaction::Phase;
 use super::write::{By, Rights, Written, returning};
+use crate::entry::Seq;
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{self, Ids, Plan, Rendered, Returned, Statement, WithPlan};
+use crate::sql::{self, Ids, Isolation, Judged, Plan, Rendered, Returned, Statement, WithPlan, WritePlan};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, columns};
@@ -25,6 +27,12 @@ use crate::wire::{HEADER, build};
 
 /// `text[]`
 const TEXT_ARRAY: u32 = 1009;
+
+/// How often the parts are evaluated until nothing comes between them.
+const TRIES_OF_PARTS: usize = 20;
+
+/// A part that writes, evaluated.
+type JudgedPart = (Arc<WritePlan>, Judged);
 
 /// The client's parameters, and after them what parts have returned.
 struct Values {
@@ -80,6 +88,66 @@ impl Session {
             let message = format!("cannot execute {} in a read-only transaction", plan.verb());
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
         }
+        if !settings.reads_back() && plan.parts().any(|place| plan.returning(place)) {
+            let message = "writes in WITH that return rows cannot be buffered under these settings";
+            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                .hint("SET DateStyle TO ISO; SET extra_float_digits TO 1.")
+                .into());
+        }
+        let (judged_parts, written) = self.parts(&plan, given, &formats, &settings).await?;
+        let told = self.transaction.work.statements.len();
+        let mut events = Vec::new();
+        let mut last = None;
+        for (write, judged) in judged_parts {
+            events.extend(judged.events);
+            last = Some(self.collect(&write, statement, judged.rows)?);
+        }
+        // Each part has noted it.
+        self.transaction.work.statements.truncate(told + 1);
+        self.after_statement(events).await?;
+        let nothing = || (VecDeque::new(), String::new());
+        Ok(written.or(last).unwrap_or_else(nothing))
+    }
+
+    /// Evaluates all parts over one state. What arrives between two of them, from main or from another session, makes
+    /// them begin again.
+    async fn parts(
+        &mut self,
+        plan: &WithPlan,
+        given: &Given<'_>,
+        formats: &[i16],
+        settings: &Settings,
+    ) -> Result<(Vec<JudgedPart>, Option<Written>), Failure> {
+        if self.transaction.isolation.unwrap_or_else(|| settings.isolation()) != Isolation::ReadCommitted
+            && self.transaction.phase == Phase::Open
+        {
+            return self.parts_once(plan, given, formats, settings).await;
+        }
+        for _ in 0..TRIES_OF_PARTS {
+            let before = self.moment().await?;
+            let judged = self.parts_once(plan, given, formats, settings).await?;
+            if self.moment().await? == before {
+                return Ok(judged);
+            }
+        }
+        let message = "the parts of the statement could not be evaluated over one state";
+        let report = Report::new(sqlstate::SERIALIZATION_FAILURE, message);
+        Err(report.hint("Too much was replicated meanwhile; run the transaction again.").into())
+    }
+
+    /// What reads see now: the newest entry of the overlay, and how far the replica is.
+    async fn moment(&mut self) -> Result<(Seq, Vec<Vec<Option<Bytes>>>), Failure> {
+        let last = self.overlay().last();
+        Ok((last, self.question("SELECT pg_catalog.pg_last_wal_replay_lsn()").await?))
+    }
+
+    async fn parts_once(
+        &mut self,
+        plan: &WithPlan,
+        given: &Given<'_>,
+        formats: &[i16],
+        settings: &Settings,
+    ) -> Result<(Vec<JudgedPart>, Option<Written>), Failure> {
         let mut values = Values {
             types: given.types.to_vec(),
             binary: given.binary.clone(),
@@ -110,24 +178,13 @@ impl Session {
         let main = plan.statement(plan.main(), &returned);
         let written = match plan.writes() {
             true => {
-                let judged = self.judge(&main, &values.given(), &formats, By::Unnamed, Rights::Asked).await?;
+                let judged = self.judge(&main, &values.given(), formats, By::Unnamed, Rights::Asked).await?;
                 judged_parts.push(judged);
                 None
             }
-            false => Some(self.main_query(&main, &values, &formats, &settings).await?),
+            false => Some(self.main_query(&main, &values, formats, settings).await?),
         };
-        let told = self.transaction.work.statements.len();
-        let mut events = Vec::new();
-        let mut last = None;
-        for (write, judged) in judged_parts {
-            events.extend(judged.events);
-            last = Some(self.collect(&write, statement, judged.rows)?);
-        }
-        // Each part has noted it.
-        self.transaction.work.statements.truncate(told + 1);
-        self.after_statement(events).await?;
-        let nothing = || (VecDeque::new(), String::new());
-        Ok(written.or(last).unwrap_or_else(nothing))
+        Ok((judged_parts, written))
     }
 
     fn with_plan(&self, statement: &Statement, settings: &Settings) -> Result<Arc<WithPlan>, Failure> {

@@ -11,7 +11,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::resolve::Names;
 use super::syntax::{child, has_token, name_of, quoted, range, token};
-use super::{Class, Report, Statement, WritePlan, parse};
+use super::{Class, Report, Statement, TableId, WritePlan, parse};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// The parts of a statement with writes in WITH.
@@ -106,11 +106,15 @@ impl WithPlan {
             let text = self.text(place, &HashMap::new());
             let planned = parse::with_tree(&text, |root| WritePlan::new(&text, root, names, gate));
             let planned = planned.map_err(|error| unsupported(&error.reason))??;
-            if targets.contains(&planned.target.id) {
+            // A partition and its root, a table and one that inherits from it, are the same rows.
+            let target = &planned.target;
+            let rows = target.family.iter().map(|below| below.id).chain([target.id, target.root]);
+            let rows: Vec<TableId> = rows.chain(target.parents.iter().copied()).collect();
+            if rows.iter().any(|id| targets.contains(id)) {
                 let message = format!("two parts of a statement that write \"{}\"", planned.target.name.name);
                 return Err(unsupported(&format!("{message} cannot be buffered")));
             }
-            targets.push(planned.target.id);
+            targets.extend(rows);
         }
         Ok(())
     }

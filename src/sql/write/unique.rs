@@ -202,8 +202,10 @@ impl Hidden<'_> {
     }
 
     fn groups(&self) -> impl Iterator<Item = (usize, Group)> {
-        self.outputs().filter_map(|(output, value)| match (output, value) {
-            (Output::Group(place), Some(text)) => Some((*place, Group::read(text)?)),
+        // A row that goes away takes no values, not even NULLs that are not distinct.
+        let stays = self.action() != Action::Delete;
+        self.outputs().filter_map(move |(output, value)| match (output, value) {
+            (Output::Group(place), Some(text)) if stays => Some((*place, Group::read(text)?)),
             _ => None,
         })
     }

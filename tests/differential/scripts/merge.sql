@@ -13,6 +13,8 @@ INSERT INTO s VALUES (2, 20, 'two'), (3, 30, 'three'), (4, 40, 'four');
 INSERT INTO parent VALUES (1, 'a'), (2, 'b'), (3, 'c');
 INSERT INTO child VALUES (1, 1), (2, 2);
 INSERT INTO strict_child VALUES (1, 3);
+CREATE TABLE alike (id int PRIMARY KEY, v int, UNIQUE NULLS NOT DISTINCT (v));
+INSERT INTO alike VALUES (1, 1), (2, 2), (3, 3);
 ---- run
 MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v, n = s.n || t.n WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.v, s.n);
 SELECT * FROM t ORDER BY id;
@@ -73,3 +75,7 @@ MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE WHEN NOT MATCHED TH
 SELECT * FROM t ORDER BY id;
 ROLLBACK;
 SELECT * FROM t ORDER BY id;
+
+-- Rows that go away take no values.
+MERGE INTO alike USING (VALUES (1), (2)) s(id) ON alike.id = s.id WHEN MATCHED THEN DELETE;
+SELECT * FROM alike ORDER BY id;
