@@ -54,6 +54,7 @@ mod execute;
 mod extended;
 mod failure;
 mod ids;
+mod isolation;
 pub mod locks;
 mod main_pipeline;
 mod read;

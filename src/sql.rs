@@ -178,7 +178,7 @@ pub use read::ReadPlan;
 pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks, sequence_names};
 pub use truncate::{Truncate, Truncated, table_lock};
 pub use with::{Returned, WithPlan};
-pub use write::{Decoded, Judged, Lock, Outcome, WriteKind, WritePlan};
+pub use write::{Decoded, Judged, Lock, Outcome, WriteKind, WritePlan, concurrent};
 
 mod after;
 mod arrays;
@@ -212,6 +212,11 @@ pub fn plainly_reads(text: &str) -> bool {
 /// The ledger value within a query's own snapshot, as SQL; raises when the catalog is another.
 fn gate(site: &str, catalog: &Catalog) -> String {
     format!("(SELECT pgoutpost.gate({}, {}))", syntax::literal(site), catalog.version)
+}
+
+/// A query for the newest entry that the replica's snapshot has.
+pub fn ledger(site: &str, catalog: &Catalog) -> String {
+    format!("SELECT {}", gate(site, catalog))
 }
 
 /// A `text[]` parameter.

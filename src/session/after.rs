@@ -13,7 +13,7 @@ use super::serve::TRIES;
 use super::write::{By, Rights};
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{self, Event, ReferentialAction};
+use crate::sql::{self, Event, ReferentialAction, Rule};
 use crate::sqlstate;
 
 /// `text[]`
@@ -62,8 +62,17 @@ impl Session {
         let mut tries = 0;
         loop {
             let settings = self.settings().await?;
-            let base = self.base(&settings);
+            let mut base = self.base(&settings);
             let catalog = self.shared.catalog.current();
+            // As Postgres does at REPEATABLE READ: who refers to a row, or has a unique value, counts from its commit.
+            if self.transaction.reliance
+                && !self.reads_committed(&settings)
+                && !matches!(events[0].rule, Rule::Parent(_))
+            {
+                let now = self.overlay();
+                self.covered(&base, &now).await?;
+                base = now;
+            }
             let view = View { base: &base, own: &self.transaction.work.own };
             let question = sql::judge_events(events, &catalog, view, &self.shared.site)?;
             let rows = match self.run_evaluation(&question, &Given::default(), &[], By::Name).await {

@@ -201,9 +201,17 @@ impl Session {
                 evaluated => evaluated?,
             };
             let locks = plan.insert.locks(&evaluated);
+            let mut now_due = None;
             if self.lock(&locks, base.last(), &settings, true).await? == Taken::Stale {
-                self.stale(&settings)?;
-                continue;
+                if self.reads_committed(&settings) {
+                    continue;
+                }
+                let now = self.disturbed(&plan.insert, &evaluated, &base).await?;
+                let stale = self.locks.stale().to_vec();
+                let own = self.transaction.work.own.clone();
+                let view = View { base: &now, own: &own };
+                let (current, _) = self.evaluate_copy(&plan, view, rows, ids, &settings).await?;
+                now_due = Some(plan.insert.undisturbed(&stale, view, &current)?);
             }
             let exclusive = || locks.iter().filter(|lock| !lock.shared).map(|lock| lock.hash);
             if !whole && exclusive().any(|hash| copying.taken.contains(&hash)) {
@@ -213,7 +221,7 @@ impl Session {
             let view = View { base: &base, own: &self.transaction.work.own };
             let rules = if plan.row_by_row { Ok(()) } else { plan.insert.row_rules(&evaluated) };
             let judged = match rules.and_then(|()| plan.insert.decode(view, &evaluated)) {
-                Ok(judged) => judged,
+                Ok(judged) => judged.by_now(now_due),
                 Err(report) => return Err(self.at_fault(copying, rows, ids, Fault::Own(Box::new(report))).await),
             };
             copying.taken.extend(exclusive());

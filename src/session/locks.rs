@@ -128,7 +128,7 @@ impl Locks {
     pub fn holder(&self) -> Holder {
         let mut table = self.table();
         table.last_owner += 1;
-        Holder { owner: Owner(table.last_owner), locks: self.clone(), held: Vec::new() }
+        Holder { owner: Owner(table.last_owner), locks: self.clone(), held: Vec::new(), stale: Vec::new() }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -144,6 +144,7 @@ pub struct Holder {
     owner: Owner,
     /// In the order they were taken; twice, when a shared lock became exclusive, or what was only read is written.
     held: Vec<Held>,
+    stale: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -229,7 +230,7 @@ impl Holder {
         // In one order for all: two statements over the same rows then cannot deadlock.
         wanted.sort_unstable();
         wanted.dedup_by_key(|lock| lock.hash);
-        let mut taken = Taken::Fresh;
+        self.stale.clear();
         for Wanted { hash, shared } in wanted {
             let attempt = self.locks.table().attempt(self.owner, hash, shared);
             match attempt {
@@ -241,20 +242,25 @@ impl Holder {
                 Attempt::Granted { changed } => {
                     self.held.push(Held { hash, written });
                     if changed > seen {
-                        taken = Taken::Stale;
+                        self.stale.push(hash);
                     }
                 }
                 Attempt::Wait(granted) => {
                     self.wait(Held { hash, written }, granted, timeout).await?;
                     // Who was waited for may have rolled back.
                     if self.locks.table().disturbed(hash, shared) > seen {
-                        taken = Taken::Stale;
+                        self.stale.push(hash);
                     }
                 }
                 Attempt::Deadlock => return Err(LockError::Deadlock),
             }
         }
-        Ok(taken)
+        Ok(if self.stale.is_empty() { Taken::Fresh } else { Taken::Stale })
+    }
+
+    /// What had been changed, of the locks that were taken last.
+    pub fn stale(&self) -> &[u64] {
+        &self.stale
     }
 
     async fn wait(

@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::{Session, Waited};
 use crate::entry::Seq;
 use crate::report::Report;
-use crate::sql::{Busy, Isolation, LOCKED, Lock, LockedRelation, Patience};
+use crate::sql::{Busy, LOCKED, Lock, LockedRelation, Patience};
 use crate::sqlstate;
 
 /// How locks came to be held.
@@ -96,17 +96,6 @@ impl Session {
             outcome = RowsTaken::Again;
         }
         Ok(outcome)
-    }
-
-    /// What was evaluated is not true any more: READ COMMITTED evaluates again, the others fail.
-    pub(super) fn stale(&self, settings: &Settings) -> Result<(), Report> {
-        match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
-            Isolation::ReadCommitted => Ok(()),
-            Isolation::RepeatableRead | Isolation::Serializable => {
-                let message = "could not serialize access due to concurrent update";
-                Err(Report::new(sqlstate::SERIALIZATION_FAILURE, message))
-            }
-        }
     }
 
     /// Takes locks, waiting for whoever has them; the client may leave or cancel meanwhile. `written`: for a write.

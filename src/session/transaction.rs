@@ -69,6 +69,8 @@ pub struct Transaction {
     pub read_only: Option<bool>,
     /// The overlay as it was before the transaction's first snapshot.
     pub first: Option<Arc<Overlay>>,
+    /// It holds locks on what was changed after its snapshot, so constraints are judged over the state of now.
+    pub reliance: bool,
     pub work: Work,
     pub savepoints: Vec<Savepoint>,
 }

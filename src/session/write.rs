@@ -2,7 +2,7 @@
 //!
 //! Evaluation sees an overlay taken before it. When its rows are locked, somebody may have changed them since that overlay
 //! (a [`Taken::Stale`] lock): READ COMMITTED evaluates again, keeping the locks, so that it comes to an end;
-//! REPEATABLE READ fails with 40001, as in Postgres.
+//! REPEATABLE READ fails with 40001, unless only values have changed that are to be unique (`isolation`).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -192,14 +192,23 @@ impl Session {
             if again {
                 continue;
             }
+            let mut now_due = None;
             if self.lock(&plan.locks(&rows), base.last(), &settings, true).await? == Taken::Stale {
-                self.stale(&settings)?;
-                continue;
+                if self.reads_committed(&settings) {
+                    continue;
+                }
+                let now = self.disturbed(&plan, &rows, &base).await?;
+                let stale = self.locks.stale().to_vec();
+                let (of, mut ids) = held.take().unwrap_or_else(|| (Arc::clone(&plan), Ids::default()));
+                let current = self.evaluate(&plan, (&now, canonical), given, formats, (by, &mut ids)).await?.0;
+                held = Some((of, ids));
+                let view = View { base: &now, own: &self.transaction.work.own };
+                now_due = Some(plan.undisturbed(&stale, view, &current)?);
             }
             let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
             self.remember(plan.sequences(), plan.counted(), ids, &registers);
             let judged = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
-            return Ok((plan, judged));
+            return Ok((plan, judged.by_now(now_due)));
         }
     }
 

@@ -16,11 +16,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
+use super::after::Event;
 use super::resolve::{Findings, Names, Text};
 use super::syntax::path_of;
 use super::template::{Rendering, Template};
 use super::{AttNum, Ids, LockedRelation, Parameters, Rendered, Report, SequenceUse, Table, TableId, Value, View};
 use crate::catalog::RelationKind;
+use crate::entry::Seq;
+use crate::overlay::Overlay;
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
 mod arbiter;
@@ -29,6 +32,7 @@ mod build;
 mod decode;
 mod default;
 mod delete;
+mod disturbed;
 pub(super) mod hashes;
 mod insert;
 mod merge_into;
@@ -41,6 +45,7 @@ mod windows;
 
 pub(super) use assign::assigned;
 pub use decode::{Decoded, Judged, Outcome};
+pub use disturbed::concurrent;
 
 /// A condition on new rows, and the functions in it that may look at tables.
 pub(super) struct Filter {
@@ -333,6 +338,30 @@ impl WritePlan {
     /// 23xxx as Postgres words them; 55000 when more ids are needed.
     pub fn decode(&self, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Judged, Report> {
         decode::rows(self, view, rows)
+    }
+
+    /// At REPEATABLE READ, when `stale` of the locks stand for what was changed after the snapshot: whether the statement
+    /// may go on if it comes to the same over the state of now. `seen`: the newest entry in the snapshot's state.
+    ///
+    /// # Errors
+    /// 40001
+    pub fn disturbed(
+        &self,
+        rows: &[Vec<Option<Bytes>>],
+        stale: &[u64],
+        now: &Overlay,
+        seen: Seq,
+    ) -> Result<(), Report> {
+        disturbed::disturbed(self, rows, stale, (now, seen))
+    }
+
+    /// Then, whether it does; returns the events that take the place of its own, but for those of parents, which are
+    /// judged by the snapshot. `rows`: the evaluation over `now`.
+    ///
+    /// # Errors
+    /// 40001, and what is wrong with it now.
+    pub fn undisturbed(&self, stale: &[u64], now: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Event>, Report> {
+        disturbed::undisturbed(self, stale, rows, self.decode(now, rows))
     }
 }
 

@@ -25,6 +25,19 @@ pub struct Judged {
     pub events: Vec<Event>,
 }
 
+impl Judged {
+    /// With what the state of now gives to judge, if that was asked.
+    #[must_use]
+    pub fn by_now(mut self, events: Option<Vec<Event>>) -> Judged {
+        if let Some(mut events) = events {
+            self.events.retain(|event| matches!(event.rule, Rule::Parent(_)));
+            events.append(&mut self.events);
+            self.events = events;
+        }
+        self
+    }
+}
+
 /// One row of the evaluation, read.
 #[derive(Debug, Clone)]
 pub struct Decoded {
@@ -128,19 +141,7 @@ pub(super) fn row_rules(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result
 }
 
 pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
-    let of_row = |row: &Vec<Option<Bytes>>| -> Vec<Lock> {
-        let outputs = plan.outputs.iter().zip(row);
-        let lock = |(output, value): (&Output, &Option<Bytes>)| {
-            let shared = match output {
-                Output::Lock => false,
-                Output::SharedLock => true,
-                _ => return None,
-            };
-            let hash = std::str::from_utf8(value.as_ref()?).ok()?.parse::<i64>().ok()?;
-            Some(Lock { hash: hash as u64, shared })
-        };
-        outputs.filter_map(lock).collect()
-    };
+    let of_row = |row: &Vec<Option<Bytes>>| -> Vec<Lock> { plan.outputs.iter().zip(row).filter_map(lock_of).collect() };
     let mut locks: Vec<Lock> = rows.iter().flat_map(of_row).collect();
     if !rows.is_empty() {
         locks.push(table_lock(plan.target.id, true));
@@ -148,7 +149,18 @@ pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> 
     locks
 }
 
-fn read<'a>(plan: &'a WritePlan, row: &[Option<Bytes>]) -> Result<Hidden<'a>, Report> {
+/// What an output says is to be locked.
+pub(super) fn lock_of((output, value): (&Output, &Option<Bytes>)) -> Option<Lock> {
+    let shared = match output {
+        Output::Lock => false,
+        Output::SharedLock => true,
+        _ => return None,
+    };
+    let hash = std::str::from_utf8(value.as_ref()?).ok()?.parse::<i64>().ok()?;
+    Some(Lock { hash: hash as u64, shared })
+}
+
+pub(super) fn read<'a>(plan: &'a WritePlan, row: &[Option<Bytes>]) -> Result<Hidden<'a>, Report> {
     let malformed = || Report::new(INTERNAL_ERROR, "the replica's answer to an evaluation is malformed");
     let own = row.get(..plan.outputs.len()).ok_or_else(malformed)?;
     let text = |value: &Option<Bytes>| -> Result<Value, Report> {

@@ -86,7 +86,6 @@ COMMIT;
 @2 BEGIN ISOLATION LEVEL REPEATABLE READ;
 @2 SELECT count(*) FROM a;
 DELETE FROM a WHERE id = 3;
----- differs: the message says "concurrent update" for a delete, too
 @2 UPDATE a SET v = 1 WHERE id = 3;
 @2 ROLLBACK;
 -- The key changes meanwhile.

@@ -1,0 +1,146 @@
+-- REPEATABLE READ: unique values and references that were committed after the snapshot.
+---- schema
+CREATE TABLE t (id int PRIMARY KEY, b int UNIQUE, s text);
+CREATE UNIQUE INDEX t_lower ON t (lower(s)) WHERE b > 0;
+CREATE TABLE d (id int PRIMARY KEY, v int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE parent (id int PRIMARY KEY, v int);
+CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent);
+CREATE TABLE heir (id int PRIMARY KEY, p int REFERENCES parent ON DELETE CASCADE);
+INSERT INTO t VALUES (1, 1, 'one'), (2, 2, 'two'), (3, 3, 'three');
+INSERT INTO parent SELECT g, 0 FROM generate_series(1, 9) g;
+---- run
+-- Taken after the snapshot.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (10, 10, 'ten');
+@2 INSERT INTO t VALUES (10, 20, 'x');
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (11, 11, 'eleven');
+@2 INSERT INTO t VALUES (12, 11, 'y');
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (13, 13, 'Thirteen');
+@2 INSERT INTO t SELECT 14, 14, 'thirteen';
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (15, 15, 'fifteen');
+@2 UPDATE t SET b = 15 WHERE id = 1;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+UPDATE t SET b = 16 WHERE id = 2;
+@2 INSERT INTO t VALUES (16, 16, 'sixteen');
+@2 ROLLBACK;
+-- The one who waits.
+BEGIN;
+INSERT INTO t VALUES (17, 17, 'a');
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2& INSERT INTO t VALUES (17, 18, 'b');
+COMMIT;
+@2?;
+@2 ROLLBACK;
+-- Taken and free again.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (20, 20, 'u');
+DELETE FROM t WHERE id = 20;
+@2 INSERT INTO t VALUES (20, 20, 'v') RETURNING *;
+@2 COMMIT;
+SELECT * FROM t WHERE id = 20;
+-- Free since the snapshot: the value is another row's.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT b FROM t WHERE id = 3;
+UPDATE t SET b = 30 WHERE id = 3;
+@2 SELECT b FROM t WHERE id = 3;
+@2 UPDATE t SET s = 'z' WHERE id = 3;
+@2 ROLLBACK;
+-- ON CONFLICT finds what the snapshot has not.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (21, 21, 'w');
+@2 INSERT INTO t VALUES (21, 22, 'w') ON CONFLICT DO NOTHING;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (23, 23, 'w2');
+@2 INSERT INTO t VALUES (23, 24, 'w3') ON CONFLICT (id) DO UPDATE SET s = 'found';
+@2 ROLLBACK;
+-- Deleted meanwhile.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 1;
+@2 UPDATE t SET s = 'gone' WHERE id = 1;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 2;
+@2 DELETE FROM t WHERE id = 2;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+UPDATE t SET s = 'new' WHERE id = 3;
+@2 DELETE FROM t WHERE id = 3;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 3;
+@2 SELECT * FROM t WHERE id = 3 FOR UPDATE;
+@2 ROLLBACK;
+-- Deferred.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM d;
+INSERT INTO d VALUES (1, 1);
+@2 INSERT INTO d VALUES (2, 1);
+@2 COMMIT;
+-- COPY.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (40, 40, 'forty');
+---- differs: the error has no CONTEXT with the line (a value that was committed after the snapshot)
+@2 COPY t FROM STDIN;
+39	39	c39
+40	41	c40
+\.
+@2 ROLLBACK;
+-- A parent that came after the snapshot is not seen; one that is gone is noticed; one that was changed stays one.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM parent;
+INSERT INTO parent VALUES (20, 0);
+@2 INSERT INTO child VALUES (20, 20);
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM parent;
+DELETE FROM parent WHERE id = 1;
+@2 INSERT INTO child VALUES (1, 1);
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM parent;
+UPDATE parent SET v = 1 WHERE id = 2;
+@2 INSERT INTO child VALUES (2, 2);
+@2 COMMIT;
+-- A child that came after the snapshot.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM child;
+INSERT INTO child VALUES (3, 3);
+@2 DELETE FROM parent WHERE id = 3;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM heir;
+INSERT INTO heir VALUES (4, 4);
+@2 DELETE FROM parent WHERE id = 4;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM child;
+INSERT INTO child VALUES (5, 5);
+DELETE FROM child WHERE id = 5;
+@2 DELETE FROM parent WHERE id = 5;
+@2 COMMIT;
+SELECT * FROM t ORDER BY id;
+SELECT * FROM d ORDER BY id;
+SELECT * FROM parent ORDER BY id;
+SELECT * FROM child ORDER BY id;
+SELECT * FROM heir ORDER BY id;
