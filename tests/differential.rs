@@ -39,6 +39,8 @@ mod compare;
 mod generate;
 #[path = "differential/grounds.rs"]
 mod grounds;
+#[path = "differential/parameters.rs"]
+mod parameters;
 #[path = "differential/perform.rs"]
 mod perform;
 #[path = "differential/random.rs"]

@@ -3,7 +3,7 @@
 //! A script goes through the daemon first. What is refused there by design is noted, and fails on the plain server as
 //! well, so that both sides go on from the same state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
+use super::answer::Answer;
 use super::client::Protocol;
 use super::compare::{self, Difference};
 use super::grounds;
@@ -24,6 +25,13 @@ const WORKERS: usize = 4;
 /// Main did not get everything: the difference of all scripts of that side. The arena is of no further use.
 pub const STUCK: &str = "main does not get everything";
 const WARM: &str = "CREATE TABLE public.warm (id int PRIMARY KEY)";
+
+/// What the daemon may refuse in generated scripts, in its words. Any other 0A000, 55000 or 57P03 is a difference.
+const BY_DESIGN: [&str; 3] = [
+    "a statement that pgoutpost cannot read cannot be used while rows are pending",
+    "ON CONFLICT of several rows cannot be buffered when it changes the values that are in conflict",
+    "cannot exchange their keys in one statement",
+];
 
 /// One script and how it is performed.
 #[derive(Clone, Debug)]
@@ -50,6 +58,8 @@ pub struct Arena {
     cut: Side,
     up: Side,
     number: usize,
+    /// How long main and replica took to have everything, for each of the calls.
+    pub drained: Vec<Duration>,
 }
 
 struct Side {
@@ -71,7 +81,7 @@ impl Arena {
         let (plain, client) = grounds::plain(&format!("{name}_plain"), WARM).await.unwrap();
         let (cut, up) =
             tokio::join!(Side::new(format!("{name}_cut"), sabotage), Side::new(format!("{name}_up"), sabotage));
-        Arena { plain, client, cut, up, number: 0 }
+        Arena { plain, client, cut, up, number: 0, drained: Vec::new() }
     }
 
     /// Performs all of them; a verdict for each, in their order.
@@ -94,7 +104,9 @@ impl Arena {
         self.cut.stage.heal();
         grounds::lab().await.thaw().await.unwrap();
 
+        let begun = Instant::now();
         let quarantined = [self.cut.drain().await, self.up.drain().await];
+        self.drained.push(begun.elapsed());
         for (place, (trial, performed)) in trials.iter().zip(transcripts).enumerate() {
             let Some((script, plain, through)) = performed else { continue };
             let (verdict, side) = (&mut verdicts[place], self.side(trial.cut));
@@ -175,7 +187,7 @@ async fn both(trial: Trial, plain: &Place, mut site: Place) -> (Script, Transcri
     let mut script = trial.script;
     for (step, seen) in script.steps.iter_mut().zip(&through.seen) {
         if let Seen::Answered(answer) = seen
-            && let Some(state) = answer.sqlstate().filter(|state| matches!(*state, "0A000" | "55000"))
+            && let Some(state) = answer.sqlstate().filter(|_| is_by_design(answer))
         {
             step.judged = Judged::Refused(state.to_owned(), "by design".to_owned());
         }
@@ -222,6 +234,13 @@ impl Side {
         let rows: Vec<_> = rows.into_iter().map(|row| format!("{row:?}")).collect();
         Ok(rows.into_iter().filter(|row| self.quarantine.insert(row.clone())).collect())
     }
+}
+
+/// Whether the daemon refuses it for one of the reasons that docs/SQL_SUPPORT.md gives.
+fn is_by_design(answer: &Answer) -> bool {
+    let refused = matches!(answer.sqlstate(), Some("0A000" | "55000" | "57P03"));
+    let words: String = answer.error().into_iter().flat_map(BTreeMap::values).cloned().collect();
+    refused && BY_DESIGN.iter().any(|reason| words.contains(reason))
 }
 
 fn refusals(script: &Script, through: &Transcript) -> Vec<String> {

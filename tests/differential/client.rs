@@ -1,6 +1,8 @@
 //! A client that keeps what a server says as it said it: row descriptions, tags, every error field, in three ways to
 //! send a statement. It shares no code with the product, so that a mistake there cannot hide here.
 
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,15 +10,21 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Answer, Column, End, Fields, Outcome};
+use super::parameters::Lifted;
 
 /// How a statement is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
     /// Query.
     Simple,
-    /// Parse, Bind, Describe, Execute, Sync.
+    /// Parse, Bind, Describe, Execute, Sync; for each statement of a pipeline ([`PIPELINED`]), with one Sync.
     Extended,
+    /// The same with named statements that are used again, constants as parameters, and (every other) results in binary.
+    Prepared,
 }
+
+/// Between statements that go out together before anything is answered; in the simple protocol they are one text.
+pub const PIPELINED: &str = "; /* pipelined */ ";
 
 /// One session.
 #[derive(Debug)]
@@ -24,6 +32,8 @@ pub struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
     under_way: Option<UnderWay>,
+    /// Texts of the named statements that the server has.
+    prepared: HashSet<String>,
     /// The server process, for looking it up in `pg_locks`.
     pub pid: i32,
 }
@@ -34,6 +44,8 @@ struct UnderWay {
     copy: Vec<u8>,
     answer: Answer,
     outcome: Outcome,
+    /// Statements whose Parse has not been answered.
+    parsing: VecDeque<String>,
 }
 
 impl Connection {
@@ -41,7 +53,8 @@ impl Connection {
     pub async fn open(port: u16, user: &str, database: &str) -> Result<Connection, String> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let mut connection = Connection { stream, input: Vec::new(), under_way: None, pid: 0 };
+        let mut connection =
+            Connection { stream, input: Vec::new(), under_way: None, prepared: HashSet::new(), pid: 0 };
         let mut body = 196_608u32.to_be_bytes().to_vec();
         for text in ["user", user, "database", database, "application_name", "differential"] {
             body.extend(text.as_bytes());
@@ -62,20 +75,22 @@ impl Connection {
 
     /// Sends a statement without waiting for its answer. `copy` is what COPY FROM STDIN gets when it asks.
     pub async fn send(&mut self, protocol: Protocol, sql: &str, copy: &[u8]) -> Result<(), String> {
+        let mut now = UnderWay::new(protocol, copy.to_vec());
         let bytes = match protocol {
             Protocol::Simple => message(b'Q', &zero_terminated(sql)),
-            Protocol::Extended => {
-                let parse = [b"\0".as_slice(), &zero_terminated(sql), &0u16.to_be_bytes()].concat();
-                // Unnamed portal and statement, no parameters, all results in text.
-                let mut bytes = message(b'P', &parse);
-                bytes.extend(message(b'B', b"\0\0\0\0\0\0\0\0"));
-                bytes.extend(message(b'D', b"P\0"));
-                bytes.extend(message(b'E', b"\0\0\0\0\0"));
+            Protocol::Extended | Protocol::Prepared => {
+                let mut bytes = Vec::new();
+                for statement in sql.split(PIPELINED) {
+                    bytes.extend(match protocol {
+                        Protocol::Prepared => self.prepared(statement, &mut now.parsing),
+                        _ => Lifted::nothing(statement).messages("", true),
+                    });
+                }
                 bytes.extend(message(b'S', b""));
                 bytes
             }
         };
-        self.under_way = Some(UnderWay::new(protocol, copy.to_vec()));
+        self.under_way = Some(now);
         self.write(&bytes).await
     }
 
@@ -95,6 +110,18 @@ impl Connection {
                 Ok(Err(error)) => return Err(error.to_string()),
             }
         }
+    }
+
+    /// A named statement, which is parsed when the server has none of that text.
+    fn prepared(&self, sql: &str, parsing: &mut VecDeque<String>) -> Vec<u8> {
+        let lifted = Lifted::of(sql);
+        let known = self.prepared.contains(&lifted.sql) || parsing.contains(&lifted.sql);
+        if !known {
+            parsing.push_back(lifted.sql.clone());
+        }
+        let mut hasher = DefaultHasher::new();
+        lifted.sql.hash(&mut hasher);
+        lifted.messages(&format!("s{:x}", hasher.finish()), !known)
     }
 
     fn next_message(&mut self) -> Option<(u8, Vec<u8>)> {
@@ -131,14 +158,15 @@ impl Connection {
                     bytes.extend(message(b'd', piece));
                 }
                 bytes.extend(message(b'c', b""));
-                if now.protocol == Protocol::Extended {
+                if now.protocol != Protocol::Simple {
                     // The first Sync was swallowed by the copy.
                     bytes.extend(message(b'S', b""));
                 }
                 self.write(&bytes).await?;
             }
             b'K' => self.pid = i32::from_be_bytes(body[..4].try_into().unwrap()),
-            b'R' | b'1' | b'2' | b'3' | b'n' | b't' | b'c' => {}
+            b'1' => self.prepared.extend(now.parsing.pop_front()),
+            b'R' | b'2' | b'3' | b'n' | b't' | b'c' => {}
             b'A' => now.answer.notices.push(Fields::from([('A', text(&body[4..]))])),
             other => return Err(format!("message {:?} was not expected", char::from(other))),
         }
@@ -152,7 +180,7 @@ impl Connection {
 
 impl UnderWay {
     fn new(protocol: Protocol, copy: Vec<u8>) -> UnderWay {
-        UnderWay { protocol, copy, answer: Answer::default(), outcome: Outcome::default() }
+        UnderWay { protocol, copy, answer: Answer::default(), outcome: Outcome::default(), parsing: VecDeque::new() }
     }
 
     fn end(&mut self, end: End) {
@@ -162,14 +190,14 @@ impl UnderWay {
     }
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![kind];
     out.extend(((body.len() + 4) as u32).to_be_bytes());
     out.extend(body);
     out
 }
 
-fn zero_terminated(sql: &str) -> Vec<u8> {
+pub fn zero_terminated(sql: &str) -> Vec<u8> {
     [sql.as_bytes(), b"\0"].concat()
 }
 

@@ -20,10 +20,10 @@ pub mod write;
 use dice::Dice;
 use schema::Table;
 
-use super::client::Protocol;
+use super::client::{PIPELINED, Protocol};
 use super::script::{Action, Judged, Script, Step};
 
-/// What may be generated. Off is what is not built yet.
+/// What may be generated.
 #[derive(Clone, Debug)]
 pub struct Features {
     pub on_conflict: bool,
@@ -34,6 +34,9 @@ pub struct Features {
     pub referential_actions: bool,
     pub deferrable: bool,
     pub set_row: bool,
+    pub cursors: bool,
+    pub views: bool,
+    pub partitions: bool,
     pub sessions: usize,
 }
 
@@ -43,12 +46,15 @@ impl Features {
         let mut features = Features {
             on_conflict: true,
             merge: true,
-            writing_ctes: false,
-            truncate: false,
-            copy_in: false,
+            writing_ctes: true,
+            truncate: true,
+            copy_in: true,
             referential_actions: true,
             deferrable: true,
             set_row: true,
+            cursors: true,
+            views: true,
+            partitions: true,
             sessions: 3,
         };
         let words = std::env::var("FEATURES").unwrap_or_default();
@@ -63,6 +69,9 @@ impl Features {
                 "referential_actions" => features.referential_actions = on,
                 "deferrable" => features.deferrable = on,
                 "set_row" => features.set_row = on,
+                "cursors" => features.cursors = on,
+                "views" => features.views = on,
+                "partitions" => features.partitions = on,
                 "sessions" => features.sessions = if on { 3 } else { 1 },
                 other => panic!("FEATURES: there is no {other:?}"),
             }
@@ -75,7 +84,9 @@ impl Features {
 pub fn script(seed: u64, protocol: Protocol, features: &Features) -> Script {
     let mut dice = Dice::new(seed);
     let (schema, tables) = schema::schema(&mut dice, features);
-    let sessions = (0..1 + dice.below(features.sessions)).map(|_| State::Idle).collect();
+    let sessions: Vec<_> = (0..1 + dice.below(features.sessions)).map(|_| State::Idle).collect();
+    // TRUNCATE would wait for everybody who reads.
+    let features = &Features { truncate: features.truncate && sessions.len() == 1, ..features.clone() };
     let mut stage = Author { dice, features, tables, sessions, protocol, steps: Vec::new() };
     for _ in 0..TRANSACTIONS {
         stage.transaction();
@@ -110,17 +121,18 @@ impl Author<'_> {
             self.write(session);
             return self.onlookers(session);
         }
-        if self.sessions[session] == State::Idle && self.protocol == Protocol::Simple && self.dice.chance(15) {
+        if self.sessions[session] == State::Idle && self.dice.chance(15) {
             // An implicit transaction.
             let parts: Vec<_> = (0..2 + self.dice.below(2)).map(|_| self.text().0).collect();
-            self.say(session, parts.join("; "), None, true);
+            let between = if self.protocol == Protocol::Simple { "; " } else { PIPELINED };
+            self.say(session, parts.join(between), None, true);
             return;
         }
         if self.sessions[session] == State::Idle {
             let begin = self.begin();
             self.say(session, begin, None, false);
         }
-        let mut savepoints = Vec::new();
+        let (mut savepoints, mut cursors) = (Vec::new(), Vec::new());
         for _ in 0..1 + self.dice.below(5) {
             match self.dice.below(10) {
                 0 => {
@@ -134,6 +146,7 @@ impl Author<'_> {
                     let text = format!("{what} {name}");
                     self.say(session, text, None, false);
                 }
+                2 if self.features.cursors => self.cursor(session, &mut cursors),
                 2..=4 => self.read(session),
                 _ => self.write(session),
             }
@@ -148,6 +161,28 @@ impl Author<'_> {
         }
         self.sessions[session] = State::Idle;
         self.onlookers(session);
+    }
+
+    /// Opens a cursor, or goes on with one.
+    fn cursor(&mut self, session: usize, cursors: &mut Vec<(String, bool)>) {
+        if cursors.is_empty() || self.dice.chance(30) {
+            let name = format!("c{}", cursors.len());
+            let scroll = self.dice.chance(50);
+            let query = query::in_order(&mut self.dice, &self.tables);
+            let how = if scroll { "SCROLL" } else { "NO SCROLL" };
+            self.say(session, format!("DECLARE {name} {how} CURSOR FOR {query}"), None, false);
+            cursors.push((name, scroll));
+        }
+        let (name, scroll) = self.dice.one(cursors).clone();
+        let text = match self.dice.below(6) {
+            0 if scroll => format!("FETCH BACKWARD 2 FROM {name}"),
+            1 if scroll => format!("FETCH ABSOLUTE 2 FROM {name}"),
+            2 => format!("MOVE 1 IN {name}"),
+            3 => format!("FETCH ALL FROM {name}"),
+            4 => format!("FETCH {name}"),
+            _ => format!("FETCH FORWARD 2 FROM {name}"),
+        };
+        self.say(session, text, None, false);
     }
 
     /// Another session reads: by itself, or in a transaction that stays open.

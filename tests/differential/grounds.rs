@@ -11,7 +11,7 @@ use super::perform::Place;
 use super::stage::{self, Stage};
 
 /// How long main and replica may take to get everything of a buffer.
-const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Sequence values per lease.
 pub const LEASE: i64 = 1000;

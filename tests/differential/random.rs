@@ -20,10 +20,10 @@ const COUNT: u64 = 48;
 /// After so many different failures there is enough to do.
 const FAILURES: usize = 6;
 
-/// A seed's script and how it is performed: with the link up and cut, in both protocols, in turn.
+/// A seed's script and how it is performed: with the link up and cut, in each protocol, in turn.
 pub fn trial(seed: u64, features: &Features) -> Trial {
-    let protocol = if seed.is_multiple_of(2) { Protocol::Simple } else { Protocol::Extended };
-    Trial { script: generate::script(seed, protocol, features), protocol, cut: (seed / 2).is_multiple_of(2) }
+    let protocol = [Protocol::Simple, Protocol::Extended, Protocol::Prepared][(seed % 3) as usize];
+    Trial { script: generate::script(seed, protocol, features), protocol, cut: (seed / 3).is_multiple_of(2) }
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -84,6 +84,7 @@ async fn generated_statements_answer_as_on_a_plain_postgres() {
         took.as_secs_f64(),
         transactions as f64 / minutes
     );
+    println!("the longest drain took {:?}", arena.drained.iter().max().unwrap_or(&Duration::ZERO));
     for (refusal, count) in &refusals {
         println!("refused {count:5} times: {refusal}");
     }

@@ -111,6 +111,14 @@ fn ordered(dice: &mut Dice, text: String, columns: usize) -> String {
     text
 }
 
+/// Rows of one table in the order of its key.
+pub fn in_order(dice: &mut Dice, tables: &[Table]) -> String {
+    let table = dice.one(tables);
+    let key: Vec<_> = table.key.iter().map(|place| format!("t.{}", table.columns[*place].name)).collect();
+    let condition = condition(dice, &Scope::of("t", table, tables), 1);
+    format!("SELECT * FROM {} t WHERE {condition} ORDER BY {}", table.name, key.join(", "))
+}
+
 fn aggregate(dice: &mut Dice, tables: &[Table]) -> String {
     let (from, scope) = from(dice, tables);
     let (group, kind) = dice.one(&scope.columns).clone();

@@ -23,7 +23,7 @@ impl Write {
 type Form = fn(&mut Dice, &Features, &Table, &[Table]) -> Write;
 
 pub fn write(dice: &mut Dice, features: &Features, tables: &[Table]) -> Write {
-    let table = dice.one(tables);
+    let table = target(dice, tables);
     let mut forms: Vec<Form> = vec![insert, insert, insert, insert_select, update, update, update_key, delete, delete];
     if features.on_conflict {
         forms.extend([on_conflict as Form; 3]);
@@ -41,6 +41,11 @@ pub fn write(dice: &mut Dice, features: &Features, tables: &[Table]) -> Write {
         forms.push(copy_in);
     }
     dice.one(&forms)(dice, features, table, tables)
+}
+
+fn target<'a>(dice: &mut Dice, tables: &'a [Table]) -> &'a Table {
+    let tables: Vec<_> = tables.iter().filter(|table| !table.is_view).collect();
+    tables[dice.below(tables.len())]
 }
 
 /// A value for a column in VALUES.
@@ -250,8 +255,9 @@ fn writing_cte(dice: &mut Dice, features: &Features, table: &Table, tables: &[Ta
         Some((first, _)) => first.to_owned(),
         None => first,
     };
-    let other = dice.one(tables);
-    let sql = match dice.chance(50) {
+    // Two writes of one table are not buffered.
+    let other = target(dice, tables);
+    let sql = match dice.chance(50) || other.name == table.name {
         true => {
             format!("WITH w AS ({first} RETURNING *) SELECT count(*), (SELECT count(*) FROM {}) FROM w", table.name)
         }
@@ -260,8 +266,13 @@ fn writing_cte(dice: &mut Dice, features: &Features, table: &Table, tables: &[Ta
     Write { sql, copy: None, any_error: true }
 }
 
-fn truncate(dice: &mut Dice, _: &Features, table: &Table, _: &[Table]) -> Write {
-    Write::sure(format!("TRUNCATE {}{}", table.name, dice.one(&["", " CASCADE", " RESTART IDENTITY CASCADE"])))
+/// The tables that go with it must not be partitioned: those are truncated on main.
+fn truncate(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    if table.is_partitioned {
+        return delete(dice, features, table, tables);
+    }
+    let how = if tables.iter().any(|table| table.is_partitioned) { &[""] } else { ["", " CASCADE"].as_slice() };
+    Write::sure(format!("TRUNCATE {}{}", table.name, dice.one(how)))
 }
 
 fn copy_in(dice: &mut Dice, _: &Features, table: &Table, _: &[Table]) -> Write {
