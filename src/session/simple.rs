@@ -201,6 +201,8 @@ impl Session {
         if self.transaction.phase == Phase::Failed && !matches!(statement.class, Class::Transaction(_)) {
             return self.pass(&statement.text).await;
         }
+        let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        let last = statements.last().is_some_and(|last| std::ptr::eq(last, statement));
         match &statement.class {
             Class::Query => {
                 self.changes_settings(parsed.sets_config);
@@ -214,22 +216,16 @@ impl Session {
                     read => read,
                 }
             }
-            Class::Write => {
-                let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
-                let last = statements.last().is_some_and(|last| std::ptr::eq(last, statement));
-                self.simple_write(statement, last).await
-            }
-            Class::With => self.simple_with(statement).await,
+            Class::Write => self.simple_write(statement, last).await,
+            Class::With => self.simple_with(statement, last).await,
             Class::CopyIn => {
                 let tag = self.copy_in(statement).await?;
-                build::command_complete(&mut self.client.output, &tag);
-                Ok(())
+                self.simple_end(&tag, last).await
             }
             Class::Transaction(command) => self.control(command, None).await,
             Class::Truncate(truncate) => {
                 let tag = self.truncate(statement, truncate).await?;
-                build::command_complete(&mut self.client.output, tag);
-                Ok(())
+                self.simple_end(tag, last).await
             }
             Class::Constraints(command) => {
                 let answer = self.run_unnamed(&statement.text).await.map_err(super::read::as_clients)?;

@@ -63,7 +63,7 @@ impl Session {
     }
 
     /// Such a statement in the simple protocol.
-    pub(super) async fn simple_with(&mut self, statement: &Statement) -> Result<(), Failure> {
+    pub(super) async fn simple_with(&mut self, statement: &Statement, last: bool) -> Result<(), Failure> {
         let description = self.describe_text(&statement.text).await?;
         if !description.types.is_empty() {
             return Err(Report::new(sqlstate::SqlState(*b"42P02"), "there is no parameter $1").into());
@@ -74,8 +74,7 @@ impl Session {
             out.extend_from_slice(columns);
         }
         rows.iter().for_each(|row| out.extend_from_slice(row));
-        build::command_complete(out, &tag);
-        Ok(())
+        self.simple_end(&tag, last).await
     }
 
     async fn with(&mut self, statement: &Statement, given: &Given<'_>, formats: Vec<i16>) -> Result<Written, Failure> {

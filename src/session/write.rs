@@ -77,10 +77,15 @@ impl Session {
             out.extend_from_slice(columns);
         }
         rows.iter().for_each(|row| out.extend_from_slice(row));
+        self.simple_end(&tag, last).await
+    }
+
+    /// The tag of a write in a query string. The last one's comes when the end of the transaction cannot fail any more.
+    pub(super) async fn simple_end(&mut self, tag: &str, last: bool) -> Result<(), Failure> {
         if last && self.transaction.phase == Phase::Idle {
             self.judge_deferred().await?;
         }
-        build::command_complete(&mut self.client.output, &tag);
+        build::command_complete(&mut self.client.output, tag);
         Ok(())
     }
 

@@ -189,7 +189,12 @@ impl Session {
             if ids.is_some()
                 && let Some((place, report, _)) = question.first(&mut aside, true).await?
             {
-                return Ok(Some(report.context(reader.context(rows[place].line))));
+                // A row without a partition is found before it is put into a batch.
+                let context = match report.code == sqlstate::CHECK_VIOLATION {
+                    true => reader.context_of(&rows[place], None),
+                    false => reader.context(rows[place].line),
+                };
+                return Ok(Some(report.context(context)));
             }
             Ok(None)
         };

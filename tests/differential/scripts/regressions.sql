@@ -7,6 +7,10 @@ CREATE UNIQUE INDEX odd_index ON odd_names (lower("C"), (id % 2));
 CREATE TABLE ids_from (id int PRIMARY KEY, a text);
 CREATE TABLE ids_to (id serial PRIMARY KEY, a text, b int DEFAULT 7);
 CREATE SEQUENCE ids_seen;
+CREATE TABLE parent (id int PRIMARY KEY);
+CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE parted (id int PRIMARY KEY, b text) PARTITION BY RANGE (id);
+CREATE TABLE parted_low PARTITION OF parted FOR VALUES FROM (MINVALUE) TO (9);
 ---- run
 -- The domain's default.
 INSERT INTO of_domain (id) VALUES (1) RETURNING *;
@@ -27,3 +31,14 @@ SELECT id, a, b IS NULL FROM ids_to ORDER BY id;
 SELECT count(DISTINCT b) FROM ids_to;
 UPDATE ids_to SET a = 'one' RETURNING nextval('ids_seen') > 0, a, (a || nextval('ids_seen')) IS NULL;
 SELECT nextval('ids_seen'), nextval('ids_to_id_seq');
+-- The tag comes when the end of the transaction cannot fail any more.
+COPY child FROM STDIN;
+1	7
+\.
+WITH w AS (INSERT INTO child VALUES (1, 7) RETURNING id) INSERT INTO odd_names SELECT id + 10 FROM w;
+INSERT INTO child VALUES (1, 7); TRUNCATE odd_names;
+-- A row without a partition has its line told.
+COPY parted FROM STDIN;
+1	a
+9	b
+\.
