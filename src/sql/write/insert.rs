@@ -111,7 +111,12 @@ fn columns<'b>(builder: &Builder<'b>, table: &Table, rows: &Rows) -> Result<Vec<
     Ok(builder.table.columns.iter().take(count).collect())
 }
 
-/// How many columns a query has; `None`: it has a `*` of something that is not a table, and is taken to fit.
+/// Whether only Postgres knows how many columns the query has: then it has at most as many as the table.
+fn is_of_any_width(builder: &Builder<'_>, query: &SyntaxNode) -> bool {
+    child(builder.request.statement, K::COLUMN_TARGET_LIST).is_none() && width(query, builder.request.names).is_none()
+}
+
+/// How many columns a query has; `None`: it has a `*` of something that is not a table.
 fn width(query: &SyntaxNode, names: Names<'_>) -> Option<usize> {
     let first = query.descendants().find(|inner| match inner.kind() {
         K::TARGET_LIST => inner.ancestors().any(|above| above == *query) && !within_with(inner, query),
@@ -206,22 +211,46 @@ fn of_query(
     own_ids: bool,
 ) -> Result<(), Report> {
     let names = list(columns.iter().map(|column| hidden("q", column.attnum)));
+    let padded = is_of_any_width(builder, query);
     let mut source = Template::text("(SELECT q.\"pgoutpost.row\" AS \"pgoutpost.row\"");
     for column in table.columns.iter().filter(|column| !column.generated) {
         let given = columns.iter().any(|given| given.attnum == column.attnum);
         let (before, after) = around_typed(column);
         source.push(", ").push(&before);
         if given && !(own_ids && column.identity.is_some()) {
-            source.push(&format!("q.{}", hidden("q", column.attnum)));
+            let value = format!("q.{}", hidden("q", column.attnum));
+            if padded {
+                source.push(&format!("CASE WHEN {} THEN (", is_padding(&value)));
+                source.append(&builder.default_of(column, true)?);
+                source.push(&format!(")::{0} ELSE ({value})::{0} END", column.base_type_name));
+            } else {
+                source.push(&value);
+            }
         } else {
             source.append(&builder.default_of(column, true)?);
         }
         source.push(&after).push(&format!(" AS {}", hidden("c", column.attnum)));
     }
     source.push(" FROM (SELECT q.*, pg_catalog.row_number() OVER () AS \"pgoutpost.row\" FROM (");
-    source.append(&builder.cut(range(query))).push(&format!(") AS q({names})) AS q) AS \"pgoutpost.s\""));
+    if padded {
+        source.push("(");
+    }
+    source.append(&builder.cut(range(query)));
+    if padded {
+        let padding = list(columns.iter().map(|_| format!("pg_catalog.chr(1)::{PADDING}")));
+        source.push(&format!(") AS c CROSS JOIN (SELECT {padding} OFFSET 0) AS p"));
+    }
+    source.push(&format!(") AS q({names})) AS q) AS \"pgoutpost.s\""));
     builder.from.append(&source);
     Ok(())
+}
+
+/// The type of the columns that stand after those of a query of unknown width, as many as the table has: a domain of which
+/// nobody has this value. What does not come from the query is found by it.
+const PADDING: &str = "information_schema.character_data";
+
+fn is_padding(value: &str) -> String {
+    format!("pg_catalog.pg_typeof({value}) = '{PADDING}'::pg_catalog.regtype AND ({value})::text = pg_catalog.chr(1)")
 }
 
 fn around_typed(column: &Column) -> (String, String) {
