@@ -109,7 +109,7 @@ impl CopyPlan {
     pub fn alone(&self, place: usize) -> Option<(String, u32)> {
         let column = self.columns.get(place)?;
         let oid = if self.is_binary() { column.base_type_oid } else { TEXT };
-        let value = super::write::assigned(column, &format!("($1)::{}", column.base_type_name)).ok()?;
+        let value = super::write::assigned(column, &format!("($1)::{}", column.base_type_name));
         Some((format!("SELECT {value}"), oid))
     }
 }

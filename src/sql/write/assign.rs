@@ -1,9 +1,7 @@
 //! Assignment: an expression as a value of a column, with Postgres' own errors.
 //! <https://www.postgresql.org/docs/15/typeconv-query.html>
 
-use super::super::Report;
 use crate::catalog::Column;
-use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 const BPCHAR: u32 = 1042;
 const VARCHAR: u32 = 1043;
@@ -17,19 +15,15 @@ pub(super) fn typed(column: &Column, expression: &str) -> String {
 }
 
 /// A value of [`typed`] as the column takes it: a cast would truncate what assignment refuses (22001).
-pub(in super::super) fn assigned(column: &Column, value: &str) -> Result<String, Report> {
+pub(in super::super) fn assigned(column: &Column, value: &str) -> String {
     let modifier = column.base_typmod;
     let limited = if modifier < 0 {
         value.to_owned()
     } else if column.is_array {
-        if ["character", "bit", "bpchar", "\"bit\""].iter().any(|name| column.base_type_name.starts_with(name)) {
-            return Err(Report::new(
-                FEATURE_NOT_SUPPORTED,
-                format!("column \"{}\" of type {} cannot be written yet", column.name, column.full_type_name),
-            )
-            .hint("Use an array type without length limit."));
+        match ["character", "bit", "bpchar", "\"bit\""].iter().any(|name| column.base_type_name.starts_with(name)) {
+            true => return elements(column, value),
+            false => full(column, value),
         }
-        full(column, value)
     } else {
         match column.base_type_oid {
             VARCHAR => format!("pg_catalog.\"varchar\"({value}, {modifier}, false)"),
@@ -39,7 +33,15 @@ pub(in super::super) fn assigned(column: &Column, value: &str) -> Result<String,
             _ => full(column, value),
         }
     };
-    Ok(if column.is_domain { format!("({limited})::{}", column.full_type_name) } else { limited })
+    if column.is_domain { format!("({limited})::{}", column.full_type_name) } else { limited }
+}
+
+/// An array whose elements must not be truncated: by the type's input, which is as strict as assignment.
+fn elements(column: &Column, value: &str) -> String {
+    format!(
+        "(SELECT x.v FROM pg_catalog.json_to_record(pg_catalog.json_build_object('v', ({value})::text)) AS x(v {}))",
+        column.full_type_name
+    )
 }
 
 /// A cast to the type with its modifier; a domain's cast does that by itself.

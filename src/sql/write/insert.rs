@@ -45,7 +45,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
     let mut items = Vec::new();
     for column in table.columns.iter().filter(|column| !column.generated) {
         let value = format!("\"pgoutpost.s\".{}", hidden("c", column.attnum));
-        items.push(format!("{} AS {}", assign::assigned(column, &value)?, hidden("n", column.attnum)));
+        items.push(format!("{} AS {}", assign::assigned(column, &value), hidden("n", column.attnum)));
         new.push((column.attnum, format!("\"pgoutpost.n\".{}", hidden("n", column.attnum))));
     }
     builder.lateral(&Template::text(format!("SELECT {}", list(items))), "pgoutpost.n");

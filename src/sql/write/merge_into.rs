@@ -179,7 +179,7 @@ impl Merge {
             };
             let mut subselect = Template::text("SELECT true AS \"pgoutpost.true\"");
             for (column, expression) in &values {
-                let (before, after) = around(column)?;
+                let (before, after) = around(column);
                 subselect.push(&format!(", {before}")).append(expression);
                 subselect.push(&format!("{after} AS {}", hidden("n", column.attnum)));
             }

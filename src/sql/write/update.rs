@@ -5,7 +5,9 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::super::Report;
+use super::super::copy;
 use super::super::merge::{key_columns, list, qualified};
+use super::super::resolve::Names;
 use super::super::slice::{self, Reference};
 use super::super::syntax::{child, has_token, name_of, quoted, range};
 use super::super::template::{Piece, Relation, Source, Template};
@@ -23,7 +25,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         if place > 0 {
             subselect.push(", ");
         }
-        let (before, after) = around(column)?;
+        let (before, after) = around(column);
         subselect.push(&before).append(expression).push(&format!("{after} AS {}", hidden("n", column.attnum)));
     }
     subselect.push(&for_each_row(&builder));
@@ -143,11 +145,11 @@ pub(super) fn old_row(builder: &Builder<'_>) -> Row {
 }
 
 /// The text before and after an expression that make it an assigned value.
-pub(super) fn around(column: &Column) -> Result<(String, String), Report> {
+pub(super) fn around(column: &Column) -> (String, String) {
     const MARK: &str = "\u{1}";
-    let whole = assign::assigned(column, &assign::typed(column, MARK))?;
+    let whole = assign::assigned(column, &assign::typed(column, MARK));
     let (before, after) = whole.split_once(MARK).unwrap_or((&whole, ""));
-    Ok((before.to_owned(), after.to_owned()))
+    (before.to_owned(), after.to_owned())
 }
 
 fn refuse(what: &str) -> Report {
@@ -201,6 +203,10 @@ fn several<'b>(
         return Ok(());
     }
     let Some(query) = child(item, K::PAREN_SELECT) else { return Err(refuse("this form of SET")) };
+    if columns.len() > 1 && is_volatile(&query.text().to_string(), builder.request.names) {
+        let message = "SET of several columns by a volatile query cannot be buffered";
+        return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use a query for each column."));
+    }
     let names: Vec<String> = (0..columns.len()).map(|place| format!("\"pgoutpost.q{place}\"")).collect();
     for (place, column) in columns.into_iter().enumerate() {
         let mut one = Template::text(format!("SELECT q.\"pgoutpost.q{place}\" FROM "));
@@ -210,6 +216,29 @@ fn several<'b>(
         settings.push((column, scalar));
     }
     Ok(())
+}
+
+/// Whether a query, evaluated once for each of its columns, may give what belongs to different evaluations.
+fn is_volatile(query: &str, names: Names<'_>) -> bool {
+    const OTHERS: [&str; 14] = [
+        "nextval",
+        "currval",
+        "lastval",
+        "setval",
+        "set_config",
+        "random_normal",
+        "uuidv4",
+        "uuidv7",
+        "gen_random_bytes",
+        "gen_salt",
+        "uuid_generate_v1",
+        "uuid_generate_v1mc",
+        "uuid_generate_v4",
+        "pg_current_xact_id",
+    ];
+    let lower = query.to_ascii_lowercase();
+    let mut words = lower.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    copy::is_volatile(&lower, names) || words.any(|word| OTHERS.contains(&word))
 }
 
 /// The column that an assignment names.

@@ -128,7 +128,7 @@ impl Upsert<'_> {
             subselect.push(&format!(", {} AS {}", of_found(column), hidden("o", column.attnum)));
         }
         for (column, expression) in &settings {
-            let (before, after) = around(column)?;
+            let (before, after) = around(column);
             subselect.push(&format!(", {before}")).append(expression);
             subselect.push(&format!("{after} AS {}", hidden("n", column.attnum)));
         }

@@ -8,6 +8,8 @@ CREATE DOMAIN small AS int DEFAULT 3 CHECK (VALUE < 10);
 CREATE TABLE dom(id int PRIMARY KEY, s small, t small DEFAULT 4);
 CREATE TABLE wide(id int PRIMARY KEY, a int DEFAULT 1, b int DEFAULT 2);
 CREATE TABLE narrow(id int, a int);
+CREATE DOMAIN few AS varchar(3)[] CHECK (cardinality(VALUE) < 3);
+CREATE TABLE limited(id int PRIMARY KEY, a varchar(3)[], b bit(3)[], c char(3)[], d few, e varbit(3)[] DEFAULT '{1,01}');
 ---- run
 INSERT INTO seat VALUES (1, 'a'), (2, 'b'), (3, 'c');
 UPDATE seat SET n = n + 1;
@@ -47,3 +49,17 @@ INSERT INTO wide TABLE narrow;
 INSERT INTO narrow SELECT * FROM wide;
 INSERT INTO wide SELECT id + 20, a FROM narrow RETURNING *;
 SELECT * FROM wide ORDER BY id;
+-- Arrays of limited elements.
+INSERT INTO limited (id, a) VALUES (1, '{abc,x}'), (2, ARRAY['abc  ', NULL]), (3, '[0:1]={a,b}'), (4, NULL), (5, '{{a,b},{c,d}}');
+INSERT INTO limited (id, a) VALUES (9, '{abcd}');
+INSERT INTO limited (id, a) VALUES (9, ARRAY['abcd']::text[]);
+INSERT INTO limited (id, c, b) VALUES (6, '{abc,x}', '{101}'), (7, ARRAY['x  '], ARRAY[B'111', NULL]) RETURNING *;
+INSERT INTO limited (id, c) SELECT 9, ARRAY['abcd'];
+INSERT INTO limited (id, b) VALUES (9, '{10}');
+INSERT INTO limited (id, e) VALUES (8, ARRAY[B'11']), (9, '{1111}');
+INSERT INTO limited (id, d) VALUES (9, '{abcd}');
+INSERT INTO limited (id, d) VALUES (9, '{a,b,c}');
+INSERT INTO limited (id, d, e) VALUES (8, '{a,b}', ARRAY[B'11']) RETURNING *;
+UPDATE limited SET a = a || 'new'::varchar, c = c || 'q'::char WHERE id > 5 RETURNING *;
+UPDATE limited SET a = array_append(a, 'toolong');
+SELECT * FROM limited ORDER BY id;
