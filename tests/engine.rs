@@ -17,3 +17,5 @@ mod replay;
 mod setup;
 #[path = "engine/tracker.rs"]
 mod tracker;
+#[path = "engine/truncate.rs"]
+mod truncate;

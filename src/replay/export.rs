@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::steps::{bare_type, relation};
+use super::steps::{DEFER, bare_type, relation};
 use crate::buffer::Quarantined;
 use crate::catalog::Catalog;
 use crate::entry::{Effect, EntryTable, Value};
@@ -30,7 +30,7 @@ pub fn export(record: &Quarantined, catalog: &Catalog) -> String {
     ] {
         let _ = writeln!(sql, "SET LOCAL {setting};");
     }
-    let _ = writeln!(sql, "SET LOCAL ROLE {};", identifier(&entry.role));
+    let _ = writeln!(sql, "{DEFER};\nSET LOCAL ROLE {};", identifier(&entry.role));
     let mut truncated = Vec::new();
     for (place, effect) in entry.effects.iter().enumerate() {
         let Some(table) = entry.tables.get(effect.table()) else { continue };
@@ -38,7 +38,9 @@ pub fn export(record: &Quarantined, catalog: &Catalog) -> String {
         if let Effect::Truncate { .. } = effect {
             truncated.push(format!("ONLY {}", relation(table)));
             if !matches!(entry.effects.get(place + 1), Some(Effect::Truncate { .. })) {
-                let _ = writeln!(sql, "TRUNCATE {};", std::mem::take(&mut truncated).join(", "));
+                // Checks that are still to come would be in its way.
+                let tables = std::mem::take(&mut truncated).join(", ");
+                let _ = writeln!(sql, "SET CONSTRAINTS ALL IMMEDIATE;\nTRUNCATE {tables};\n{DEFER};");
             }
             continue;
         }
@@ -73,6 +75,9 @@ fn statement(table: &EntryTable, effect: &Effect, catalog: &Catalog) -> String {
             let kept: Vec<usize> = (0..row.len()).filter(|&place| !generated(place)).collect();
             let names: Vec<String> = kept.iter().map(|&place| name(place)).collect();
             let values: Vec<String> = kept.iter().map(|&place| text(place, &row[place])).collect();
+            if names.is_empty() {
+                return format!("INSERT INTO {} DEFAULT VALUES", relation(table));
+            }
             let (names, values) = (names.join(", "), values.join(", "));
             format!("INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE VALUES ({values})", relation(table))
         }
@@ -80,6 +85,10 @@ fn statement(table: &EntryTable, effect: &Effect, catalog: &Catalog) -> String {
             let set = set.iter().filter(|(place, _)| !generated(*place));
             let set: Vec<String> =
                 set.map(|(place, value)| format!("{} = {}", name(*place), text(*place, value))).collect();
+            if set.is_empty() {
+                // Only generated columns changed, which main computes.
+                return format!("SELECT FROM {} WHERE {}", relation(table), by_key(key));
+            }
             format!("UPDATE {} SET {} WHERE {}", relation(table), set.join(", "), by_key(key))
         }
         Effect::Delete { key, .. } => format!("DELETE FROM {} WHERE {}", relation(table), by_key(key)),
@@ -91,5 +100,27 @@ fn literal(value: &Value, type_name: &str) -> String {
     match value {
         Some(text) => format!("'{}'::{}", text.replace('\'', "''"), bare_type(type_name)),
         None => "NULL".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{EntryColumn, TableName};
+
+    #[test]
+    fn what_main_computes_alone_is_left_to_it() {
+        let table = EntryTable {
+            name: TableName { schema: "s".into(), name: "t".into() },
+            columns: vec![EntryColumn { name: "id".into(), type_name: "integer".into() }],
+            via: None,
+            key: vec![0],
+            fingerprint: 0,
+        };
+        let told = |effect: Effect| statement(&table, &effect, &Catalog::default());
+        assert_eq!(told(Effect::Insert { table: 0, row: Vec::new() }), r#"INSERT INTO "s"."t" DEFAULT VALUES"#);
+        let key = vec![Some("1".into())];
+        let update = Effect::Update { table: 0, key, set: Vec::new(), old: Vec::new(), row: None };
+        assert_eq!(told(update), r#"SELECT FROM "s"."t" WHERE "id" = '1'::integer"#);
     }
 }

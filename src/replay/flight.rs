@@ -11,15 +11,14 @@ use tokio_postgres::types::{IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
-use super::steps::{Parameters, Step};
+use super::steps::{DEFER, Parameters, Step};
 use super::verdict::StepKind;
 use crate::entry::{Entry, Seq, Value};
 use crate::lsn::Lsn;
 use crate::setup::identifier;
 use crate::upstream::own;
 
-/// What can be deferred is: main then judges, as the site has, the end of the transaction, not of each statement of ours.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET CONSTRAINTS ALL DEFERRED";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// The statements every transaction has.
 pub(super) struct Frame {
@@ -115,7 +114,7 @@ impl Flight {
             landed: Landed::default(),
             entries,
         };
-        flight.send(StepKind::Begin, command(client, BEGIN.to_owned()));
+        flight.send(StepKind::Begin, command(client, format!("{BEGIN}; {DEFER}")));
         flight.send(StepKind::Advance, advance(client, frame, site, from, last, uuid));
         let mut role = own_role.to_owned();
         for step in steps {

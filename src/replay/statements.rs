@@ -48,9 +48,10 @@ impl Statements {
         let answers: Result<Vec<_>, own::Error> = try_join_all(asked).await;
         let answers = answers?;
         if !answers.is_empty() {
-            let policy = |name: &TableName| self.policies.get(&name.to_string()).copied().unwrap_or_default();
-            let told = answers.into_iter().map(|(name, table)| {
-                let policy = policy(&name);
+            let said = |name: &TableName| self.policies.get(&name.to_string()).copied();
+            let told = answers.into_iter().map(|(name, (table, parents))| {
+                // Of a partition: its own, or of the next table above it that has one.
+                let policy = said(&name).or_else(|| parents.iter().find_map(said)).unwrap_or_default();
                 (name, Arc::new(MainTable { policy, ..table }))
             });
             Arc::make_mut(&mut self.tables).extend(told);
@@ -105,6 +106,8 @@ struct Told {
     refers_to_itself: bool,
     unique: Vec<Vec<Arc<str>>>,
     references: Vec<ToldReference>,
+    deferrable: Vec<TableName>,
+    parents: Vec<TableName>,
 }
 
 #[derive(Deserialize)]
@@ -136,25 +139,37 @@ const ASK: &str = "SELECT pg_catalog.jsonb_build_object(
                 JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n)))
         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
         JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace
-       WHERE k.conrelid = c.oid AND k.contype = 'f'), '[]'))::text
+       WHERE k.conrelid = c.oid AND k.contype = 'f'), '[]'),
+    'deferrable', coalesce((SELECT pg_catalog.jsonb_agg(
+            pg_catalog.jsonb_build_object('schema', kn.nspname, 'name', k.conname))
+        FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_namespace kn ON kn.oid = k.connamespace
+       WHERE k.conrelid = c.oid AND k.condeferrable), '[]'),
+    'parents', coalesce((SELECT pg_catalog.jsonb_agg(
+            pg_catalog.jsonb_build_object('schema', pn.nspname, 'name', p.relname) ORDER BY a.n)
+        FROM pg_catalog.pg_partition_ancestors(c.oid) WITH ORDINALITY a(oid, n)
+        JOIN pg_catalog.pg_class p ON p.oid = a.oid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+       WHERE c.relispartition), '[]'))::text
   FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)";
 
-/// A table that main does not have: preparing a statement upon it gives the error.
-async fn ask(client: &Client, name: &TableName) -> Result<MainTable, own::Error> {
+/// The table, and if it is a partition, it and the tables above it, the next first. A table that main does not have:
+/// preparing a statement upon it gives the error.
+async fn ask(client: &Client, name: &TableName) -> Result<(MainTable, Vec<TableName>), own::Error> {
     let relation = format!("{}.{}", identifier(&name.schema), identifier(&name.name));
     let rows = client.query_typed(ASK, &[(&relation, Type::TEXT)]).await?;
-    let Some(row) = rows.first() else { return Ok(MainTable::default()) };
+    let Some(row) = rows.first() else { return Ok(Default::default()) };
     let text: &str = row.try_get(0)?;
     let told: Told = serde_json::from_str(text).map_err(|error| own::Error::Unexpected(error.to_string()))?;
     let reference =
         |told: ToldReference| Reference { columns: told.columns, table: told.table, referenced: told.referenced };
-    Ok(MainTable {
+    let table = MainTable {
         generated: told.generated,
         has_triggers: told.has_triggers,
         has_children: told.has_children,
         refers_to_itself: told.refers_to_itself,
         unique: told.unique,
         references: told.references.into_iter().map(reference).collect(),
+        deferrable: told.deferrable,
         policy: Policy::default(),
-    })
+    };
+    Ok((table, told.parents))
 }

@@ -1,6 +1,6 @@
 //! Turns entries into the steps of one transaction on main. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Policy;
@@ -25,6 +25,8 @@ pub(super) struct MainTable {
     /// The columns of each unique index, by name; not of those over expressions.
     pub(super) unique: Vec<Vec<Arc<str>>>,
     pub(super) references: Vec<Reference>,
+    /// Its constraints that can be deferred.
+    pub(super) deferrable: Vec<TableName>,
     /// What the configuration says about conflicts.
     pub(super) policy: Policy,
 }
@@ -55,6 +57,9 @@ pub(super) enum Parameters {
     /// Several rows: an array of texts for each column.
     Columns(Vec<Vec<Value>>),
 }
+
+/// What can be deferred is: main then judges, as the site has, the end of the transaction, not of each statement of ours.
+pub(super) const DEFER: &str = "SET CONSTRAINTS ALL DEFERRED";
 
 /// Rows of one INSERT, at most.
 const ROWS_MAX: usize = 1_000;
@@ -99,7 +104,7 @@ pub(super) fn add(
                 let (sql, parameters) = conflict::guard(policy, table, old, update((table, main_table), key, &set));
                 steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
             }
-            Effect::Truncate { .. } => truncate(steps, at, table),
+            Effect::Truncate { .. } => truncate(steps, at, entry, main),
             Effect::Delete { key, .. } if together => several::delete(steps, at, (table, main_table), key),
             Effect::Delete { key, old, .. } => {
                 let sql = format!("DELETE FROM {} WHERE {}", own_rows(table, main_table), matches_key(table, 0));
@@ -113,17 +118,32 @@ pub(super) fn add(
     }
 }
 
-/// Tables that were truncated one after the other go at once: they may refer to each other.
-fn truncate(steps: &mut Vec<Step>, at: (usize, usize), table: &EntryTable) {
-    const VERB: &str = "TRUNCATE ONLY ";
-    match steps.last_mut() {
-        Some(last) if last.entry == at.0 && last.sql.starts_with(VERB) => {
-            last.sql.push_str(&format!(", ONLY {}", relation(table)));
-        }
-        _ => {
-            let sql = format!("{VERB}{}", relation(table));
-            steps.push(Step { entry: at.0, effect: at.1, rows: 0, sql, parameters: Parameters::Row(Vec::new()) });
-        }
+/// Tables that were truncated one after the other go at once: they may refer to each other. Main does not truncate a table
+/// whose checks are still to come: those are made before it, as the client's site has made its own.
+fn truncate(
+    steps: &mut Vec<Step>,
+    (place, effect): (usize, usize),
+    entry: &Entry,
+    main: &HashMap<TableName, Arc<MainTable>>,
+) {
+    let is_truncate = |effect: &&Effect| matches!(effect, Effect::Truncate { .. });
+    if effect > 0 && entry.effects.get(effect - 1).as_ref().is_some_and(is_truncate) {
+        return;
+    }
+    let run = entry.effects[effect..].iter().take_while(is_truncate);
+    let tables: Vec<&EntryTable> = run.filter_map(|effect| entry.tables.get(effect.table())).collect();
+    let mut push =
+        |sql| steps.push(Step { entry: place, effect, rows: 0, sql, parameters: Parameters::Row(Vec::new()) });
+    let known = tables.iter().filter_map(|table| main.get(&table.name));
+    let checks: BTreeSet<String> = known.flat_map(|table| &table.deferrable).map(qualified).collect();
+    if !checks.is_empty() {
+        let checks = checks.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        push(format!("SET CONSTRAINTS {checks} IMMEDIATE"));
+    }
+    let relations: Vec<String> = tables.iter().map(|table| format!("ONLY {}", relation(table))).collect();
+    push(format!("TRUNCATE {}", relations.join(", ")));
+    if !checks.is_empty() {
+        push(DEFER.to_owned());
     }
 }
 
@@ -230,7 +250,10 @@ fn own_rows(table: &EntryTable, main: Option<&MainTable>) -> String {
 /// The table to write: a partition's rows go through the table that the client named, whose rights its role has, and which
 /// finds the row's partition by itself, were it another one by then.
 pub(super) fn relation(table: &EntryTable) -> String {
-    let name = table.via.as_ref().unwrap_or(&table.name);
+    qualified(table.via.as_ref().unwrap_or(&table.name))
+}
+
+fn qualified(name: &TableName) -> String {
     format!("{}.{}", identifier(&name.schema), identifier(&name.name))
 }
 

@@ -63,6 +63,8 @@ pub(super) fn verdict(step: StepKind, error: &Error, grouped: bool) -> Verdict {
         ("42501", StepKind::Advance) => Verdict::Halt(NO_RIGHT),
         // One missing grant must not put a whole night into quarantine.
         (_, StepKind::Role) if matches!(code.class(), "22" | "42") => Verdict::Halt(NO_ROLE),
+        // We are logged in: a trigger said so, of the entry.
+        (_, StepKind::Effect { .. } | StepKind::Commit) if matches!(code.class(), "28" | "3D") => rejected(grouped),
         _ => by_code(code, grouped),
     }
 }
@@ -86,7 +88,11 @@ const TABLE: [(&str, Kind, &str); 27] = [
     ("XX001", Kind::Everything, DAMAGED),
     ("XX002", Kind::Everything, DAMAGED),
     ("55P03", Kind::Passing, "somebody holds a lock on main: look at pg_locks and pg_stat_activity there"),
-    ("55006", Kind::Passing, "somebody uses the object on main: look at pg_stat_activity there"),
+    (
+        "55006",
+        Kind::Entry,
+        "its own transaction still uses the table, a trigger on main perhaps: mend that and RETRY, or SKIP",
+    ),
     ("25006", Kind::Passing, "main takes no writes: it is a standby, or read only; [main] url must name the primary"),
     ("25P02", Kind::Passing, "the reason came before it: look at main's log"),
     ("25P03", Kind::Passing, "main waited too long for the link; it is tried again"),
@@ -173,7 +179,7 @@ mod tests {
     fn bad_data_is_rejected_when_it_was_alone() {
         for code in [
             "22001", "22P02", "23502", "23503", "23505", "23514", "23P01", "42P01", "42703", "42501", "44000", "P0001",
-            "0A000", "54000",
+            "0A000", "54000", "55006", "28000", "3D000",
         ] {
             assert_eq!(judge(code, EFFECT, false), Verdict::Reject, "{code}");
             assert_eq!(judge(code, EFFECT, true), Verdict::RetryWithoutGroup, "{code}");

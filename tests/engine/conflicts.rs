@@ -84,3 +84,26 @@ async fn conflicts_are_rejected_where_they_shall_be() {
     assert_eq!(quarantined[0].rows_on_main[0]["rows"][0]["n"], 9);
     assert_eq!(replayer.stop().await.conflicts["public.t"], 3);
 }
+
+/// Entries name the partition; people name the table.
+#[tokio::test]
+async fn the_policy_of_a_partitioned_table_is_that_of_its_partitions() {
+    let schema = "CREATE TABLE t(id int PRIMARY KEY, n numeric) PARTITION BY RANGE (id);
+        CREATE TABLE mid PARTITION OF t FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (id);
+        CREATE TABLE leaf PARTITION OF mid FOR VALUES FROM (0) TO (50);
+        CREATE TABLE own PARTITION OF mid FOR VALUES FROM (50) TO (100);
+        INSERT INTO t VALUES (1, 9), (50, 9)";
+    let mut outpost = Outpost::start("parts", schema).await;
+    let policies = [("public.t", Policy::Reject), ("public.own", Policy::LastWriteWins)];
+    outpost.config.conflicts.extend(policies.map(|(name, policy)| (name.to_owned(), policy)));
+    for (leaf, id) in [("leaf", "1"), ("own", "50")] {
+        let mut table = table(leaf, &["id integer", "n numeric"], 1);
+        table.via = Some(self::table("t", &[], 0).name);
+        outpost.commit(entry("postgres", vec![table], vec![patch(id, "1", "2")])).await;
+    }
+    let replayer = outpost.replay();
+    outpost.drained().await;
+    assert_eq!(outpost.texts("SELECT string_agg(n::text, ' ' ORDER BY id) FROM t").await, ["9 2"]);
+    assert_eq!(outpost.buffer.quarantined().await.unwrap().len(), 1);
+    replayer.stop().await;
+}
