@@ -62,6 +62,7 @@ mod relay;
 mod rows;
 mod serve;
 pub mod settings;
+mod settle;
 mod simple;
 mod startup;
 pub mod statements;

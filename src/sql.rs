@@ -98,6 +98,8 @@ pub enum TransactionCommand {
     Begin {
         isolation: Option<Isolation>,
         read_only: Option<bool>,
+        /// Written START TRANSACTION: the tag says so.
+        start: bool,
     },
     Commit {
         chain: bool,

@@ -16,7 +16,7 @@ use crate::wire::{HEADER, build};
 /// What a standby is told in place of a command that it would refuse; `None`: the client's own text.
 pub(super) fn for_standby(command: &TransactionCommand) -> Option<String> {
     let (verb, isolation, read_only) = match command {
-        TransactionCommand::Begin { isolation, read_only } => ("BEGIN", isolation, read_only),
+        TransactionCommand::Begin { isolation, read_only, start } => (begin(*start), isolation, read_only),
         TransactionCommand::Characteristics { isolation, read_only } => ("SET TRANSACTION", isolation, read_only),
         TransactionCommand::Commit { .. }
         | TransactionCommand::Rollback { .. }
@@ -38,6 +38,10 @@ pub(super) fn for_standby(command: &TransactionCommand) -> Option<String> {
         ("SET TRANSACTION", "", "") => Some("SET LOCAL pgoutpost.nothing = ''".into()),
         _ => Some(format!("{verb}{isolation}{read_only}")),
     }
+}
+
+fn begin(start: bool) -> &'static str {
+    if start { "START TRANSACTION" } else { "BEGIN" }
 }
 
 /// The tag of a CommandComplete message.
@@ -126,7 +130,7 @@ impl Session {
 
     fn after(&mut self, command: &TransactionCommand, rolled_back: bool) {
         match command {
-            TransactionCommand::Begin { isolation, read_only } => {
+            TransactionCommand::Begin { isolation, read_only, .. } => {
                 if self.transaction.phase == Phase::Idle {
                     self.transaction.begin(*isolation, *read_only);
                 }
@@ -186,7 +190,7 @@ pub(super) fn plain(command: &TransactionCommand) -> String {
         format!("{verb}{isolation}{access}")
     };
     match command {
-        TransactionCommand::Begin { isolation, read_only } => modes("BEGIN", isolation, read_only),
+        TransactionCommand::Begin { isolation, read_only, start } => modes(begin(*start), isolation, read_only),
         TransactionCommand::Characteristics { isolation, read_only } => modes("SET TRANSACTION", isolation, read_only),
         TransactionCommand::Commit { chain } => chained("COMMIT", *chain),
         TransactionCommand::Rollback { chain } => chained("ROLLBACK", *chain),

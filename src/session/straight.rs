@@ -6,15 +6,13 @@
 //! replica has it, and reads the catalog again, before the client hears of the end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::time::{Instant, timeout};
-use tracing::warn;
+use tokio::time::timeout;
 
 use super::cancel::Target;
 use super::control::plain;
-use super::failure::Failure;
+use super::failure::{End, Failure};
 use super::settings::Settings;
 use super::statements::Prepared;
 use super::transaction::{Phase, Route};
@@ -27,10 +25,7 @@ use crate::upstream::raw::{self, ConnectError, Raw};
 use crate::wire::build::Argument;
 use crate::wire::link::OUTPUT_HIGH;
 use crate::wire::read::Bind;
-use crate::wire::{HEADER, build, error};
-
-/// How often the replica is asked whether it has replayed a straight commit.
-const POLL: Duration = Duration::from_millis(5);
+use crate::wire::{HEADER, build, error, header};
 
 /// The session's connection to main.
 pub(super) struct Main {
@@ -137,17 +132,43 @@ impl Session {
             let message = "this statement cannot run inside a transaction block";
             return Err(Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, message).into());
         }
-        if self.transaction.phase == Phase::Idle && self.binds > 1 {
+        if self.transaction.phase == Phase::Idle && (self.binds > 1 || !self.ends_pipeline().await?) {
             let message = "a statement that goes straight to main must be alone in its pipeline";
-            let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message);
-            let detail = "Statements before it that went to main are committed there.";
-            return Err(report.detail(detail).hint("Use BEGIN and COMMIT, or a Sync after each.").into());
+            let mut report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message);
+            if self.binds > 1 {
+                report =
+                    report.detail("Statements before it whose answers the client had asked for are committed on main.");
+            }
+            return Err(report.hint("Use BEGIN and COMMIT, or a Sync after each.").into());
         }
         self.execute_on_main(prepared, bind, limit).await?;
         if self.transaction.phase == Phase::Idle {
             self.settle_on_replica(ddl).await?;
         }
         Ok(())
+    }
+
+    /// Whether the client has nothing more to run before Sync, or wants this first. It has to say so before anything runs
+    /// on main, where it would be committed.
+    async fn ends_pipeline(&mut self) -> Result<bool, Failure> {
+        loop {
+            let mut rest = &self.client.input[..];
+            if self.client.ended {
+                return Err(End::Client.into());
+            }
+            while let Some(header) = header(rest).map_err(End::Protocol)? {
+                match header.kind {
+                    b'C' if rest.len() >= header.length => rest = &rest[header.length..],
+                    b'C' => break,
+                    kind => return Ok(matches!(kind, b'S' | b'H' | b'X')),
+                }
+            }
+            // That many Close messages are not worth waiting for.
+            if self.client.input.len() >= self.input_bound() {
+                return Ok(false);
+            }
+            self.pump(Wants::Both).await?;
+        }
     }
 
     /// Runs a client's statement with its values on main, by the unnamed statement and portal there.
@@ -222,6 +243,7 @@ impl Session {
             let begin = TransactionCommand::Begin {
                 isolation: self.transaction.isolation,
                 read_only: self.transaction.read_only,
+                start: false,
             };
             let mut sql = plain(&begin);
             for savepoint in &self.transaction.savepoints {
@@ -352,7 +374,7 @@ impl Session {
     fn copy_to_main(&mut self) -> Result<bool, Failure> {
         while let Some(main) = &mut self.main
             && main.raw.link.output.len() < OUTPUT_HIGH
-            && let Some((kind, message)) = self.client.take().map_err(super::failure::End::Protocol)?
+            && let Some((kind, message)) = self.client.take().map_err(End::Protocol)?
         {
             match kind {
                 b'd' => main.raw.link.output.extend_from_slice(&message),
@@ -360,85 +382,12 @@ impl Session {
                     main.raw.link.output.extend_from_slice(&message);
                     return Ok(false);
                 }
-                b'X' => return Err(super::failure::End::Client.into()),
+                b'X' => return Err(End::Client.into()),
                 // Flush and Sync during COPY are ignored, as in Postgres.
                 _ => {}
             }
         }
         Ok(true)
-    }
-
-    /// Waits until the replica has what main has committed, then reads the catalog again. Past the bound the client is
-    /// not kept waiting: its statement is done.
-    pub(super) async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
-        let asked = match self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await {
-            Ok(asked) => asked,
-            Err(Failure::Own(why)) => {
-                let message = "the statement is done on main, but main cannot be asked when the replica will have it";
-                let report = Report::new(sqlstate::SqlState(*b"01000"), message).detail(why.message);
-                error::report(&mut self.client.output, error::Severity::Warning, &report);
-                return Ok(());
-            }
-            Err(failure) => return Err(failure),
-        };
-        let Some(lsn) = asked else { return Ok(()) };
-        if lsn.parse::<crate::lsn::Lsn>().is_err() {
-            return Ok(());
-        }
-        if !self.replayed(&lsn).await? {
-            let message = "the statement is done on main, but the replica does not have it yet";
-            let report = Report::new(sqlstate::SqlState(*b"01000"), message);
-            error::report(&mut self.client.output, error::Severity::Warning, &report);
-            self.behind = Some(lsn);
-            return Ok(());
-        }
-        // What was pending before is on the replica now: rows from before a column was added must not be merged any more.
-        let mut progress = self.shared.buffer.progress();
-        let applied = progress.borrow_and_update().applied;
-        let _ = timeout(self.shared.limits.straight, progress.wait_for(|now| now.confirmed >= applied)).await;
-        self.behind = None;
-        if ddl {
-            self.names.forget_descriptions();
-            if let Err(error) = self.shared.catalog.reload(None).await {
-                warn!(%error, "the catalog could not be read after DDL");
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses to evaluate a write on a replica that lacks what this session did on main: it could undo that.
-    pub(super) async fn caught_up(&mut self) -> Result<(), Failure> {
-        let Some(lsn) = self.behind.take() else { return Ok(()) };
-        if self.transaction.phase == Phase::Open {
-            // The question takes the snapshot of a repeatable read.
-            let now = self.overlay();
-            self.transaction.frozen(|| now);
-        }
-        if self.replayed(&lsn).await? {
-            return Ok(());
-        }
-        self.behind = Some(lsn);
-        let message = "the replica does not have this session's last statement on main yet";
-        Err(Report::new(sqlstate::CANNOT_CONNECT_NOW, message)
-            .hint("Try again when the replica has caught up (SHOW LAG in the console).")
-            .into())
-    }
-
-    /// Waits (bounded) until the replica has replayed up to there.
-    async fn replayed(&mut self, lsn: &str) -> Result<bool, Failure> {
-        let sql = format!("SELECT pg_catalog.pg_last_wal_replay_lsn() >= '{lsn}'::pg_catalog.pg_lsn");
-        let until = Instant::now() + self.shared.limits.straight;
-        loop {
-            let rows = self.question(&sql).await?;
-            let value = rows.first().and_then(|row| row.first().cloned().flatten());
-            if value.as_deref() == Some(b"t") {
-                return Ok(true);
-            }
-            if Instant::now() >= until {
-                return Ok(false);
-            }
-            tokio::time::sleep(POLL).await;
-        }
     }
 }
 

@@ -217,7 +217,27 @@ fn settings(node: &SyntaxNode) -> Class {
             show,
         };
     }
+    if let [name] = path.as_slice()
+        && !show
+        && let Some(command) = value(node).and_then(|value| characteristic(name, &value))
+    {
+        return Class::Transaction(command);
+    }
     if show { Class::Replica } else { Class::Settings { discard_all: false } }
+}
+
+/// The settings that are the transaction's, as SET TRANSACTION would say it.
+fn characteristic(name: &str, value: &str) -> Option<TransactionCommand> {
+    let value = value.to_ascii_lowercase();
+    let (isolation, read_only) = match (name.to_ascii_lowercase().as_str(), value.as_str()) {
+        ("transaction_read_only", "on" | "true" | "yes" | "1") => (None, Some(true)),
+        ("transaction_read_only", "off" | "false" | "no" | "0") => (None, Some(false)),
+        ("transaction_isolation", "serializable") => (Some(Isolation::Serializable), None),
+        ("transaction_isolation", "repeatable read") => (Some(Isolation::RepeatableRead), None),
+        ("transaction_isolation", "read committed" | "read uncommitted") => (Some(Isolation::ReadCommitted), None),
+        _ => return None,
+    };
+    Some(TransactionCommand::Characteristics { isolation, read_only })
 }
 
 /// The value in `SET name = value`; `None` for DEFAULT.
@@ -237,7 +257,8 @@ fn transaction(node: &SyntaxNode) -> Option<TransactionCommand> {
     Some(match node.kind() {
         K::BEGIN => {
             let (isolation, read_only) = modes(node);
-            TransactionCommand::Begin { isolation, read_only }
+            let first = node.first_token().map(|token| token.text().to_owned()).unwrap_or_default();
+            TransactionCommand::Begin { isolation, read_only, start: first.eq_ignore_ascii_case("start") }
         }
         K::SET_TRANSACTION if child(node, K::TRANSACTION_MODES).is_some() => {
             let (isolation, read_only) = modes(node);

@@ -77,7 +77,8 @@ fn writes() {
 
 #[test]
 fn transactions() {
-    let begin = |isolation, read_only| Class::Transaction(TransactionCommand::Begin { isolation, read_only });
+    let begin =
+        |isolation, read_only| Class::Transaction(TransactionCommand::Begin { isolation, read_only, start: false });
     check("BEGIN", begin(None, None));
     check("START TRANSACTION", begin(None, None));
     check("begin work isolation level serializable, read only", begin(Some(Isolation::Serializable), Some(true)));

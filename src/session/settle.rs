@@ -1,0 +1,91 @@
+//! After a straight commit: the replica must have it before the session goes on.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use super::Session;
+use super::failure::Failure;
+use super::transaction::Phase;
+use crate::report::Report;
+use crate::sqlstate;
+use crate::wire::error;
+
+/// How often the replica is asked whether it has replayed a straight commit.
+const POLL: Duration = Duration::from_millis(5);
+
+impl Session {
+    /// Waits until the replica has what main has committed, then reads the catalog again. Past the bound the client is
+    /// not kept waiting: its statement is done.
+    pub(super) async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
+        let asked = match self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await {
+            Ok(asked) => asked,
+            Err(Failure::Own(why)) => {
+                let message = "the statement is done on main, but main cannot be asked when the replica will have it";
+                let report = Report::new(sqlstate::SqlState(*b"01000"), message).detail(why.message);
+                error::report(&mut self.client.output, error::Severity::Warning, &report);
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        let Some(lsn) = asked else { return Ok(()) };
+        if lsn.parse::<crate::lsn::Lsn>().is_err() {
+            return Ok(());
+        }
+        if !self.replayed(&lsn).await? {
+            let message = "the statement is done on main, but the replica does not have it yet";
+            let report = Report::new(sqlstate::SqlState(*b"01000"), message);
+            error::report(&mut self.client.output, error::Severity::Warning, &report);
+            self.behind = Some(lsn);
+            return Ok(());
+        }
+        // What was pending before is on the replica now: rows from before a column was added must not be merged any more.
+        let mut progress = self.shared.buffer.progress();
+        let applied = progress.borrow_and_update().applied;
+        let _ = timeout(self.shared.limits.straight, progress.wait_for(|now| now.confirmed >= applied)).await;
+        self.behind = None;
+        if ddl {
+            self.names.forget_descriptions();
+            if let Err(error) = self.shared.catalog.reload(None).await {
+                warn!(%error, "the catalog could not be read after DDL");
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to evaluate a write on a replica that lacks what this session did on main: it could undo that.
+    pub(super) async fn caught_up(&mut self) -> Result<(), Failure> {
+        let Some(lsn) = self.behind.take() else { return Ok(()) };
+        if self.transaction.phase == Phase::Open {
+            // The question takes the snapshot of a repeatable read.
+            let now = self.overlay();
+            self.transaction.frozen(|| now);
+        }
+        if self.replayed(&lsn).await? {
+            return Ok(());
+        }
+        self.behind = Some(lsn);
+        let message = "the replica does not have this session's last statement on main yet";
+        Err(Report::new(sqlstate::CANNOT_CONNECT_NOW, message)
+            .hint("Try again when the replica has caught up (SHOW LAG in the console).")
+            .into())
+    }
+
+    /// Waits (bounded) until the replica has replayed up to there.
+    async fn replayed(&mut self, lsn: &str) -> Result<bool, Failure> {
+        let sql = format!("SELECT pg_catalog.pg_last_wal_replay_lsn() >= '{lsn}'::pg_catalog.pg_lsn");
+        let until = Instant::now() + self.shared.limits.straight;
+        loop {
+            let rows = self.question(&sql).await?;
+            let value = rows.first().and_then(|row| row.first().cloned().flatten());
+            if value.as_deref() == Some(b"t") {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
