@@ -292,6 +292,19 @@ impl Holder {
         self.free(mark, None);
     }
 
+    /// Frees those of these that were taken since the mark, unchanged.
+    pub fn pass(&mut self, mark: usize, hashes: &[u64]) {
+        if hashes.is_empty() || self.held.len() <= mark {
+            return;
+        }
+        let since = self.held.split_off(mark);
+        let (passed, kept): (Vec<Held>, Vec<Held>) = since.into_iter().partition(|held| hashes.contains(&held.hash));
+        self.held.extend(kept);
+        let mark = self.held.len();
+        self.held.extend(passed);
+        self.free(mark, None);
+    }
+
     /// Frees everything. `changed`: the entry that was committed with it.
     pub fn release(&mut self, changed: Option<Seq>) {
         self.free(0, changed);

@@ -154,6 +154,7 @@ impl Session {
     ) -> Result<(Arc<WritePlan>, Judged), Failure> {
         let settings = self.settings().await?;
         let shared = Arc::clone(&self.shared);
+        let mark = self.locks.mark();
         let (mut tries, mut held): (usize, Option<(Arc<WritePlan>, Ids)>) = (0, None);
         loop {
             let base = self.base(&settings);
@@ -213,6 +214,7 @@ impl Session {
             let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
             self.remember(plan.sequences(), plan.counted(), ids, &registers);
             let judged = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
+            self.locks.pass(mark, &plan.passing(&rows));
             return Ok((plan, judged.by_now(now_due)));
         }
     }

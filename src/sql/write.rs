@@ -168,6 +168,8 @@ enum Output {
     Lock,
     /// A hash of what the row needs to stay.
     SharedLock,
+    /// A hash of what must not be in anybody's hands while the row is judged.
+    PassingLock,
 }
 
 /// A column as messages and effects name it.
@@ -320,6 +322,11 @@ impl WritePlan {
     /// with a row may be right again when another transaction has ended.
     pub fn locks(&self, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
         decode::locks(self, rows)
+    }
+
+    /// Those of them that are for the judgement only.
+    pub fn passing(&self, rows: &[Vec<Option<Bytes>>]) -> Vec<u64> {
+        decode::passing(self, rows)
     }
 
     /// NOT NULL and CHECK alone, of all rows: Postgres judges them before it looks at any unique index, when it inserts

@@ -153,11 +153,25 @@ pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> 
 pub(super) fn lock_of((output, value): (&Output, &Option<Bytes>)) -> Option<Lock> {
     let shared = match output {
         Output::Lock => false,
-        Output::SharedLock => true,
+        Output::SharedLock | Output::PassingLock => true,
         _ => return None,
     };
     let hash = std::str::from_utf8(value.as_ref()?).ok()?.parse::<i64>().ok()?;
     Some(Lock { hash: hash as u64, shared })
+}
+
+/// What is locked for the judgement only.
+pub(super) fn passing(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<u64> {
+    let (mut passing, mut lasting) = (Vec::new(), std::collections::HashSet::new());
+    for (output, value) in rows.iter().flat_map(|row| plan.outputs.iter().zip(row)) {
+        let Some(lock) = lock_of((output, value)) else { continue };
+        match output {
+            Output::PassingLock => passing.push(lock.hash),
+            _ => drop(lasting.insert(lock.hash)),
+        }
+    }
+    passing.retain(|hash| !lasting.contains(hash));
+    passing
 }
 
 pub(super) fn read<'a>(plan: &'a WritePlan, row: &[Option<Bytes>]) -> Result<Hidden<'a>, Report> {

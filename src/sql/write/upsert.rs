@@ -229,22 +229,27 @@ impl Upsert<'_> {
     fn locks(&self, builder: &mut Builder<'_>, old: &Row, new: &Row) -> Result<(), Report> {
         let inserted = inserted();
         builder.locks_where(&inserted, &Output::Lock, new, true, |_| true);
-        let unchanged = match &self.set {
+        match &self.set {
             Some(set) => {
                 builder.locks_where(UPDATED, &Output::Lock, old, true, |index| index_touched(index, set));
                 builder.locks_where(UPDATED, &Output::Lock, new, false, |index| index_touched(index, set));
                 builder.existence_locks(old, Some(set));
                 builder.parent_locks(&only(new, UPDATED), Some(set))?;
-                format!("{FOUND} AND {UPDATED} IS NULL")
+                // The row is locked before its condition is judged.
+                let of_found =
+                    |column: &Column| (column.attnum, format!("\"pgoutpost.f\".{}", hidden("o", column.attnum)));
+                let found: Row = self.table.columns.iter().map(of_found).collect();
+                let unchanged = format!("({FOUND} AND {UPDATED} IS NULL)");
+                builder.locks_where(&unchanged, &Output::Lock, &found, true, |_| false);
             }
-            None => FOUND.to_owned(),
-        };
-        builder.parent_locks(&only(new, &inserted), None)?;
-        // What stood in the way may be about to go.
-        let is_arbiter = |index: &crate::catalog::UniqueIndex| {
-            self.arbiters.iter().any(|&place| self.table.unique[place].name == index.name)
-        };
-        builder.locks_where(&unchanged, &Output::SharedLock, self.proposed, false, is_arbiter);
-        Ok(())
+            None => {
+                // What stood in the way may be about to go; if not, it is nothing to this transaction.
+                let is_arbiter = |index: &crate::catalog::UniqueIndex| {
+                    self.arbiters.iter().any(|&place| self.table.unique[place].name == index.name)
+                };
+                builder.locks_where(FOUND, &Output::PassingLock, self.proposed, false, is_arbiter);
+            }
+        }
+        builder.parent_locks(&only(new, &inserted), None)
     }
 }

@@ -1,0 +1,99 @@
+-- Two sessions and ON CONFLICT or MERGE: what is waited for, what is held, which snapshot counts; and rights.
+---- schema
+CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, v int);
+CREATE TABLE s (id int PRIMARY KEY, v int);
+---- run
+INSERT INTO t VALUES (1, 1, 0), (2, 2, 0), (3, 3, 0);
+INSERT INTO s VALUES (1, 10), (50, 50);
+-- DO NOTHING holds nothing of the row that was there.
+BEGIN;
+INSERT INTO t VALUES (1, 1, 1) ON CONFLICT DO NOTHING;
+@2 BEGIN;
+@2 INSERT INTO t VALUES (1, 1, 2) ON CONFLICT (id) DO NOTHING;
+UPDATE t SET v = 5 WHERE id = 1;
+@2& UPDATE t SET v = v + 1 WHERE id = 1 RETURNING v;
+COMMIT;
+@2?;
+@2 COMMIT;
+BEGIN;
+INSERT INTO t VALUES (9, 2, 1) ON CONFLICT (u) DO NOTHING;
+@2 DELETE FROM t WHERE id = 2;
+COMMIT;
+INSERT INTO t VALUES (2, 2, 0);
+-- It waits for what may go.
+BEGIN;
+DELETE FROM t WHERE id = 1;
+@2& INSERT INTO t VALUES (1, 1, 77) ON CONFLICT DO NOTHING;
+COMMIT;
+@2?;
+BEGIN;
+DELETE FROM t WHERE id = 1;
+@2& INSERT INTO t VALUES (1, 1, 78) ON CONFLICT DO NOTHING;
+ROLLBACK;
+@2?;
+SELECT * FROM t ORDER BY id;
+-- And for what may come.
+BEGIN;
+INSERT INTO t VALUES (4, 4, 4);
+@2& INSERT INTO t VALUES (5, 4, 5) ON CONFLICT (u) DO NOTHING;
+COMMIT;
+@2?;
+BEGIN;
+INSERT INTO t VALUES (6, 6, 6);
+@2& INSERT INTO t VALUES (6, 6, 66) ON CONFLICT (id) DO UPDATE SET v = t.v + excluded.v RETURNING *;
+COMMIT;
+@2?;
+BEGIN;
+INSERT INTO t VALUES (7, 7, 7);
+@2& INSERT INTO t VALUES (7, 7, 77) ON CONFLICT (id) DO UPDATE SET v = t.v + excluded.v RETURNING *;
+ROLLBACK;
+@2?;
+-- DO UPDATE locks the row even when its condition does not hold.
+BEGIN;
+INSERT INTO t VALUES (3, 3, 1) ON CONFLICT (id) DO UPDATE SET v = 9 WHERE t.v > 100;
+@2& UPDATE t SET v = 11 WHERE id = 3;
+COMMIT;
+@2?;
+BEGIN;
+INSERT INTO t VALUES (33, 3, 1) ON CONFLICT (u) DO UPDATE SET v = 9 WHERE t.v > 100;
+@2& UPDATE t SET v = 12 WHERE id = 3;
+ROLLBACK;
+@2?;
+-- Snapshots: what was committed after it.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (20, 20, 20);
+@2 INSERT INTO t VALUES (20, 20, 21) ON CONFLICT (id) DO UPDATE SET v = 99;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+INSERT INTO t VALUES (21, 21, 20);
+@2 INSERT INTO t VALUES (21, 21, 21) ON CONFLICT (id) DO NOTHING;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+UPDATE t SET v = 22 WHERE id = 20;
+@2 INSERT INTO t VALUES (20, 20, 21) ON CONFLICT (id) DO UPDATE SET v = 99;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+@2 INSERT INTO t VALUES (20, 20, 21), (22, 22, 22) ON CONFLICT (id) DO UPDATE SET v = 99 RETURNING *;
+@2 COMMIT;
+-- Two sessions that merge the same new row.
+BEGIN;
+MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.id, s.v);
+@2& MERGE INTO t USING s ON t.id = s.id AND s.id = 50 WHEN MATCHED THEN UPDATE SET v = t.v + 1 WHEN NOT MATCHED AND s.id = 50 THEN INSERT VALUES (s.id, s.id, s.v);
+COMMIT;
+---- differs: Postgres fails with 23505; the site evaluates the MERGE again, which then finds the row
+@2?;
+BEGIN;
+MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = t.v + 1;
+@2& MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = t.v + 10;
+COMMIT;
+@2?;
+BEGIN;
+DELETE FROM t WHERE id = 50;
+@2& MERGE INTO t USING s ON t.id = s.id AND s.id = 50 WHEN MATCHED THEN DELETE WHEN NOT MATCHED AND s.id = 50 THEN INSERT VALUES (s.id, s.id, -1);
+COMMIT;
+@2?;
+SELECT * FROM t ORDER BY id;
