@@ -46,6 +46,8 @@ pub enum Class {
     Query,
     /// INSERT, UPDATE, DELETE. To be planned.
     Write,
+    /// One of the writes of a [`Class::With`], its main statement among them.
+    Part,
     /// With writes in WITH. To be planned.
     With,
     /// COPY … FROM STDIN. To be planned.
@@ -253,6 +255,7 @@ pub fn plan(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>], 
     let text = &*statement.text;
     let planned = parse::with_tree(text, |root| match statement.class {
         Class::Write => WritePlan::new(text, root, names, &gate).map(|plan| Plan::Write(Arc::new(plan))),
+        Class::Part => WritePlan::of_part(text, root, names, &gate).map(|plan| Plan::Write(Arc::new(plan))),
         Class::With => WithPlan::new(text, root, names, &gate).map(|plan| Plan::With(Arc::new(plan))),
         Class::CopyIn => CopyPlan::new(text, root, names, &gate).map(|plan| Plan::Copy(Arc::new(plan))),
         _ => ReadPlan::new(text, root, names, &gate).map(Plan::Read),

@@ -125,7 +125,9 @@ const ASK: &str = "SELECT pg_catalog.jsonb_build_object(
         OR c.relhasrules,
     'has_children', c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),
     'refers_to_itself', EXISTS (SELECT FROM pg_catalog.pg_constraint k
-        WHERE k.contype = 'f' AND k.conrelid = c.oid AND k.confrelid = c.oid),
+        WHERE k.contype = 'f' AND k.conrelid = c.oid
+          AND (k.confrelid = c.oid
+            OR k.confrelid IN (SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) AS a (relid)))),
     'unique', coalesce((SELECT pg_catalog.jsonb_agg(ARRAY(
             SELECT a.attname FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n
               JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[n]

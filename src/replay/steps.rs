@@ -61,7 +61,7 @@ pub(super) enum Parameters {
 /// What can be deferred is: main then judges, as the site has, the end of the transaction, not of each statement of ours.
 pub(super) const DEFER: &str = "SET CONSTRAINTS ALL DEFERRED";
 
-/// Rows of one INSERT, at most.
+/// Rows of one INSERT, at most; of one entry into a table that refers to itself there may be any number.
 const ROWS_MAX: usize = 1_000;
 
 /// The steps of one entry's effects, in their order. Inserts that follow each other in one table become one statement.
@@ -91,7 +91,12 @@ pub(super) fn add(
                     let parameters = Parameters::Row(kept.iter().map(|&place| row[place].clone()).collect());
                     steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
                 } else {
-                    insert(steps, at, table, &kept, row, joins && (join || !first_of_entry));
+                    let joins = joins && (join || !first_of_entry);
+                    let max = match main_table {
+                        Some(table) if table.refers_to_itself && !first_of_entry => usize::MAX,
+                        _ => ROWS_MAX,
+                    };
+                    insert(steps, at, (table, &kept), row, if joins { max } else { 0 });
                 }
             }
             Effect::Update { key, set, old, .. } | Effect::Move { key, set, old, .. } => {
@@ -153,13 +158,19 @@ fn kept(table: &EntryTable, main: Option<&MainTable>) -> Vec<usize> {
     (0..table.columns.len()).filter(|&place| !generated(&table.columns[place].name)).collect()
 }
 
-fn insert(steps: &mut Vec<Step>, at: (usize, usize), table: &EntryTable, kept: &[usize], row: &[Value], join: bool) {
+/// `max`: how many rows the step before may have at most with this one.
+fn insert(
+    steps: &mut Vec<Step>,
+    at: (usize, usize),
+    (table, kept): (&EntryTable, &[usize]),
+    row: &[Value],
+    max: usize,
+) {
     let value = |&place: &usize| row.get(place).cloned().flatten();
     let several = insert_several(table, kept);
-    if join
-        && !kept.is_empty()
+    if !kept.is_empty()
         && let Some(last) = steps.last_mut()
-        && last.rows < ROWS_MAX as u64
+        && last.rows < max as u64
     {
         // The statement before inserts into the same columns: as one row, or as several already.
         let one = insert_one(table, kept);

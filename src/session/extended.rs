@@ -173,6 +173,7 @@ impl Session {
             }
             Some(
                 Class::Write
+                | Class::Part
                 | Class::CopyIn
                 | Class::With
                 | Class::Truncate(_)
@@ -373,7 +374,12 @@ impl Session {
                 self.held = self.transaction.phase == Phase::Idle;
                 Ok(self.hand_out(rows, tag, limit))
             }
-            Class::Query | Class::Replica | Class::Prepare { .. } | Class::Execute { .. } | Class::Refused(_) => {
+            Class::Query
+            | Class::Part
+            | Class::Replica
+            | Class::Prepare { .. }
+            | Class::Execute { .. }
+            | Class::Refused(_) => {
                 self.forward(message);
                 self.expected.push_back(Expect::Execute);
                 Ok(None)

@@ -114,6 +114,7 @@ impl Session {
             }
             Class::Transaction(_)
             | Class::Write
+            | Class::Part
             | Class::Truncate(_)
             | Class::Constraints(_)
             | Class::CopyIn
@@ -251,7 +252,7 @@ impl Session {
                 self.analyse(statement.text.as_bytes()).await?;
                 Err(report.clone().into())
             }
-            Class::Straight { .. } => {
+            Class::Part | Class::Straight { .. } => {
                 Err(Report::new(sqlstate::INTERNAL_ERROR, "a straight statement came the wrong way").into())
             }
         }

@@ -78,6 +78,7 @@ impl Parsed {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct PlanKey {
     text: Arc<str>,
+    part: bool,
     catalog: i64,
     search_path: Arc<[Arc<str>]>,
 }
@@ -128,6 +129,7 @@ impl Statements {
         }
         let key = PlanKey {
             text: Arc::clone(&statement.text),
+            part: statement.class == Class::Part,
             catalog: catalog.version,
             search_path: Arc::clone(search_path),
         };

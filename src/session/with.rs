@@ -97,9 +97,18 @@ impl Session {
         let told = self.transaction.work.statements.len();
         let mut events = Vec::new();
         let mut last = None;
+        let main = judged_parts.len().saturating_sub(1);
+        let mut rows = Vec::new();
         for (write, judged) in judged_parts {
             events.extend(judged.events);
-            last = Some(self.collect(&write, statement, judged.rows)?);
+            rows.push((write, judged.rows));
+        }
+        for &place in plan.order() {
+            let Some((write, rows)) = rows.get_mut(place) else { continue };
+            let collected = self.collect(write, statement, std::mem::take(rows))?;
+            if place == main {
+                last = Some(collected);
+            }
         }
         // Each part has noted it.
         self.transaction.work.statements.truncate(told + 1);

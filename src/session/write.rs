@@ -326,12 +326,14 @@ impl Session {
         if count > 0 {
             self.transaction.work.statements.push(statement.text.to_string());
         }
-        for row in decoded {
-            if plan.returning {
+        if plan.returning {
+            rows.extend(decoded.iter().map(|row| {
                 let mut message = BytesMut::new();
                 build::data_row(&mut message, row.returning.iter().map(Option::as_deref));
-                rows.push_back(message);
-            }
+                message
+            }));
+        }
+        for row in plan.in_order(decoded)? {
             self.transaction.work.add(&row.table, row.via.as_deref(), row.outcome)?;
         }
         Ok((rows, tag))

@@ -11,8 +11,10 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::resolve::Names;
 use super::syntax::{child, has_token, name_of, quoted, range, token};
-use super::{Class, Report, Statement, TableId, WritePlan, parse};
+use super::{Class, Report, Statement, WritePlan, parse};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
+
+mod order;
 
 /// The parts of a statement with writes in WITH.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct WithPlan {
     recursive: bool,
     tables: Vec<Cte>,
     main: Part,
+    /// The places of the writes (of the parts, then of the main statement) in the order in which their effects are collected.
+    order: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -67,14 +71,14 @@ impl WithPlan {
         let main = Part {
             with: None,
             body: text[end..].trim().trim_end_matches(';').to_owned(),
-            class: if reads { Class::Query } else { Class::Write },
+            class: if reads { Class::Query } else { Class::Part },
             returning: true,
             verb: verb(statement.kind()),
         };
         let tables = clause.children().filter(|inner| inner.kind() == K::WITH_TABLE);
         let tables = tables.map(|table| cte(text, &table)).collect::<Result<Vec<_>, _>>()?;
         let recursive = has_token(&clause, K::RECURSIVE_KW);
-        let plan = WithPlan { recursive, tables, main };
+        let mut plan = WithPlan { recursive, tables, main, order: Vec::new() };
         let elsewhere = |node: &SyntaxNode| {
             is_write(node.kind())
                 && *node != statement
@@ -94,34 +98,31 @@ impl WithPlan {
     }
 
     /// Whether all parts can be evaluated, by themselves and beside each other.
-    fn check(&self, names: Names<'_>, gate: &str) -> Result<(), Report> {
+    fn check(&mut self, names: Names<'_>, gate: &str) -> Result<(), Report> {
         let fixed = |cte: &&Cte| cte.part.is_none();
         // It would be evaluated once for each part that reads it, each time with other values.
         if self.tables.iter().filter(fixed).any(|cte| super::copy::is_volatile(&cte.text, names)) {
             return Err(unsupported("a volatile query in WITH beside writes cannot be buffered"));
         }
-        let mut targets = Vec::new();
-        let writes = self.parts().chain((self.main.class == Class::Write).then_some(self.tables.len()));
+        let mut planned = Vec::new();
+        let writes = self.parts().chain((self.main.class == Class::Part).then_some(self.tables.len()));
         for place in writes {
             let text = self.text(place, &HashMap::new());
-            let planned = parse::with_tree(&text, |root| WritePlan::new(&text, root, names, gate));
-            let planned = planned.map_err(|error| unsupported(&error.reason))??;
-            // A partition and its root, a table and one that inherits from it, are the same rows.
-            let target = &planned.target;
-            let rows = target.family.iter().map(|below| below.id).chain([target.id, target.root]);
-            let rows: Vec<TableId> = rows.chain(target.parents.iter().copied()).collect();
-            if rows.iter().any(|id| targets.contains(id)) {
-                let message = format!("two parts of a statement that write \"{}\"", planned.target.name.name);
-                return Err(unsupported(&format!("{message} cannot be buffered")));
-            }
-            targets.extend(rows);
+            let part = parse::with_tree(&text, |root| WritePlan::of_part(&text, root, names, gate));
+            planned.push(part.map_err(|error| unsupported(&error.reason))??);
         }
+        self.order = order::order(&planned, names.catalog)?;
         Ok(())
     }
 
     /// The places of the parts that write; the main statement has the place after the last.
     pub fn parts(&self) -> impl Iterator<Item = usize> {
         (0..self.tables.len()).filter(|&place| self.tables[place].part.is_some())
+    }
+
+    /// The numbers of the writes (parts as they stand, the main statement last) in the order in which main is to get them.
+    pub fn order(&self) -> &[usize] {
+        &self.order
     }
 
     pub fn main(&self) -> usize {
@@ -135,7 +136,7 @@ impl WithPlan {
 
     /// Whether the main statement is a write.
     pub fn writes(&self) -> bool {
-        self.main.class == Class::Write
+        self.main.class == Class::Part
     }
 
     pub fn returning(&self, place: usize) -> bool {
@@ -240,7 +241,7 @@ fn part(text: &str, query: &SyntaxNode) -> Result<Part, Report> {
     Ok(Part {
         with,
         body: text[body].trim().to_owned(),
-        class: Class::Write,
+        class: Class::Part,
         returning: query.children().any(|inner| inner.kind() == K::RETURNING_CLAUSE),
         verb: verb(query.kind()),
     })

@@ -36,6 +36,7 @@ mod disturbed;
 pub(super) mod hashes;
 mod insert;
 mod merge_into;
+mod order;
 mod tree;
 mod unique;
 mod update;
@@ -177,7 +178,12 @@ type Setting = (AttNum, Value);
 
 impl WritePlan {
     pub(super) fn new(text: &str, root: &SyntaxNode, names: Names<'_>, gate: &str) -> Result<WritePlan, Report> {
-        WritePlan::of_copy(text, root, names, gate, None)
+        WritePlan::make(text, root, names, gate, (None, false))
+    }
+
+    /// One of several writes in one statement, whose effects are not there when it is evaluated.
+    pub(super) fn of_part(text: &str, root: &SyntaxNode, names: Names<'_>, gate: &str) -> Result<WritePlan, Report> {
+        WritePlan::make(text, root, names, gate, (None, true))
     }
 
     /// With a condition on the new rows, which COPY … WHERE has.
@@ -187,6 +193,16 @@ impl WritePlan {
         names: Names<'_>,
         gate: &str,
         filter: Option<Filter>,
+    ) -> Result<WritePlan, Report> {
+        WritePlan::make(text, root, names, gate, (filter, false))
+    }
+
+    fn make(
+        text: &str,
+        root: &SyntaxNode,
+        names: Names<'_>,
+        gate: &str,
+        (filter, part): (Option<Filter>, bool),
     ) -> Result<WritePlan, Report> {
         let unsupported = |message: &str| Report::new(FEATURE_NOT_SUPPORTED, message);
         let statement = root.children().next().ok_or_else(|| unsupported("no statement"))?;
@@ -205,7 +221,7 @@ impl WritePlan {
         };
         writable(&target, kind)?;
         let make = |canonical| {
-            let request = build::Request { statement: &statement, source: &source, target: &target, names, gate };
+            let request = build::Request { statement: &statement, source: &source, target: &target, names, gate, part };
             build(&request, canonical)
         };
         let canonical = make(true)?;
@@ -262,6 +278,17 @@ impl WritePlan {
             format!("pg_catalog.has_column_privilege({oid}::pg_catalog.oid, {}::pg_catalog.int2, '{verb}')", attnum.0)
         });
         format!("({table} OR ({}))", columns.collect::<Vec<_>>().join(" AND "))
+    }
+
+    /// Whether it may change one of these columns in rows that are there.
+    pub(super) fn updates(&self, columns: &[AttNum]) -> bool {
+        let of_updates = if self.kind == WriteKind::Update { &self.assigned } else { &self.updated };
+        let sets = self.sets.iter().flatten();
+        of_updates.iter().chain(sets).any(|attnum| columns.contains(attnum))
+    }
+
+    pub(super) fn is_upsert(&self) -> bool {
+        self.conflict == Some(Conflict::Update)
     }
 
     /// Every table the evaluation reads, the target and those of foreign keys among them.

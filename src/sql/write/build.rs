@@ -27,6 +27,8 @@ pub(super) struct Request<'a> {
     pub(super) names: Names<'a>,
     /// The ledger value within the query's own snapshot, as SQL.
     pub(super) gate: &'a str,
+    /// Other writes of the same statement are evaluated beside it.
+    pub(super) part: bool,
 }
 
 /// The rewritten statement.

@@ -163,8 +163,7 @@ fn orphan(
         applies.push(changed(&values, &values_of(old, &key.columns)));
     }
     verdict.push(&format!("WHEN {}", applies.join(" AND ")));
-    // An UPDATE may take away the parent that it finds.
-    if update.is_none() || key.referenced != key.table {
+    if judges_by_state(builder, parent, update.is_some()) {
         let child_of = |column: &Column| {
             let place = key.referenced_columns.iter().position(|referenced| *referenced == column.attnum)?;
             key.columns.get(place).copied()
@@ -175,6 +174,13 @@ fn orphan(
     }
     verdict.push(&format!(" THEN {texts} END"));
     verdict
+}
+
+/// Whether the state before the statement acquits: not when the statement itself may take away the parent that is found
+/// there, or make a row that refers to what goes away.
+fn judges_by_state(builder: &Builder<'_>, other: &Table, updates: bool) -> bool {
+    let several = updates || !builder.updated.is_empty() || !builder.verbs.is_empty();
+    !builder.request.part && !(several && other.root == builder.table.root)
 }
 
 /// Foreign keys upon the row: somebody may refer to what goes away. A suspicion as well: the old and new values, when
@@ -194,8 +200,7 @@ pub(super) fn children(builder: &mut Builder<'_>, old: &Row, update: Option<Chan
             told = format!("pg_catalog.concat({told}, '\n', {})", texts(builder, new, &key.referenced_columns));
         }
         let mut verdict = Template::text(format!("CASE WHEN {}", applies.join(" AND ")));
-        // An UPDATE may make the rows that refer to it.
-        if update.is_none() || key.table != key.referenced {
+        if judges_by_state(builder, &child, update.is_some()) {
             verdict.push(" AND EXISTS (SELECT 1 FROM ").table(&child, None);
             verdict.push(&format!(" AS {OTHER} WHERE {})", matches(&child, &key.columns, &values)));
         }

@@ -1,0 +1,50 @@
+-- Foreign keys of statements that write several tables, or one table in several ways: judged when all of it is done, and
+-- sent to main in an order that it accepts.
+---- schema
+CREATE TABLE parent (id int PRIMARY KEY, code text UNIQUE);
+CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent, note text);
+CREATE TABLE grandchild (id int PRIMARY KEY, child int REFERENCES child ON DELETE CASCADE);
+CREATE TABLE strict (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE RESTRICT);
+CREATE TABLE own (id int PRIMARY KEY, parent int REFERENCES parent (id) ON DELETE CASCADE ON UPDATE CASCADE);
+CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree, v int);
+CREATE TABLE one (id int PRIMARY KEY, two int);
+CREATE TABLE two (id int PRIMARY KEY, one int REFERENCES one);
+ALTER TABLE one ADD FOREIGN KEY (two) REFERENCES two;
+INSERT INTO parent SELECT i, 'p' || i FROM generate_series(1, 12) i;
+INSERT INTO child SELECT i, i FROM generate_series(1, 6) i;
+INSERT INTO grandchild SELECT i, i FROM generate_series(1, 6) i;
+INSERT INTO strict VALUES (7, 7);
+INSERT INTO own VALUES (8, 8), (9, 9);
+INSERT INTO tree VALUES (1, NULL, 1), (2, 1, 2), (3, 2, 3), (4, NULL, 4), (5, 4, 5);
+---- run
+WITH d AS (DELETE FROM parent WHERE id = 10 RETURNING id) INSERT INTO child SELECT 100, id FROM d;
+WITH d AS (DELETE FROM parent WHERE id = 1) SELECT 1 AS one;
+WITH d AS (DELETE FROM parent WHERE id = 10 RETURNING id) INSERT INTO child SELECT 100, id + 1 FROM d;
+WITH c AS (INSERT INTO child VALUES (101, 50)) INSERT INTO parent VALUES (50, 'p50');
+WITH c AS (INSERT INTO child VALUES (102, 51)) INSERT INTO parent VALUES (52, 'p52');
+WITH d AS (DELETE FROM parent WHERE id = 1) DELETE FROM child WHERE parent = 1;
+WITH d AS (DELETE FROM parent WHERE id = 2) DELETE FROM child WHERE parent = 3;
+WITH d AS (DELETE FROM parent WHERE id = 7) DELETE FROM strict WHERE parent = 7;
+WITH d AS (DELETE FROM parent WHERE id = 8) UPDATE own SET parent = 9 WHERE parent = 8;
+SELECT * FROM own ORDER BY id;
+WITH g AS (INSERT INTO grandchild VALUES (60, 60)), c AS (INSERT INTO child VALUES (60, 60)) INSERT INTO parent VALUES (60, 'p60') RETURNING code;
+WITH p AS (DELETE FROM parent WHERE id = 2), c AS (DELETE FROM child WHERE id = 2) SELECT (SELECT count(*) FROM parent WHERE id = 2) AS still;
+SELECT * FROM grandchild ORDER BY id;
+WITH p AS (DELETE FROM parent WHERE id = 3), c AS (UPDATE child SET parent = 4 WHERE id = 3 RETURNING id) SELECT id FROM c;
+WITH c AS (UPDATE child SET parent = 70 WHERE id = 4) INSERT INTO parent VALUES (70, 'p70');
+WITH c AS (UPDATE child SET parent = 71 WHERE id = 4) UPDATE parent SET code = 'x' WHERE id = 70;
+WITH c AS (UPDATE child SET note = 'moved' WHERE id = 4) UPDATE parent SET code = 'x' WHERE id = 70;
+MERGE INTO tree USING (VALUES (6, 7), (7, NULL)) AS q(i, u) ON tree.id = i WHEN NOT MATCHED THEN INSERT VALUES (i, u, 0);
+MERGE INTO tree USING (VALUES (8, 9)) AS q(i, u) ON tree.id = i WHEN NOT MATCHED THEN INSERT VALUES (i, u, 0);
+MERGE INTO tree USING (VALUES (1)) AS q(i) ON tree.id = i WHEN MATCHED THEN DELETE;
+MERGE INTO tree USING (VALUES (1), (2), (3)) AS q(i) ON tree.id = i WHEN MATCHED THEN DELETE;
+MERGE INTO tree USING (VALUES (4, 0), (10, 4)) AS q(i, u) ON tree.id = i WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (i, u, 0);
+MERGE INTO tree USING (VALUES (10, 11), (5, 0), (11, 4)) AS q(i, u) ON tree.id = i WHEN MATCHED THEN UPDATE SET v = 55 WHEN NOT MATCHED THEN INSERT VALUES (i, u, 0);
+SELECT * FROM tree ORDER BY id;
+INSERT INTO tree VALUES (4, 99, 0) ON CONFLICT (id) DO UPDATE SET up = excluded.up;
+INSERT INTO tree VALUES (4, 11, 0), (12, 4, 0) ON CONFLICT (id) DO UPDATE SET up = excluded.up;
+INSERT INTO tree SELECT i, CASE WHEN i < 4000 THEN i + 1 END, i FROM generate_series(1000, 4000) i;
+DELETE FROM tree WHERE id BETWEEN 1000 AND 4000;
+SELECT * FROM tree ORDER BY id;
+SELECT * FROM parent ORDER BY id;
+SELECT * FROM child ORDER BY id;
