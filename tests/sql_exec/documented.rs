@@ -67,7 +67,7 @@ fn outcome(site: &Site, text: &str) -> &'static str {
             Err(_) if text.contains(" FOR ") => "straight",
             other => panic!("{text}: {other:?}"),
         },
-        Class::Write | Class::With | Class::CopyIn => match planned() {
+        Class::Write | Class::Part | Class::With | Class::CopyIn => match planned() {
             Ok(_) => "buffered",
             Err(report) if [FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE].contains(&report.code) => {
                 "straight"
