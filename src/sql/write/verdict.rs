@@ -180,7 +180,7 @@ fn orphan(
 /// there, or make a row that refers to what goes away.
 fn judges_by_state(builder: &Builder<'_>, other: &Table, updates: bool) -> bool {
     let several = updates || !builder.updated.is_empty() || !builder.verbs.is_empty();
-    !builder.request.part && !(several && other.root == builder.table.root)
+    !(builder.request.part || (several && other.root == builder.table.root))
 }
 
 /// Foreign keys upon the row: somebody may refer to what goes away. A suspicion as well: the old and new values, when
