@@ -190,10 +190,15 @@ impl Who {
             let hint = format!("This site serves database \"{}\"; \"{CONSOLE}\" is the console.", shared.database);
             return Err(Report::new(sqlstate::INVALID_CATALOG_NAME, message).hint(hint));
         }
+        // Merged queries look dear to the planner, and compiling one took seconds where running it takes milliseconds.
+        let own_jit = find("options").is_some_and(|options| options.contains("jit"));
         let own_options = find("options").is_some_and(|options| options.contains("pgoutpost."));
         let ours = |name: &str| matches!(name, "database" | "replication") || name.starts_with("_pq_.");
         let mut kept: Vec<_> = parameters.into_iter().filter(|(name, _)| !ours(name)).collect();
         kept.push(("database".into(), database.clone()));
+        if !own_jit && !kept.iter().any(|(given, _)| given == "jit") {
+            kept.push(("jit".into(), "off".into()));
+        }
         if !own_options {
             // So that SHOW finds them.
             for (name, value) in [("pgoutpost.commit", "buffered"), ("pgoutpost.read", "merged")] {

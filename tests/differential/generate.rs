@@ -128,10 +128,13 @@ impl Author<'_> {
             self.say(session, parts.join(between), None, true);
             return;
         }
-        if self.sessions[session] == State::Idle {
-            let begin = self.begin();
-            self.say(session, begin, None, false);
+        if self.sessions[session] == State::Reading {
+            // It may have begun with REPEATABLE READ.
+            self.say(session, "COMMIT".to_owned(), None, false);
         }
+        // Beside others a writer takes READ COMMITTED: F9 of the findings.
+        let begin = if self.sessions.len() > 1 { "BEGIN".to_owned() } else { self.begin() };
+        self.say(session, begin, None, false);
         let (mut savepoints, mut cursors) = (Vec::new(), Vec::new());
         for _ in 0..1 + self.dice.below(5) {
             match self.dice.below(10) {

@@ -124,3 +124,11 @@ async fn large_answers_stream_and_too_long_messages_are_refused() {
     assert_eq!(fails(&client, &format!("SELECT '{}'", "y".repeat(65 << 20))).await, "54000");
     assert_eq!(value(&client, "SELECT 1").await, "1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn merged_queries_are_not_compiled_unless_the_client_wants_it() {
+    let (_site, outpost) = outpost("session_jit", "").await;
+    assert_eq!(value(&connect(&outpost.url()).await, "SHOW jit").await, "off");
+    let wanted = format!("{}?options=-c%20jit%3Don", outpost.url());
+    assert_eq!(value(&connect(&wanted).await, "SHOW jit").await, "on");
+}

@@ -226,6 +226,9 @@ fn on_conflict(dice: &mut Dice, features: &Features, table: &Table, tables: &[Ta
 }
 
 fn merge(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    if table.is_partitioned {
+        return update(dice, features, table, tables);
+    }
     let source = dice.one(tables);
     let own = Scope::of("t", table, tables);
     let theirs = Scope::of("s", source, tables);
