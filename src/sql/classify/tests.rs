@@ -80,7 +80,10 @@ fn transactions() {
     let begin =
         |isolation, read_only| Class::Transaction(TransactionCommand::Begin { isolation, read_only, start: false });
     check("BEGIN", begin(None, None));
-    check("START TRANSACTION", begin(None, None));
+    let started = TransactionCommand::Begin { isolation: None, read_only: None, start: true };
+    check("START TRANSACTION", Class::Transaction(started));
+    let read_only = TransactionCommand::Characteristics { isolation: None, read_only: Some(true) };
+    check("SET LOCAL transaction_read_only TO 'on'", Class::Transaction(read_only));
     check("begin work isolation level serializable, read only", begin(Some(Isolation::Serializable), Some(true)));
     check("BEGIN ISOLATION LEVEL READ UNCOMMITTED READ WRITE", begin(Some(Isolation::ReadCommitted), Some(false)));
     check("END", Class::Transaction(TransactionCommand::Commit { chain: false }));
