@@ -8,7 +8,7 @@ pub mod load;
 
 pub use handle::CatalogHandle;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::entry::TableName;
@@ -32,6 +32,8 @@ pub struct Catalog {
     /// Functions that are not built in and not immutable, by name without schema: a query that calls one may read
     /// or write tables behind our back.
     pub opaque_functions: HashMap<String, Vec<OpaqueFunction>>,
+    /// Names of all VOLATILE functions, built-in ones among them.
+    pub volatile_functions: HashSet<String>,
 }
 
 /// A function whose body we do not look into.

@@ -173,6 +173,10 @@ struct Session {
     batch: bool,
     /// How often the current simple query has been tried again.
     tries: usize,
+    /// How often the replica's implicit transaction was ended to evaluate something again.
+    begun_again: u64,
+    /// The overlay that all parts of a statement see.
+    pinned: Option<Arc<Overlay>>,
     /// How many portals the pipeline has bound.
     binds: usize,
     /// The only portal of the pipeline, when the replica runs it as it came.

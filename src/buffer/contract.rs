@@ -13,7 +13,7 @@ use super::redis::RedisLog;
 use super::redis::tests::{DURABLE, Server};
 use super::testing::{catalog, draft};
 use super::{Buffer, BufferConfig, CommitError};
-use crate::entry::Seq;
+use crate::entry::{Effect, Seq};
 
 /// Where a log's contents are, so that it can be opened again.
 pub(super) enum Home {
@@ -62,6 +62,16 @@ pub(super) fn records(range: std::ops::RangeInclusive<u64>) -> Vec<Record> {
 
 async fn seqs(log: &dyn Log) -> Vec<u64> {
     log.read(Seq::ZERO, 10_000).await.unwrap().iter().map(|record| record.seq().0).collect()
+}
+
+/// What could not be read again must not be acknowledged.
+#[test]
+fn an_entry_that_does_not_fit_its_tables_is_no_record() {
+    let mut entry = Arc::unwrap_or_clone(record(1).entry);
+    if let Some(Effect::Insert { row, .. }) = entry.effects.first_mut() {
+        row.push(None);
+    }
+    assert!(matches!(Record::new(entry), Err(LogError::Corrupt(_))));
 }
 
 async fn appends_in_order_and_once(home: Home) {

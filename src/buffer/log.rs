@@ -73,8 +73,11 @@ impl Record {
     /// Encodes an entry.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] when it cannot be written as JSON.
+    /// [`LogError::Corrupt`] when it cannot be written as JSON, or could not be read again.
     pub fn new(entry: Entry) -> Result<Record, LogError> {
+        if !well_formed(&entry) {
+            return Err(LogError::Corrupt(ILL_FORMED.into()));
+        }
         let json = serde_json::to_string(&entry).map_err(|error| LogError::Corrupt(error.to_string()))?;
         Ok(Record { entry: Arc::new(entry), json: json.into() })
     }
@@ -93,7 +96,7 @@ impl Record {
             return Err(corrupt(format!("it says it is entry {}", entry.seq)));
         }
         if !well_formed(&entry) {
-            return Err(corrupt("an effect speaks of a table or column that the entry does not describe".into()));
+            return Err(corrupt(ILL_FORMED.into()));
         }
         Ok(Record { entry: Arc::new(entry), json: json.into() })
     }
@@ -108,6 +111,8 @@ impl Record {
         self.json.len() as u64
     }
 }
+
+const ILL_FORMED: &str = "an effect speaks of a table or column that the entry does not describe";
 
 /// Whether all numbers in the effects point at something.
 fn well_formed(entry: &Entry) -> bool {

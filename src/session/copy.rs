@@ -16,6 +16,7 @@ use super::serve::TRIES;
 use super::settings::Settings;
 use super::write::{By, Evaluated};
 use super::{Session, Wants};
+use crate::catalog::Column;
 use crate::overlay::{Overlay, View};
 use crate::report::Report;
 use crate::sql::{self, Broken, CopyPlan, Event, Ids, Plan, Reader, Row, Statement};
@@ -30,6 +31,8 @@ mod fault;
 struct Copying<'a> {
     statement: &'a Statement,
     settings: Arc<Settings>,
+    /// What the fields of a row are for.
+    columns: Vec<Column>,
     /// The transaction's own effects before the statement.
     before: Overlay,
     /// The unique values of the batches so far, as locked.
@@ -74,6 +77,7 @@ impl Session {
         let mut copying = Copying {
             statement,
             settings,
+            columns: plan.columns.clone(),
             before: self.transaction.work.own.clone(),
             taken: HashSet::new(),
             events: Vec::new(),
@@ -178,6 +182,11 @@ impl Session {
         loop {
             let base = self.base(&settings);
             let plan = self.copy_plan(copying.statement, &settings)?;
+            let same = |(one, other): (&Column, &Column)| one.attnum == other.attnum && one.type_oid == other.type_oid;
+            if plan.columns.len() != copying.columns.len() || !plan.columns.iter().zip(&copying.columns).all(same) {
+                // The table has other columns than when the client was asked for its rows.
+                return Err(super::read::changed().into());
+            }
             let ids = match held.take() {
                 Some((of, ids)) if Arc::ptr_eq(&of, &plan) => ids,
                 _ => self.stock_for(&plan, rows.len(), &settings).await?,

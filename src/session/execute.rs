@@ -94,7 +94,7 @@ impl Session {
             Some(inner) if inner.class == Class::Query => {
                 self.nothing_pending() && !named.parsed.takes_ids && !named.parsed.locks
             }
-            Some(inner) => inner.class != Class::Write,
+            Some(inner) => !matches!(inner.class, Class::Write | Class::With),
             None => self.nothing_pending(),
         })
     }
@@ -125,6 +125,7 @@ impl Session {
         let formats = returning(&description, results)?;
         let written = match inner.class {
             Class::Write => self.write(inner, &given, formats, By::Name).await?,
+            Class::With => self.with(inner, &given, formats).await?,
             _ if self.is_whole(inner).await? => self.whole(inner, &given, formats, By::Name).await?,
             _ => self.execute_named_read(inner, &given, formats).await?,
         };

@@ -126,7 +126,7 @@ impl Session {
     pub(super) fn base(&mut self, settings: &Settings) -> Arc<Overlay> {
         let now = self.overlay();
         match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
-            Isolation::ReadCommitted => now,
+            Isolation::ReadCommitted => self.pinned.clone().unwrap_or(now),
             Isolation::RepeatableRead | Isolation::Serializable => self.transaction.frozen(|| now),
         }
     }
@@ -364,6 +364,7 @@ impl Session {
             }
             (Again::Reload | Again::Repeat, Phase::Idle) => {}
         }
+        self.begun_again += 1;
         self.sync().await?;
         if what == Again::Reload {
             self.reload().await?;

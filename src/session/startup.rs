@@ -250,6 +250,8 @@ impl Session {
             guard,
             batch: false,
             tries: 0,
+            begun_again: 0,
+            pinned: None,
             binds: 0,
             only_bind: None,
             permitted: lru::LruCache::new(PERMITTED),

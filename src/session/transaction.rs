@@ -178,7 +178,8 @@ pub struct Work {
     pub changes: Vec<(TableId, Change)>,
     pub effects: Vec<Effect>,
     pub tables: Vec<EntryTable>,
-    places: HashMap<(TableId, Option<TableId>), usize>,
+    /// By the definition too: it may change within a transaction.
+    places: HashMap<(TableId, Option<TableId>, u64), usize>,
     pub statements: Vec<String>,
     /// Places of the effects that are those of referential actions.
     pub actions: Vec<usize>,
@@ -297,7 +298,7 @@ impl Work {
     }
 
     fn place(&mut self, table: &Table, via: Option<&Table>) -> usize {
-        *self.places.entry((table.id, via.map(|via| via.id))).or_insert_with(|| {
+        *self.places.entry((table.id, via.map(|via| via.id), table.fingerprint)).or_insert_with(|| {
             let columns = table.columns.iter();
             self.tables.push(EntryTable {
                 name: table.name.clone(),

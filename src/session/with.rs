@@ -16,7 +16,6 @@ use super::settings::Settings;
 use super::statements::Prepared;
 use super::transaction::Phase;
 use super::write::{By, Rights, Written, returning};
-use crate::entry::Seq;
 use crate::overlay::View;
 use crate::report::Report;
 use crate::sql::{self, Ids, Isolation, Judged, Plan, Rendered, Returned, Statement, WithPlan, WritePlan};
@@ -31,8 +30,8 @@ const TEXT_ARRAY: u32 = 1009;
 /// How often the parts are evaluated until nothing comes between them.
 const TRIES_OF_PARTS: usize = 20;
 
-/// A part that writes, evaluated.
-type JudgedPart = (Arc<WritePlan>, Judged);
+/// The parts that write, and what the main statement gives when it is a query.
+type Evaluation = (Vec<(Arc<WritePlan>, Judged)>, Option<Written>);
 
 /// The client's parameters, and after them what parts have returned.
 struct Values {
@@ -77,7 +76,12 @@ impl Session {
         self.simple_end(&tag, last).await
     }
 
-    async fn with(&mut self, statement: &Statement, given: &Given<'_>, formats: Vec<i16>) -> Result<Written, Failure> {
+    pub(super) async fn with(
+        &mut self,
+        statement: &Statement,
+        given: &Given<'_>,
+        formats: Vec<i16>,
+    ) -> Result<Written, Failure> {
         self.guard.statement(StatementKind::Write);
         let settings = self.settings().await?;
         settings.readable()?;
@@ -125,28 +129,51 @@ impl Session {
         given: &Given<'_>,
         formats: &[i16],
         settings: &Settings,
-    ) -> Result<(Vec<JudgedPart>, Option<Written>), Failure> {
+    ) -> Result<Evaluation, Failure> {
         if self.transaction.isolation.unwrap_or_else(|| settings.isolation()) != Isolation::ReadCommitted
             && self.transaction.phase == Phase::Open
         {
             return self.parts_once(plan, given, formats, settings).await;
         }
         for _ in 0..TRIES_OF_PARTS {
-            let before = self.moment().await?;
-            let judged = self.parts_once(plan, given, formats, settings).await?;
-            if self.moment().await? == before {
+            self.pinned = Some(self.overlay());
+            let judged = self.parts_of_one_state(plan, given, formats, settings).await;
+            self.pinned = None;
+            if let Some(judged) = judged? {
                 return Ok(judged);
             }
         }
-        let message = "the parts of the statement could not be evaluated over one state";
+        let message = "the parts of the statement could not be evaluated over one state of the replica";
         let report = Report::new(sqlstate::SERIALIZATION_FAILURE, message);
         Err(report.hint("Too much was replicated meanwhile; run the transaction again.").into())
     }
 
-    /// What reads see now: the newest entry of the overlay, and how far the replica is.
-    async fn moment(&mut self) -> Result<(Seq, Vec<Vec<Option<Bytes>>>), Failure> {
-        let last = self.overlay().last();
-        Ok((last, self.question("SELECT pg_catalog.pg_last_wal_replay_lsn()").await?))
+    /// `None`: something came between two of them.
+    async fn parts_of_one_state(
+        &mut self,
+        plan: &WithPlan,
+        given: &Given<'_>,
+        formats: &[i16],
+        settings: &Settings,
+    ) -> Result<Option<Evaluation>, Failure> {
+        let before = self.moment().await?;
+        let judged = self.parts_once(plan, given, formats, settings).await?;
+        Ok((self.moment().await? == before).then_some(judged))
+    }
+
+    /// What the replica shows: how far it has replayed. And how often something was evaluated again: by then the locks of
+    /// earlier parts may have gone, or the overlay is a newer one.
+    async fn moment(&mut self) -> Result<(Vec<Vec<Option<Bytes>>>, u64), Failure> {
+        let replayed = self.question("SELECT pg_catalog.pg_last_wal_replay_lsn()").await?;
+        Ok((replayed, self.begun_again))
+    }
+
+    /// Another session has changed what a part writes: the parts see the overlay as it is now, from the first on.
+    pub(super) fn pin_anew(&mut self) {
+        if self.pinned.is_some() {
+            self.pinned = Some(self.overlay());
+            self.begun_again += 1;
+        }
     }
 
     async fn parts_once(
@@ -155,7 +182,7 @@ impl Session {
         given: &Given<'_>,
         formats: &[i16],
         settings: &Settings,
-    ) -> Result<(Vec<JudgedPart>, Option<Written>), Failure> {
+    ) -> Result<Evaluation, Failure> {
         let mut values = Values {
             types: given.types.to_vec(),
             binary: given.binary.clone(),

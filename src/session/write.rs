@@ -201,6 +201,7 @@ impl Session {
             let mut now_due = None;
             if self.lock(&plan.locks(&rows), base.last(), &settings, true).await? == Taken::Stale {
                 if self.reads_committed(&settings) {
+                    self.pin_anew();
                     continue;
                 }
                 let now = self.disturbed(&plan, &rows, &base).await?;

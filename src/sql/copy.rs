@@ -67,7 +67,8 @@ impl CopyPlan {
         let insert = planned.map_err(|error| unsupported(&error.reason))??;
         let given = |column: &Column| columns.iter().any(|given| given.attnum == column.attnum);
         let defaults = target.columns.iter().filter(|column| !given(column) && !column.generated);
-        let volatile = |text: &str| is_volatile(text, names);
+        // As Postgres has it: rows that take a value of a sequence may still go together.
+        let volatile = |text: &str| volatile_names(text, names).any(|name| !name.eq_ignore_ascii_case("nextval"));
         let row_by_row = defaults.filter_map(|column| column.default.as_deref()).any(volatile)
             || condition.is_some_and(|node| volatile(&node.text().to_string()));
         Ok(CopyPlan { target, options, insert, row_by_row, columns })
@@ -191,16 +192,14 @@ fn refused(text: &str, columns: &[Column], table: &Table) -> Option<Report> {
     parse::with_tree(text, subquery).ok().flatten()
 }
 
-/// Whether an expression is volatile, `nextval` aside. In doubt it is not: only the order of errors depends on it.
-pub(super) fn is_volatile(expression: &str, names: Names<'_>) -> bool {
-    const BUILT_IN: [&str; 6] =
-        ["random", "gen_random_uuid", "clock_timestamp", "timeofday", "statement_timestamp_", "txid_current"];
-    let words = expression.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-    let volatile = |word: &str| {
-        BUILT_IN.contains(&word)
-            || names.catalog.opaque_functions.get(word).is_some_and(|all| all.iter().any(|f| f.volatile))
-    };
-    words.into_iter().any(volatile)
+/// The names of volatile functions in an expression; at times of other things that have such a name.
+pub(super) fn volatile_names<'t>(expression: &'t str, names: Names<'t>) -> impl Iterator<Item = &'t str> {
+    words(expression).filter(move |word| names.catalog.volatile_functions.contains(&word.to_lowercase()))
+}
+
+/// Names, keywords and numbers.
+pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
+use super::copy::{volatile_names, words};
 use super::resolve::Names;
 use super::syntax::{child, has_token, name_of, quoted, range, token};
 use super::{Class, Report, Statement, WritePlan, parse};
@@ -99,10 +100,10 @@ impl WithPlan {
 
     /// Whether all parts can be evaluated, by themselves and beside each other.
     fn check(&mut self, names: Names<'_>, gate: &str) -> Result<(), Report> {
-        let fixed = |cte: &&Cte| cte.part.is_none();
         // It would be evaluated once for each part that reads it, each time with other values.
-        if self.tables.iter().filter(fixed).any(|cte| super::copy::is_volatile(&cte.text, names)) {
-            return Err(unsupported("a volatile query in WITH beside writes cannot be buffered"));
+        let shared = |cte: &&Cte| cte.part.is_none() && self.readers(cte) > 1;
+        if self.tables.iter().filter(shared).any(|cte| volatile_names(&cte.text, names).next().is_some()) {
+            return Err(unsupported("a volatile query in WITH that several parts read cannot be buffered"));
         }
         let mut planned = Vec::new();
         let writes = self.parts().chain((self.main.class == Class::Part).then_some(self.tables.len()));
@@ -113,6 +114,13 @@ impl WithPlan {
         }
         self.order = order::order(&planned, names.catalog)?;
         Ok(())
+    }
+
+    /// How many members and the main statement may read it: those that have its name somewhere.
+    fn readers(&self, cte: &Cte) -> usize {
+        let others = self.tables.iter().filter(|other| !std::ptr::eq(*other, cte)).map(|other| &other.text);
+        let texts = others.chain(std::iter::once(&self.main.body));
+        texts.filter(|text| words(text).any(|word| word.eq_ignore_ascii_case(&cte.name))).count()
     }
 
     /// The places of the parts that write; the main statement has the place after the last.

@@ -102,3 +102,26 @@ async fn what_was_written_over_a_rejected_row_waits_with_it() {
         .collect();
     assert_eq!(seqs, ["1", "2"]);
 }
+
+/// A query in WITH that two parts read was evaluated for each of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_share_what_a_volatile_query_gives() {
+    let schema = "CREATE SEQUENCE s; CREATE TABLE p (id bigint PRIMARY KEY); CREATE TABLE c (id bigint REFERENCES p)";
+    let (_site, outpost) = outpost("session_with_volatile", schema).await;
+    let client = connect(&outpost.url()).await;
+    let sql =
+        "WITH k AS (SELECT nextval('s') AS id), x AS (INSERT INTO p SELECT id FROM k) INSERT INTO c SELECT id FROM k";
+    client.batch_execute(sql).await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM c JOIN p USING (id)").await, "1");
+}
+
+/// EXECUTE of a prepared statement with writes in WITH was the replica's, which refuses to write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_statement_with_writes_in_with_is_executed() {
+    let (_site, outpost) = outpost("session_execute_with", "CREATE TABLE a (id int); CREATE TABLE b (id int)").await;
+    let client = connect(&outpost.url()).await;
+    let sql = "PREPARE twice(int) AS WITH x AS (INSERT INTO a VALUES ($1) RETURNING id) INSERT INTO b SELECT id + 1 FROM x RETURNING id";
+    client.batch_execute(sql).await.unwrap();
+    assert_eq!(value(&client, "EXECUTE twice(5)").await, "6");
+    assert_eq!(value(&client, "SELECT a.id || ' ' || b.id FROM a, b").await, "5 6");
+}

@@ -1,6 +1,6 @@
 //! Puts the rows of the queries together. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::family;
 use super::rows::{ColumnRow, ConstraintRow, IndexRow, PolicyRow, RelationRow, Rows};
@@ -45,15 +45,22 @@ pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
         table.fingerprint = fingerprint(table, &names);
     }
     let mut opaque_functions: HashMap<String, Vec<OpaqueFunction>> = HashMap::new();
+    let mut volatile_functions = HashSet::new();
     for row in rows.functions {
-        let function = OpaqueFunction { schema: row.schema, volatile: row.volatile };
-        opaque_functions.entry(row.name).or_default().push(function);
+        if row.volatile {
+            volatile_functions.insert(row.name.clone());
+        }
+        if row.opaque {
+            let function = OpaqueFunction { schema: row.schema, volatile: row.volatile };
+            opaque_functions.entry(row.name).or_default().push(function);
+        }
     }
     Catalog {
         version,
         by_name: names.into_iter().map(|(id, name)| (name, id)).collect(),
         relations: family::shared(tables),
         opaque_functions,
+        volatile_functions,
     }
 }
 

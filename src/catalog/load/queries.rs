@@ -135,12 +135,12 @@ SELECT p.polrelid, p.polname::text, p.polpermissive, p.polcmd, p.polroles,
 
 /// Functions that are neither built in nor immutable. C code of an extension does not read tables behind our back.
 pub(super) const FUNCTIONS: &str = r"
-SELECT DISTINCT p.proname::text, n.nspname::text, p.provolatile = 'v'
+SELECT DISTINCT p.proname::text, n.nspname::text, p.provolatile = 'v', f.opaque
   FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgoutpost')
-   AND p.provolatile <> 'i'
-   AND NOT (l.lanname = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_depend d
-            WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'))
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang,
+       LATERAL (SELECT n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgoutpost') AND p.provolatile <> 'i'
+            AND NOT (l.lanname = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_depend d
+                     WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'))) f(opaque)
+ WHERE f.opaque OR p.provolatile = 'v'
  ORDER BY 1, 2, 3";

@@ -121,4 +121,4 @@ row!(PolicyRow {
     check: Option<String>,
 });
 
-row!(FunctionRow { name: String, schema: String, volatile: bool });
+row!(FunctionRow { name: String, schema: String, volatile: bool, opaque: bool });

@@ -120,3 +120,17 @@ fn a_chained_transaction_keeps_its_kind_and_nothing_else() {
     transaction.end(false);
     assert_eq!((transaction.phase, transaction.isolation), (Phase::Idle, None));
 }
+
+#[test]
+fn rows_from_before_and_after_a_change_of_the_definition_are_described_apart() {
+    let (before, mut after) = (table(), table());
+    let mut added = after.columns[1].clone();
+    (added.attnum, added.name) = (AttNum(4), "w".into());
+    after.columns.push(added);
+    after.fingerprint = 1;
+    let mut work = Work::default();
+    work.add(&before, None, insert("1")).unwrap();
+    work.add(&after, None, Outcome::Insert { row: vec![value("2"), value("x"), value("y")] }).unwrap();
+    let widths: Vec<usize> = work.effects.iter().map(|effect| work.tables[effect.table()].columns.len()).collect();
+    assert_eq!(widths, [2, 3]);
+}
