@@ -7,7 +7,6 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::super::Report;
 use super::super::copy;
 use super::super::merge::{key_columns, list, qualified};
-use super::super::resolve::Names;
 use super::super::slice::{self, Reference};
 use super::super::syntax::{child, has_token, name_of, quoted, range};
 use super::super::template::{Piece, Relation, Source, Template};
@@ -203,7 +202,7 @@ fn several<'b>(
         return Ok(());
     }
     let Some(query) = child(item, K::PAREN_SELECT) else { return Err(refuse("this form of SET")) };
-    if columns.len() > 1 && is_volatile(&query.text().to_string(), builder.request.names) {
+    if columns.len() > 1 && copy::volatile_names(&query.text().to_string(), builder.request.names).next().is_some() {
         let message = "SET of several columns by a volatile query cannot be buffered";
         return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use a query for each column."));
     }
@@ -216,29 +215,6 @@ fn several<'b>(
         settings.push((column, scalar));
     }
     Ok(())
-}
-
-/// Whether a query, evaluated once for each of its columns, may give what belongs to different evaluations.
-fn is_volatile(query: &str, names: Names<'_>) -> bool {
-    const OTHERS: [&str; 14] = [
-        "nextval",
-        "currval",
-        "lastval",
-        "setval",
-        "set_config",
-        "random_normal",
-        "uuidv4",
-        "uuidv7",
-        "gen_random_bytes",
-        "gen_salt",
-        "uuid_generate_v1",
-        "uuid_generate_v1mc",
-        "uuid_generate_v4",
-        "pg_current_xact_id",
-    ];
-    let lower = query.to_ascii_lowercase();
-    let mut words = lower.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-    copy::is_volatile(&lower, names) || words.any(|word| OTHERS.contains(&word))
 }
 
 /// The column that an assignment names.
