@@ -233,8 +233,8 @@ fn twice(table: &Arc<Table>, index: &UniqueIndex) -> Template {
     template
 }
 
-/// What messages print of the row with the key `k` and of another that it cannot stand beside. Of a constraint that cannot wait,
-/// only those of the statement that were there before it count: it is the later row that is refused.
+/// What messages print of the row with the key `k` and of another that it cannot stand beside: of two that are judged, the
+/// later one is refused.
 fn beside(table: &Arc<Table>, Exclusion { index, operators }: &Exclusion) -> Template {
     let keys = |row: &str| list((0..table.key.len()).map(|n| format!("{row}.k{n}")));
     let items = index.items.iter().enumerate().map(|(n, item)| match item {
@@ -266,11 +266,8 @@ fn beside(table: &Arc<Table>, Exclusion { index, operators }: &Exclusion) -> Tem
         keys("x"),
         keys("y")
     ));
-    if !index.deferrable {
-        template
-            .push(&format!(" AND NOT EXISTS (SELECT FROM k AS later WHERE later.n > k.n AND {})", same("y", "later")));
-    }
-    template.push(" LIMIT 1");
+    let later = same("y", "later");
+    template.push(&format!(" AND NOT EXISTS (SELECT FROM k AS later WHERE later.n > k.n AND {later}) LIMIT 1"));
     template
 }
 
