@@ -69,7 +69,7 @@ pub struct Table {
     pub checks: Vec<Check>,
     /// Unique indexes in the order Postgres checks them (by OID).
     pub unique: Vec<UniqueIndex>,
-    pub has_exclusion: bool,
+    pub exclusions: Vec<Exclusion>,
     /// Constraints of this table upon others.
     pub references: Vec<ForeignKey>,
     /// Constraints of other tables (or itself) upon this one.
@@ -192,6 +192,14 @@ pub struct UniqueIndex {
     pub constraint: bool,
     pub deferrable: bool,
     pub initially_deferred: bool,
+}
+
+/// An exclusion constraint: of any two rows, not all of its operators may hold between the items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exclusion {
+    pub index: UniqueIndex,
+    /// `OPERATOR(schema.&&)`, for each item (`pg_constraint.conexclop`).
+    pub operators: Vec<String>,
 }
 
 /// One key item of an index.

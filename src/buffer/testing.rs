@@ -49,7 +49,7 @@ pub(super) fn catalog() -> Catalog {
         key: vec![AttNum(1)],
         checks: Vec::new(),
         unique: Vec::new(),
-        has_exclusion: false,
+        exclusions: Vec::new(),
         references: Vec::new(),
         referenced_by: Vec::new(),
         row_security: false,

@@ -10,10 +10,12 @@ mod rows;
 
 pub use assemble::fingerprint;
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
 use super::Catalog;
-use crate::sqlstate::SqlState;
+use crate::sqlstate::{INTERNAL_ERROR, SqlState};
 use crate::upstream::own;
 
 /// Why there is no new snapshot.
@@ -53,11 +55,37 @@ pub async fn version(client: &Client) -> Result<i64, LoadError> {
     }
 }
 
+/// How often a snapshot is tried that other DDL gets into, and the pause between.
+const TRIES: usize = 10;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Reads one snapshot of the database the client is connected to.
+///
+/// Functions such as `pg_get_indexdef` look at the catalog of the moment, not of the snapshot: of what was dropped meanwhile
+/// they say NULL, or an error. Then all is read again.
 ///
 /// # Errors
 /// [`LoadError::NotSetUp`] when our schema is missing, else the server's or the connection's error.
 pub async fn load(client: &Client) -> Result<Catalog, LoadError> {
+    for _ in 1..TRIES {
+        match load_once(client).await {
+            Err(LoadError::Server(error)) if changing(&error) => tokio::time::sleep(PAUSE).await,
+            loaded => return loaded,
+        }
+    }
+    load_once(client).await
+}
+
+/// Whether the answer is what a catalog gives that changes while it is read.
+fn changing(error: &own::Error) -> bool {
+    match error {
+        own::Error::Unexpected(_) => true,
+        own::Error::Server(report) => report.code == INTERNAL_ERROR || report.code.class() == "42",
+        own::Error::Connection(_) => false,
+    }
+}
+
+async fn load_once(client: &Client) -> Result<Catalog, LoadError> {
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''").await?;
     let loaded = read(client).await;
     client.batch_execute("ROLLBACK").await?;

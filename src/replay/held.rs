@@ -4,7 +4,7 @@
 //! for a reason that is not its own. Judged on what entries know, by value as text; what they do not know (columns of
 //! a composite key that an update does not mention, expression indexes) is left to main, which refuses it then.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::steps::MainTable;
@@ -38,6 +38,12 @@ enum Thing {
     Unique(TableName, Texts, Texts),
     /// Values of a parent that something stopped referring to.
     Unreferred(TableName, Texts, Texts),
+    /// Any row of a table: what a TRUNCATE would take with it.
+    Written(TableName),
+    /// All rows that a table had, by TRUNCATE.
+    Emptied(TableName),
+    /// Any row of a table: all that referred to it may have been truncated.
+    Released(TableName),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +99,9 @@ impl Thing {
             Thing::Unique(table, columns, values) | Thing::Unreferred(table, columns, values) => {
                 format!("({})=({}) of {table}, which entry {holder}", listed(columns), listed(values))
             }
+            Thing::Written(table) | Thing::Emptied(table) | Thing::Released(table) => {
+                format!("{table}, which entry {holder}")
+            }
         }
     }
 
@@ -100,7 +109,9 @@ impl Thing {
         match self {
             Thing::Row(..) => "wrote",
             Thing::Unique(..) => "took or freed",
-            Thing::Unreferred(..) => "stopped referring to",
+            Thing::Unreferred(..) | Thing::Released(..) => "stopped referring to",
+            Thing::Written(..) => "wrote",
+            Thing::Emptied(..) => "truncated",
         }
     }
 }
@@ -108,6 +119,12 @@ impl Thing {
 /// What an entry leaves behind that others may build upon.
 fn done(entry: &Entry, tables: &Tables) -> Vec<Thing> {
     let mut things: Vec<Thing> = rows(entry).map(|(table, key)| Thing::Row(table, key)).collect();
+    things.extend(written(entry).into_iter().map(Thing::Written));
+    for name in truncated(entry) {
+        let references = tables.get(name).map_or(&[][..], |main| &main.references);
+        things.extend(references.iter().map(|reference| Thing::Released(reference.table.clone())));
+        things.push(Thing::Emptied(name.clone()));
+    }
     for (name, change, main) in changes(entry, tables) {
         for columns in &main.unique {
             let (old, new) = change.of(columns);
@@ -125,11 +142,16 @@ fn done(entry: &Entry, tables: &Tables) -> Vec<Thing> {
 
 /// What an entry builds upon, and how.
 fn needs<'a>(entry: &'a Entry, tables: &'a Tables) -> impl Iterator<Item = (Thing, &'static str)> + 'a {
+    let upon_tables = truncated(entry).map(|table| (Thing::Written(table.clone()), "truncates"));
+    let upon_tables = upon_tables.chain(written(entry).into_iter().map(|table| (Thing::Emptied(table), "writes")));
     let written = rows(entry).map(|(table, key)| (Thing::Row(table, key), "writes"));
     let others = changes(entry, tables).flat_map(|(name, change, main)| {
         let mut things = Vec::new();
         for columns in &main.unique {
             let (old, new) = change.of(columns);
+            if old.is_some() {
+                things.push((Thing::Released(name.clone()), "removes rows of"));
+            }
             things.extend(new.map(|values| (Thing::Unique(name.clone(), columns.clone(), values), "uses")));
             things.extend(old.map(|values| (Thing::Unreferred(name.clone(), columns.clone(), values), "removes")));
         }
@@ -140,7 +162,24 @@ fn needs<'a>(entry: &'a Entry, tables: &'a Tables) -> impl Iterator<Item = (Thin
         }
         things
     });
-    written.chain(others)
+    upon_tables.chain(written).chain(others)
+}
+
+/// The tables that an entry truncates.
+fn truncated(entry: &Entry) -> impl Iterator<Item = &TableName> {
+    entry.effects.iter().filter_map(|effect| match effect {
+        Effect::Truncate { table } => entry.tables.get(*table).map(|table| &table.name),
+        _ => None,
+    })
+}
+
+/// The tables whose rows an entry writes or truncates, each once.
+fn written(entry: &Entry) -> BTreeSet<TableName> {
+    let places = entry.effects.iter().flat_map(|effect| match effect {
+        Effect::Move { table, to, .. } => [Some(*table), Some(*to)],
+        effect => [Some(effect.table()), None],
+    });
+    places.flatten().filter_map(|place| entry.tables.get(place)).map(|table| table.name.clone()).collect()
 }
 
 /// Column names in the order in which unique indexes are kept.
@@ -191,11 +230,19 @@ fn changes<'a>(
     entry: &'a Entry,
     tables: &'a Tables,
 ) -> impl Iterator<Item = (&'a TableName, Change<'a>, &'a MainTable)> + 'a {
-    entry.effects.iter().filter_map(|effect| {
-        let table = entry.tables.get(effect.table())?;
-        let main = tables.get(&table.name)?;
-        Some((&table.name, Change::of_effect(table, effect), &**main))
-    })
+    let known = |place: usize, change: &dyn Fn(&'a EntryTable) -> Change<'a>| {
+        let table = entry.tables.get(place)?;
+        Some((&table.name, change(table), &**tables.get(&table.name)?))
+    };
+    let of_effect = move |effect: &'a Effect| {
+        let first = known(effect.table(), &|table| Change::of_effect(table, effect));
+        let arrival = match effect {
+            Effect::Move { to, row, .. } => known(*to, &|table| Change::arrival(table, row)),
+            _ => None,
+        };
+        [first, arrival]
+    };
+    entry.effects.iter().flat_map(of_effect).flatten()
 }
 
 impl<'a> Change<'a> {
@@ -218,14 +265,19 @@ impl<'a> Change<'a> {
                 new.extend(listed(set));
                 (old, new)
             }
-            Effect::Move { key, set, old: before, .. } => {
-                let (mut old, mut new) = (by_key(key), by_key(key));
+            // It goes away here, and comes to another table.
+            Effect::Move { key, old: before, .. } => {
+                let mut old = by_key(key);
                 old.extend(listed(before));
-                new.extend(listed(set));
-                (old, new)
+                (old, HashMap::new())
             }
         };
         Change { table, old, new }
+    }
+
+    /// The row that a move brings to this table.
+    fn arrival(table: &'a EntryTable, row: &'a [Value]) -> Change<'a> {
+        Change { table, old: HashMap::new(), new: row.iter().enumerate().collect() }
     }
 
     /// Old and new values of these columns, where the effect changes them; not what is unknown or has a NULL.

@@ -47,6 +47,7 @@ impl Constraints {
                 let tables: Vec<_> = catalog.relations.values().filter(|t| *t.name.schema == *schema).collect();
                 let having = tables.iter().filter(|table| {
                     table.references.iter().any(|key| key.name == *name)
+                        || table.exclusions.iter().any(|exclusion| exclusion.index.name == *name)
                         || table.unique.iter().any(|index| index.constraint && index.name == *name)
                 });
                 let found: Vec<TableId> = having.map(|table| table.id).collect();

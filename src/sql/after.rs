@@ -11,10 +11,14 @@ use super::merge::{list, qualified};
 use super::syntax::quoted;
 use super::template::{Rendering, Template};
 use super::{Parameters, Rendered, Report, View, gate};
-use crate::catalog::{AttNum, Catalog, Column, ForeignKey, IndexItem, ReferentialAction, Table, TableId, UniqueIndex};
+use crate::catalog::{
+    AttNum, Catalog, Column, Exclusion, ForeignKey, IndexItem, ReferentialAction, Table, TableId, UniqueIndex,
+};
 use crate::entry::Value;
 use crate::report::About;
-use crate::sqlstate::{FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, UNIQUE_VIOLATION};
+use crate::sqlstate::{
+    EXCLUSION_VIOLATION, FEATURE_NOT_SUPPORTED, FOREIGN_KEY_VIOLATION, INTERNAL_ERROR, UNIQUE_VIOLATION,
+};
 
 /// A constraint, from the side of the row that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub enum Rule {
     Children { key: Arc<ForeignKey>, updated: bool },
     /// A row has taken values of a deferrable index that another had before the statement, or has as well.
     Unique { table: TableId, index: Arc<UniqueIndex> },
+    /// A row, told by its key, may not stand beside another one.
+    Exclusion { table: TableId, exclusion: Arc<Exclusion> },
 }
 
 /// One row's part in a constraint, to be judged or acted upon.
@@ -50,7 +56,7 @@ impl Rule {
         match self {
             Rule::Children { key, updated: true } => key.on_update,
             Rule::Children { key, updated: false } => key.on_delete,
-            Rule::Parent(_) | Rule::Unique { .. } => ReferentialAction::NoAction,
+            Rule::Parent(_) | Rule::Unique { .. } | Rule::Exclusion { .. } => ReferentialAction::NoAction,
         }
     }
 
@@ -59,7 +65,7 @@ impl Rule {
         match self {
             Rule::Parent(key) => key.table,
             Rule::Children { key, .. } => key.referenced,
-            Rule::Unique { table, .. } => *table,
+            Rule::Unique { table, .. } | Rule::Exclusion { table, .. } => *table,
         }
     }
 
@@ -69,6 +75,10 @@ impl Rule {
             Rule::Parent(key) => (table(catalog, key.table)?, key.columns.clone()),
             Rule::Children { key, .. } => (table(catalog, key.referenced)?, key.referenced_columns.clone()),
             Rule::Unique { table: id, index } => (table(catalog, *id)?, plain_columns(index)),
+            Rule::Exclusion { table: id, .. } => {
+                let own = table(catalog, *id)?;
+                (own, own.key.clone())
+            }
         })
     }
 
@@ -81,7 +91,10 @@ impl Rule {
                 Some((key.table, &key.name, key.initially_deferred))
             }
             Rule::Unique { table, index } => Some((*table, &index.name, index.initially_deferred)),
-            Rule::Parent(_) | Rule::Children { .. } => None,
+            Rule::Exclusion { table, exclusion } if exclusion.index.deferrable => {
+                Some((*table, &exclusion.index.name, exclusion.index.initially_deferred))
+            }
+            Rule::Parent(_) | Rule::Children { .. } | Rule::Exclusion { .. } => None,
         }
     }
 
@@ -163,6 +176,7 @@ pub fn judge(events: &[Event], catalog: &Catalog, view: View<'_>, site: &str) ->
             dangling(key, restrict, (table(catalog, key.table)?, table(catalog, key.referenced)?))
         }
         Rule::Unique { index, .. } => twice(own, index),
+        Rule::Exclusion { exclusion, .. } => beside(own, exclusion),
     };
     let ids = super::Ids::default();
     let mut rendering = Rendering::new(view, Parameters::default(), &gate, &ids);
@@ -178,6 +192,18 @@ pub fn judge(events: &[Event], catalog: &Catalog, view: View<'_>, site: &str) ->
         given.push(format!("pg_catalog.unnest({array})"));
     }
     let names = list((0..columns.len()).map(|place| format!("c{place}")));
+    if let Rule::Exclusion { .. } = rule {
+        rendering.sql = format!(
+            "WITH k AS MATERIALIZED (SELECT u.n, {} FROM ROWS FROM ({}) WITH ORDINALITY AS u({names}, n)) \
+             SELECT k.n, e.said FROM k, LATERAL (",
+            list(typed),
+            list(given)
+        );
+        let filled = rendering.fill(&template);
+        filled?;
+        rendering.sql.push_str(&format!(") AS e WHERE {gate} >= 0 ORDER BY 1 LIMIT 1"));
+        return Ok(rendering.finish());
+    }
     rendering.sql = format!(
         "SELECT k.n, pg_catalog.concat('(', pg_catalog.concat_ws(', ', {}), ')') FROM \
          (SELECT u.n, {} FROM ROWS FROM ({}) WITH ORDINALITY AS u({names}, n)) AS k WHERE {gate} >= 0 AND ",
@@ -204,6 +230,44 @@ fn twice(table: &Arc<Table>, index: &UniqueIndex) -> Template {
     let mut template = Template::text("(SELECT pg_catalog.count(*) FROM (SELECT 1 FROM ");
     template.table(table, None);
     template.push(&format!(" AS x WHERE {} LIMIT 2) AS x) > 1", equal(table, &plain_columns(index), operator)));
+    template
+}
+
+/// What messages print of the row with the key `k` and of another that it cannot stand beside: of two that are judged, the
+/// later one is refused.
+fn beside(table: &Arc<Table>, Exclusion { index, operators }: &Exclusion) -> Template {
+    let keys = |row: &str| list((0..table.key.len()).map(|n| format!("{row}.k{n}")));
+    let items = index.items.iter().enumerate().map(|(n, item)| match item {
+        IndexItem::Column(attnum) => format!("x.{} AS i{n}", name_of(table, *attnum)),
+        IndexItem::Expression(expression) => format!("({expression}) AS i{n}"),
+    });
+    let key = table.key.iter().enumerate().map(|(n, attnum)| format!("x.{} AS k{n}", name_of(table, *attnum)));
+    let columns = list(key.chain(items));
+    let predicate = index.predicate.as_ref().map_or_else(String::new, |predicate| format!(" WHERE {predicate}"));
+    let said = |row: &str| {
+        let items = (0..index.items.len()).map(|n| format!("pg_catalog.concat({row}.i{n})"));
+        format!("'(', pg_catalog.concat_ws(', ', {}), ')'", list(items))
+    };
+    let mut template =
+        Template::text(format!("SELECT pg_catalog.concat({}, pg_catalog.chr(1), {}) AS said", said("x"), said("y")));
+    for (word, row) in [("FROM", "x"), (",", "y")] {
+        template.push(&format!(" {word} (SELECT {columns} FROM ")).table(table, None);
+        template.push(&format!(" AS x{predicate}) AS {row}"));
+    }
+    let same = |row: &str, of: &str| {
+        let pairs = (0..table.key.len()).map(|n| format!("{row}.k{n} = {of}.c{n}"));
+        pairs.collect::<Vec<_>>().join(" AND ")
+    };
+    let conflicts = operators.iter().enumerate().map(|(n, operator)| format!(" AND y.i{n} {operator} x.i{n}"));
+    let conflicts: String = conflicts.collect();
+    template.push(&format!(
+        " WHERE {} AND ROW({}) IS DISTINCT FROM ROW({}){conflicts}",
+        same("x", "k"),
+        keys("x"),
+        keys("y")
+    ));
+    let later = same("y", "later");
+    template.push(&format!(" AND NOT EXISTS (SELECT FROM k AS later WHERE later.n > k.n AND {later}) LIMIT 1"));
     template
 }
 
@@ -243,6 +307,10 @@ pub fn violation(event: &Event, values: &str, catalog: &Catalog) -> Report {
         Rule::Unique { table: id, index } => {
             return table(catalog, *id).map_or_else(|report| report, |table| duplicate(table, index, values));
         }
+        Rule::Exclusion { table: id, exclusion } => {
+            let (new, old) = values.split_once('\u{1}').unwrap_or((values, ""));
+            return table(catalog, *id).map_or_else(|report| report, |table| excludes(table, exclusion, new, old));
+        }
     };
     let (child, parent) = match (table(catalog, key.table), table(catalog, key.referenced)) {
         (Ok(child), Ok(parent)) => (child, parent),
@@ -258,7 +326,7 @@ pub fn violation(event: &Event, values: &str, catalog: &Catalog) -> Report {
                 format!("Key ({})={values} is not present in table \"{parent_name}\".", bare(child, &key.columns))
             },
         ),
-        Rule::Children { .. } | Rule::Unique { .. } => (
+        Rule::Children { .. } | Rule::Unique { .. } | Rule::Exclusion { .. } => (
             format!(
                 "update or delete on table \"{parent_name}\" violates foreign key constraint \"{}\" on table \"{child_name}\"",
                 key.name
@@ -276,6 +344,15 @@ fn duplicate(table: &Table, index: &UniqueIndex, values: &str) -> Report {
     let message = format!("duplicate key value violates unique constraint \"{}\"", index.name);
     Report::new(UNIQUE_VIOLATION, message)
         .detail(format!("Key ({})={values} already exists.", index.shown))
+        .about(about(table, &index.name))
+}
+
+/// The error for a row that cannot stand beside another one. Values as messages print them.
+pub(super) fn excludes(table: &Table, Exclusion { index, .. }: &Exclusion, new: &str, old: &str) -> Report {
+    let message = format!("conflicting key value violates exclusion constraint \"{}\"", index.name);
+    let shown = &index.shown;
+    Report::new(EXCLUSION_VIOLATION, message)
+        .detail(format!("Key ({shown})={new} conflicts with existing key ({shown})={old}."))
         .about(about(table, &index.name))
 }
 

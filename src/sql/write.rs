@@ -33,6 +33,7 @@ mod decode;
 mod default;
 mod delete;
 mod disturbed;
+mod exclusion;
 pub(super) mod hashes;
 mod insert;
 mod merge_into;
@@ -144,6 +145,9 @@ enum Output {
     Group(usize),
     /// The values of the deferrable index in this place, where it keeps them apart: a JSON array.
     Recheck(usize),
+    /// The rows that the new one cannot stand beside, by the exclusion constraint in this place: JSON arrays of the values of
+    /// both and the other's key.
+    Excluded(usize),
     /// Which rows of the statement are proposed with the same values in the arbiter in this place.
     Arbiter(usize),
     /// Not NULL: an update changes the values by which ON CONFLICT finds the row.
@@ -428,8 +432,8 @@ fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
         RelationKind::Foreign => return refuse("it is a foreign table"),
         RelationKind::Sequence => return refuse("it is a sequence"),
     }
-    if table.has_exclusion {
-        return refuse("it has an exclusion constraint");
+    if !table.exclusions.is_empty() && (table.key.is_empty() || !table.family.is_empty()) {
+        return refuse("it has an exclusion constraint, and no key or tables below it");
     }
     if table.row_security {
         return refuse("it has row security");

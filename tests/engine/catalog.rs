@@ -90,7 +90,8 @@ async fn says_what_the_tables_are() {
     assert!(table(&catalog, "public", "seen").view.as_deref().unwrap().contains("\"Odd schema\".\"Odd table\""));
     assert_eq!(table(&catalog, "public", "mat").kind, RelationKind::MaterializedView);
     assert_eq!(table(&catalog, "public", "shared").kind, RelationKind::Sequence);
-    assert!(table(&catalog, "public", "reserved").has_exclusion);
+    let exclusions = &table(&catalog, "public", "reserved").exclusions;
+    assert_eq!(exclusions[0].operators, ["OPERATOR(pg_catalog.&&)"]);
 
     let functions = &catalog.opaque_functions;
     assert!(!functions["looks"][0].volatile && functions["writes"][0].volatile);

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::family;
 use super::rows::{ColumnRow, ConstraintRow, IndexRow, PolicyRow, RelationRow, Rows};
 use crate::catalog::{
-    AttNum, Catalog, Check, Column, ForeignKey, Identity, IndexItem, OpaqueFunction, Partition, PartitionKey, Policy,
-    PolicyCommand, ReferentialAction, RelationKind, Table, TableId, UniqueIndex,
+    AttNum, Catalog, Check, Column, Exclusion, ForeignKey, Identity, IndexItem, OpaqueFunction, Partition,
+    PartitionKey, Policy, PolicyCommand, ReferentialAction, RelationKind, Table, TableId, UniqueIndex,
 };
 use crate::entry::TableName;
 
@@ -82,7 +82,7 @@ fn table(row: RelationRow) -> Option<(u32, Table)> {
         key: Vec::new(),
         checks: Vec::new(),
         unique: Vec::new(),
-        has_exclusion: false,
+        exclusions: Vec::new(),
         references: Vec::new(),
         referenced_by: Vec::new(),
         row_security: row.row_security,
@@ -151,24 +151,24 @@ fn column(row: ColumnRow) -> Column {
 
 /// Adds an index; it becomes the table's key when it is the primary key, or the first that can stand in for one.
 fn add_index(table: &mut Table, row: IndexRow) {
-    if row.exclusion {
-        table.has_exclusion = true;
-        return;
-    }
     let items = row.attnums.iter().zip(row.expressions);
     let items: Vec<IndexItem> = items
         .map(|(&attnum, expression)| expression.map_or(IndexItem::Column(AttNum(attnum)), IndexItem::Expression))
         .collect();
     let columns: Vec<AttNum> = row.attnums.iter().map(|&attnum| AttNum(attnum)).collect();
+    let exclusion = row.exclusion;
+    let operators = row.operators.clone().unwrap_or_default();
     let not_null = |attnum: &AttNum| table.attribute(*attnum).is_some_and(|column| column.not_null);
     let stands_in = row.valid && row.predicate.is_none() && !row.deferrable && columns.iter().all(not_null);
     // Rows are told apart by a key that holds at every moment, if there is one.
     let is_key = |index: &UniqueIndex| index.items.len() == table.key.len() && key_of(index) == table.key;
     let holds = !table.key.is_empty() && table.unique.iter().any(|index| !index.deferrable && is_key(index));
-    if (row.primary && !row.deferrable) || (stands_in && !holds) || (row.primary && table.key.is_empty()) {
+    if !exclusion
+        && ((row.primary && !row.deferrable) || (stands_in && !holds) || (row.primary && table.key.is_empty()))
+    {
         table.key = columns;
     }
-    table.unique.push(UniqueIndex {
+    let index = UniqueIndex {
         name: row.name,
         root: row.root,
         items,
@@ -179,7 +179,11 @@ fn add_index(table: &mut Table, row: IndexRow) {
         constraint: row.constraint,
         deferrable: row.deferrable,
         initially_deferred: row.initially_deferred,
-    });
+    };
+    match exclusion {
+        true => table.exclusions.push(Exclusion { index, operators }),
+        false => table.unique.push(index),
+    }
 }
 
 fn key_of(index: &UniqueIndex) -> Vec<AttNum> {
@@ -263,6 +267,10 @@ pub fn fingerprint(table: &Table, names: &HashMap<TableId, TableName>) -> u64 {
         let UniqueIndex { name, predicate, nulls_not_distinct, initially_deferred, deferrable, .. } = index;
         hash.text(&format!("unique {name:?} {predicate:?} {nulls_not_distinct} {deferrable} {initially_deferred}"));
         items.for_each(|item| hash.text(&item));
+    }
+    for Exclusion { index, operators } in &table.exclusions {
+        let UniqueIndex { name, shown, predicate, initially_deferred, deferrable, .. } = index;
+        hash.text(&format!("exclude {name:?} {shown:?} {operators:?} {predicate:?} {deferrable} {initially_deferred}"));
     }
     for key in &table.references {
         let ForeignKey { name, on_delete, on_update, match_full, deferrable, initially_deferred, .. } = key;

@@ -97,7 +97,11 @@ SELECT i.indrelid, c.relname::text,
        pg_catalog.pg_get_expr(i.indpred, i.indrelid),
        coalesce((pg_catalog.to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false),
        i.indisprimary, k.oid IS NOT NULL, coalesce(k.condeferrable, false), coalesce(k.condeferred, false),
-       i.indisvalid, i.indisexclusion
+       i.indisvalid, i.indisexclusion,
+       (SELECT pg_catalog.array_agg(pg_catalog.format('OPERATOR(%I.%s)', n.nspname, o.oprname) ORDER BY e.n)
+          FROM pg_catalog.unnest(k.conexclop) WITH ORDINALITY e(operator, n)
+          JOIN pg_catalog.pg_operator o ON o.oid = e.operator
+          JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace)
   FROM pg_catalog.pg_index i
   JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

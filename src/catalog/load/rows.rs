@@ -89,6 +89,7 @@ row!(IndexRow {
     initially_deferred: bool,
     valid: bool,
     exclusion: bool,
+    operators: Option<Vec<String>>,
 });
 
 row!(ConstraintRow {

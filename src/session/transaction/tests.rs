@@ -31,7 +31,7 @@ fn table() -> Table {
         key: vec![AttNum(1)],
         checks: vec![],
         unique: vec![],
-        has_exclusion: false,
+        exclusions: Vec::new(),
         references: vec![],
         referenced_by: vec![],
         row_security: false,

@@ -269,6 +269,13 @@ impl<'a> Builder<'a> {
             }
             self.output(output.clone(), &guarded(hash));
         }
+        for exclusion in table.exclusions.iter().filter(|exclusion| only(&exclusion.index)) {
+            // Whatever the operators compare: who writes waits for all others.
+            let hash = 0x6578_636c_0000_0000 | i64::from(exclusion.index.root);
+            let applies = super::unique::applies(self, &exclusion.index, row);
+            let hash = format!("CASE WHEN {applies} THEN {hash}::pg_catalog.int8 END");
+            self.output(output.clone(), &guarded(hash));
+        }
     }
 
     /// Locks on the existence of the parents that the row refers to: shared, as any number of rows may refer to one.

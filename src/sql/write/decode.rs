@@ -101,6 +101,7 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
         }
         values.row_rules(1)?;
         values.unique(view, &before, |index| !index.deferrable)?;
+        values.excluded(&before)?;
         crossed |= values.unique(view, &before, identity).is_err();
         before.add(&values);
         hidden.push(values);
@@ -109,11 +110,14 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
     // At the end of the statement.
     let mut before = before.at_the_end();
     let mut events = Vec::new();
+    let several = hidden.len() > 1;
+    hidden.iter().for_each(|row| row.exclusion_events(several, false, &mut events));
     for row in &hidden {
         row.unique(view, &before, identity)?;
         row.recheck(view, &before, true, &mut events);
         row.foreign_keys(&mut events);
         row.recheck(view, &before, false, &mut events);
+        row.exclusion_events(several, true, &mut events);
         before.add(row);
     }
     if crossed {

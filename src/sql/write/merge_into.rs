@@ -17,6 +17,7 @@ use super::super::merge::key_columns;
 use super::super::syntax::{child, has_token, quoted, range, token};
 use super::super::template::Template;
 use super::build::{AFRESH, Builder, Built, Request, Row, hidden, value_of};
+use super::exclusion::excluded;
 use super::unique::{group, index_touched, recheck, taken};
 use super::update::{around, column, column_of, settings};
 use super::windows::AS_FOUND;
@@ -237,6 +238,7 @@ impl Merge {
                 recheck(builder, &self.table, place, &only(new, &written));
             }
         }
+        excluded(builder, &only(new, &written), Some(&old), (!inserts).then_some(&set[..]), &written);
         let all: Vec<AttNum> = self.table.columns.iter().map(|column| column.attnum).collect();
         verdict::parents(builder, &only(new, &written), Some((&old, &all)), None)?;
         verdict::children(builder, &only(&found, &deleted), None)?;

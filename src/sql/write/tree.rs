@@ -33,7 +33,7 @@ pub(super) fn check(builder: &Builder<'_>, kind: WriteKind, set: &[AttNum]) -> R
     for member in &table.family {
         let why = match member.kind {
             RelationKind::Foreign => Some("it is a foreign table"),
-            _ if member.has_exclusion => Some("it has an exclusion constraint"),
+            _ if !member.exclusions.is_empty() => Some("it has an exclusion constraint"),
             _ if kind != WriteKind::Insert && !same_key(member, table) => Some("it has another key"),
             _ if partitioned => of_its_own(member, table),
             _ => inheriting(member, table, kind, set),

@@ -16,6 +16,7 @@ use super::super::slice::Slice;
 use super::super::template::Template;
 use super::build::{Builder, Row, value_of};
 use super::decode::{Hidden, about};
+use super::exclusion::excluded;
 use super::verdict::{Change, OTHER, SliceOf, matches, of_other, printed, texts, values_of};
 use super::windows::Window;
 use super::{Action, Output};
@@ -84,6 +85,7 @@ pub(super) fn unique(builder: &mut Builder<'_>, new: &Row, update: Option<Change
         group(builder, Output::Group(place), index, new);
         recheck(builder, &table, place, new);
     }
+    excluded(builder, new, update.map(|(old, _)| old), update.map(|(_, set)| set), "true");
 }
 
 /// What a deferrable index is judged by later.

@@ -48,6 +48,10 @@ pub(super) fn build(
     slices: SliceOf<'_>,
 ) -> Result<(), Report> {
     let table = Arc::clone(builder.table);
+    if !table.exclusions.is_empty() {
+        let message = format!("ON CONFLICT cannot be buffered: \"{}\" has an exclusion constraint", table.name.name);
+        return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Look whether the row is there before."));
+    }
     let arbiters = arbiters(builder, clause)?;
     let update = child(clause, K::CONFLICT_DO_UPDATE_SET);
     builder.conflict = Some(if update.is_some() { Conflict::Update } else { Conflict::Nothing });
