@@ -5,6 +5,7 @@
 //! sequence, as Postgres' own cached sequences do.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,6 +88,8 @@ struct Shared {
     source: Box<dyn LeaseSource>,
     lease_size: u32,
     sequences: Mutex<HashMap<String, Arc<Sequence>>>,
+    /// How many leases have been given up.
+    renewals: AtomicU64,
 }
 
 /// One sequence.
@@ -139,6 +142,7 @@ impl Leases {
             source: Box::new(source),
             lease_size: config.lease_size.max(1),
             sequences: Mutex::new(sequences),
+            renewals: AtomicU64::new(0),
         };
         Ok(Leases { shared: Arc::new(shared) })
     }
@@ -171,8 +175,13 @@ impl Leases {
         }
     }
 
-    /// Takes back values that nobody has seen, the next ones to be handed out.
-    pub fn give_back(&self, sequence: &str, values: &[i64]) {
+    /// Counts leases that were given up: what was taken before must not come back.
+    pub fn renewals(&self) -> u64 {
+        self.shared.renewals.load(Ordering::SeqCst)
+    }
+
+    /// Takes back values that nobody has seen, the next ones to be handed out. `renewals`: as it was when they were taken.
+    pub fn give_back(&self, sequence: &str, values: &[i64], renewals: u64) {
         if values.is_empty() {
             return;
         }
@@ -180,6 +189,9 @@ impl Leases {
         let mut ranges = Vec::new();
         compress(&mut ranges, values);
         let mut stock = lock(&held.stock);
+        if self.renewals() != renewals {
+            return;
+        }
         for range in ranges.into_iter().rev() {
             stock.chunk.push_front(range);
         }
@@ -197,6 +209,7 @@ impl Leases {
         self.store(sequence, &held, block).await?;
         {
             let mut stock = lock(&held.stock);
+            self.shared.renewals.fetch_add(1, Ordering::SeqCst);
             stock.chunk.clear();
             stock.pause_until = None;
         }

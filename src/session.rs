@@ -182,7 +182,7 @@ struct Session {
     /// The only portal of the pipeline, when the replica runs it as it came.
     only_bind: Option<(Arc<Prepared>, BytesMut)>,
     /// Writes that the replica has said a role may do: role, catalog version, question.
-    permitted: lru::LruCache<(String, i64, String), ()>,
+    permitted: lru::LruCache<(String, i64, String), tokio::time::Instant>,
     pipeline: Pipeline,
     /// The WAL position of a straight commit that the replica did not have when its bound was over.
     behind: Option<String>,

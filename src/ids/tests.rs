@@ -246,3 +246,17 @@ proptest! {
         prop_assert_eq!(out, values);
     }
 }
+
+#[test]
+fn values_of_a_lease_that_was_given_up_do_not_come_back() {
+    runtime().block_on(async {
+        let leases = open(10, &Disk::default(), &Main::new(1)).await;
+        let renewals = leases.renewals();
+        assert_eq!(leases.take("s", 2).await.unwrap(), [1, 2]);
+        leases.give_back("s", &[2], renewals);
+        assert_eq!(leases.take("s", 2).await.unwrap(), [2, 3]);
+        leases.renew("s").await.unwrap();
+        leases.give_back("s", &[2, 3], renewals);
+        assert!(leases.take("s", 1).await.unwrap()[0] > 3);
+    });
+}

@@ -8,11 +8,13 @@ use bytes::Bytes;
 
 use super::Session;
 use super::failure::Failure;
-use super::read::{Given, as_clients};
+use super::read::{Given, as_clients, values};
 use super::serve::TRIES;
 use super::statements::{Description, Parsed};
-use super::write::{By, Written, returning};
+use super::transaction::Route;
+use super::write::{By, PART, Written, returning};
 use crate::report::Report;
+use crate::setup::identifier;
 use crate::sql::{self, Class, Rendered, Statement};
 use crate::sqlstate::{self, SqlState};
 use crate::wire::build;
@@ -24,8 +26,8 @@ const SEPARATOR: char = '\u{1}';
 pub(super) struct Named {
     /// What PREPARE prepared.
     parsed: Arc<Parsed>,
-    /// The PREPARE itself; `None`: it came by the protocol.
-    prepare: Option<String>,
+    /// The PREPARE itself, or what it would be.
+    prepare: String,
     types: Vec<u32>,
     type_names: Vec<String>,
 }
@@ -48,19 +50,25 @@ impl Session {
             value.map_or_else(String::new, |value| String::from_utf8_lossy(value).into_owned())
         };
         let (whole, types, names) = (text(0), text(2), text(3));
-        let prepare = (text(1) == "t").then(|| whole.clone());
-        let inner = match &prepare {
-            Some(prepare) => sql::prepared_text(prepare, name).ok_or_else(|| {
+        let type_names: Vec<String> =
+            names.split(SEPARATOR).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let inner = match text(1) == "t" {
+            true => sql::prepared_text(&whole, name).ok_or_else(|| {
                 let message = format!("the statement of PREPARE \"{name}\" cannot be read by pgoutpost");
                 Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Write the statement itself.")
             })?,
-            None => whole,
+            false => whole.clone(),
+        };
+        let prepare = match (text(1) == "t", type_names.as_slice()) {
+            (true, _) => whole,
+            (false, []) => format!("PREPARE {} AS {whole}", identifier(name)),
+            (false, types) => format!("PREPARE {} ({}) AS {whole}", identifier(name), types.join(", ")),
         };
         Ok(Named {
             parsed: self.shared.statements.parse(&inner),
             prepare,
             types: types.split_whitespace().filter_map(|oid| oid.parse().ok()).collect(),
-            type_names: names.split(SEPARATOR).filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+            type_names,
         })
     }
 
@@ -83,16 +91,27 @@ impl Session {
         }
         let typed = arguments.iter().zip(&named.type_names).map(|(argument, name)| format!("({argument}\n)::{name}"));
         let question = format!("SELECT {}", typed.collect::<Vec<_>>().join(", "));
-        let row = self.question(&question).await?.into_iter().next();
-        Ok(row.unwrap_or_default())
+        let parsed = self.shared.statements.parse(&question);
+        let Some(select) = parsed.single().filter(|select| select.class == Class::Query) else {
+            self.refuse_blind("EXECUTE with these arguments")?;
+            let row = self.question(&question).await?.into_iter().next();
+            return Ok(row.unwrap_or_default());
+        };
+        let (given, formats) = (Given::default(), vec![0; arguments.len()]);
+        let (mut rows, _) = match self.is_whole(select).await? {
+            true => self.whole(select, &given, formats, By::Once).await?,
+            false => self.execute_named_read(select, &given, formats, By::Once).await?,
+        };
+        rows.pop_front().map_or_else(|| Ok(Vec::new()), |row| Ok(values(row)?))
     }
 
     /// Whether the replica may run the EXECUTE itself: it reads, and nothing is pending that it could see.
-    pub(super) async fn execute_is_plain(&mut self, name: &str) -> Result<bool, Failure> {
+    pub(super) async fn execute_is_plain(&mut self, name: &str, execute: &Statement) -> Result<bool, Failure> {
+        let takes_ids = self.shared.statements.parse(&execute.text).takes_ids;
         let named = self.named(name).await?;
         Ok(match named.parsed.single() {
             Some(inner) if inner.class == Class::Query => {
-                self.nothing_pending() && !named.parsed.takes_ids && !named.parsed.locks
+                self.nothing_pending() && !takes_ids && !named.parsed.takes_ids && !named.parsed.locks
             }
             Some(inner) => !matches!(inner.class, Class::Write | Class::With),
             None => self.nothing_pending(),
@@ -118,8 +137,9 @@ impl Session {
             values: values.iter().map(Option::as_deref).collect(),
         };
         let out = self.ask();
-        build::parse(out, b"", inner.text.as_bytes(), &named.types);
-        build::describe_statement(out, b"");
+        build::close_statement(out, PART);
+        build::parse(out, PART, inner.text.as_bytes(), &named.types);
+        build::describe_statement(out, PART);
         build::flush(out);
         let description = Arc::new(self.description().await.map_err(as_clients)?);
         let formats = returning(&description, results)?;
@@ -127,7 +147,7 @@ impl Session {
             Class::Write => self.write(inner, &given, formats, By::Name).await?,
             Class::With => self.with(inner, &given, formats).await?,
             _ if self.is_whole(inner).await? => self.whole(inner, &given, formats, By::Name).await?,
-            _ => self.execute_named_read(inner, &given, formats).await?,
+            _ => self.execute_named_read(inner, &given, formats, By::Name).await?,
         };
         Ok((description, written))
     }
@@ -137,11 +157,12 @@ impl Session {
         inner: &Statement,
         given: &Given<'_>,
         formats: Vec<i16>,
+        by: By,
     ) -> Result<Written, Failure> {
         for _ in 0..TRIES {
             let rendered = self.render_read(inner, given).await?;
             let own = || Rendered { sql: inner.text.to_string(), extra: Vec::new(), registers: Vec::new() };
-            match self.run_evaluation(&rendered.unwrap_or_else(own), given, &formats, By::Name).await {
+            match self.run_evaluation(&rendered.unwrap_or_else(own), given, &formats, by).await {
                 Ok(rows) => return Ok(super::whole::shown(&rows, formats.len())),
                 Err(Failure::Inner(error)) => self.prepare_again(&error).await?,
                 Err(failure) => return Err(failure),
@@ -152,7 +173,7 @@ impl Session {
 
     /// EXECUTE in the simple protocol.
     pub(super) async fn simple_execute(&mut self, name: &str, execute: &Statement) -> Result<(), Failure> {
-        if self.execute_is_plain(name).await? {
+        if self.execute_is_plain(name, execute).await? {
             return self.pass(&execute.text).await;
         }
         let (description, (rows, tag)) = self.execute_named(name, execute, &[]).await?;
@@ -180,13 +201,25 @@ impl Session {
     /// Lets main know a statement that only the replica knows, before main runs its EXECUTE.
     pub(super) async fn introduce_named(&mut self, name: &str) -> Result<(), Failure> {
         let literal = name.replace('\'', "''");
+        // Within a straight transaction it is main that the client prepares and deallocates on.
+        let within = self.transaction.route == Route::Straight;
         self.enter_main().await?;
-        let known = format!("SELECT p.name FROM pg_catalog.pg_prepared_statements p WHERE p.name = '{literal}'");
-        if self.ask_main(&known).await?.is_some() {
+        let known = format!("SELECT p.statement FROM pg_catalog.pg_prepared_statements p WHERE p.name = '{literal}'");
+        let known = self.ask_main(&known).await?;
+        if within && known.is_some() {
             return Ok(());
         }
-        if let Some(prepare) = self.named(name).await?.prepare {
-            self.ask_main(&prepare).await?;
+        // Main may still know another statement by that name.
+        let prepare = self.named(name).await?.prepare;
+        if known.as_ref() == Some(&prepare) {
+            return Ok(());
+        }
+        if known.is_some() {
+            self.ask_main(&format!("DEALLOCATE {}", identifier(name))).await?;
+        }
+        self.ask_main(&prepare).await?;
+        if let Some(main) = &mut self.main {
+            main.has_names = true;
         }
         Ok(())
     }

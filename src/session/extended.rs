@@ -362,7 +362,7 @@ impl Session {
                 self.forget_ids(statement);
                 Ok(None)
             }
-            Class::Execute { name } if !self.execute_is_plain(name).await? => {
+            Class::Execute { name } if !self.execute_is_plain(name, statement).await? => {
                 if let Some(why) = self.execute_not_bufferable(name).await? {
                     self.settle().await?;
                     self.introduce_named(name).await?;

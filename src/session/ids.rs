@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Session;
 use super::failure::Failure;
 use super::settings::Settings;
@@ -25,7 +27,8 @@ pub(super) struct Remembered {
 impl Session {
     /// Values for one execution of a plan: as many as it surely takes.
     pub(super) async fn stock(&mut self, uses: &[SequenceUse], settings: &Settings) -> Result<Ids, Failure> {
-        let mut ids = Ids { sequences: Vec::new(), last: self.remembered.last, ..Ids::default() };
+        let renewals = self.shared.leases.renewals();
+        let mut ids = Ids { renewals, last: self.remembered.last, ..Ids::default() };
         for sequence in uses {
             self.may_use(sequence, settings).await?;
             let values = self.take_ids(&sequence.name, sequence.values).await?;
@@ -46,7 +49,7 @@ impl Session {
         let has = |rights: &&str| format!("pg_catalog.has_sequence_privilege('{name}', '{rights}')");
         let question = format!("SELECT {}", rights.iter().map(has).collect::<Vec<_>>().join(" AND "));
         let known = (settings.role.clone(), self.shared.catalog.current().version, question.clone());
-        if self.permitted.contains(&known) {
+        if self.is_permitted(&known) {
             return Ok(());
         }
         let rows = self.question(&question).await?;
@@ -55,7 +58,7 @@ impl Session {
             let message = format!("permission denied for sequence {name}");
             return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into());
         }
-        self.permitted.put(known, ());
+        self.permitted.put(known, Instant::now());
         Ok(())
     }
 
@@ -117,7 +120,7 @@ impl Session {
         for (place, (sequence, mut stock)) in uses.iter().zip(ids.sequences).enumerate() {
             if counted {
                 let unused = stock.values.split_off(taken(registers, place).min(stock.values.len()));
-                self.shared.leases.give_back(&sequence.name, &unused);
+                self.shared.leases.give_back(&sequence.name, &unused, ids.renewals);
             }
             if let Some(last) = stock.values.last() {
                 self.remembered.current.insert(Arc::clone(&sequence.name), *last);

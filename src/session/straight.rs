@@ -32,6 +32,8 @@ pub(super) struct Main {
     pub(super) raw: Raw,
     /// The settings it has been given.
     settings: Option<Arc<Settings>>,
+    /// It may know prepared statements of the client.
+    pub(super) has_names: bool,
 }
 
 /// How an exchange with main is shown to the client.
@@ -58,6 +60,7 @@ impl Session {
         let before = self.transaction.phase;
         self.enter_main().await?;
         let Some(main) = &mut self.main else { return Err(lost().into()) };
+        main.has_names |= prepares(text);
         build::query(&mut main.raw.link.output, text.as_bytes());
         let outcome = self.converse(Show::Answers).await;
         let phase = match &outcome {
@@ -181,6 +184,7 @@ impl Session {
         self.enter_main().await?;
         let bind = Bind::read(&bind[HEADER..])?;
         let Some(main) = &mut self.main else { return Err(lost().into()) };
+        main.has_names |= prepares(&String::from_utf8_lossy(&prepared.sql));
         let out = &mut main.raw.link.output;
         let arguments = bind.values.iter().zip(bind.binary());
         let arguments: Vec<_> = arguments.map(|(&value, binary)| Argument { binary, value }).collect();
@@ -240,6 +244,12 @@ impl Session {
             }
         }
         if self.transaction.phase == Phase::Open {
+            // What the client has prepared since, or no longer has, only the replica knows.
+            if let Some(main) = &mut self.main
+                && std::mem::take(&mut main.has_names)
+            {
+                self.ask_main("DEALLOCATE ALL").await?;
+            }
             let begin = TransactionCommand::Begin {
                 isolation: self.transaction.isolation,
                 read_only: self.transaction.read_only,
@@ -269,7 +279,7 @@ impl Session {
         let limit = shared.limits.connect_main;
         match self.wait(raw::connect(&shared.main, &parameters, limit)).await? {
             Waited::Done(Ok(raw)) => {
-                self.main = Some(Main { raw, settings: None });
+                self.main = Some(Main { raw, settings: None, has_names: false });
                 Ok(())
             }
             Waited::Done(Err(error)) => Err(unreachable(&error).into()),
@@ -404,6 +414,11 @@ pub(super) fn carry_over(settings: &Settings, user: &str) -> String {
         sql.push_str(&format!("; SET ROLE \"{}\"", settings.role.replace('"', "\"\"")));
     }
     sql
+}
+
+/// Whether a text may prepare statements.
+fn prepares(text: &str) -> bool {
+    text.as_bytes().windows(7).any(|word| word.eq_ignore_ascii_case(b"prepare"))
 }
 
 fn canceled() -> Report {

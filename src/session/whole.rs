@@ -89,7 +89,7 @@ impl Session {
     ) -> Result<(), Failure> {
         let given = Given { types: &description.types, ..Given::default() };
         self.admit(statement).await?;
-        let ran = self.whole(statement, &given, returning(description, &[])?, By::Unnamed).await;
+        let ran = self.whole(statement, &given, returning(description, &[])?, By::Once).await;
         let out = &mut self.client.output;
         // Also before an error: a simple query has told its columns when it begins to run.
         if let Some(columns) = &description.columns

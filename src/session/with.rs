@@ -15,7 +15,7 @@ use super::serve::TRIES;
 use super::settings::Settings;
 use super::statements::Prepared;
 use super::transaction::Phase;
-use super::write::{By, Rights, Written, returning};
+use super::write::{By, PART, Rights, Written, returning};
 use crate::overlay::View;
 use crate::report::Report;
 use crate::sql::{self, Ids, Isolation, Judged, Plan, Rendered, Returned, Statement, WithPlan, WritePlan};
@@ -197,7 +197,7 @@ impl Session {
                 false => (Vec::new(), Vec::new()),
             };
             let formats = vec![0; columns.0.len()];
-            let (write, judged) = self.judge(&part, &values.given(), &formats, By::Unnamed, Rights::Asked).await?;
+            let (write, judged) = self.judge(&part, &values.given(), &formats, By::Once, Rights::Asked).await?;
             if plan.returning(place) {
                 let first = values.types.len() + 1;
                 for column in 0..columns.0.len() {
@@ -213,7 +213,7 @@ impl Session {
         let main = plan.statement(plan.main(), &returned);
         let written = match plan.writes() {
             true => {
-                let judged = self.judge(&main, &values.given(), formats, By::Unnamed, Rights::Asked).await?;
+                let judged = self.judge(&main, &values.given(), formats, By::Once, Rights::Asked).await?;
                 judged_parts.push(judged);
                 None
             }
@@ -239,8 +239,9 @@ impl Session {
         values: &Values,
     ) -> Result<(Vec<String>, Vec<String>), Failure> {
         let out = self.ask();
-        build::parse(out, b"", part.text.as_bytes(), &values.types);
-        build::describe_statement(out, b"");
+        build::close_statement(out, PART);
+        build::parse(out, PART, part.text.as_bytes(), &values.types);
+        build::describe_statement(out, PART);
         build::flush(out);
         let description = self.description().await.map_err(|failure| match failure {
             Failure::Server(message) => Failure::Inner(message),
@@ -282,7 +283,7 @@ impl Session {
             let view = View { base: &base, own: &self.transaction.work.own };
             let rendered = plan.render_with_ids(view, given.parameters(), &Ids::default())?;
             let rendered = rendered.unwrap_or_else(|| Rendered::plain(&main.text));
-            match self.run_evaluation(&rendered, &given, formats, By::Unnamed).await {
+            match self.run_evaluation(&rendered, &given, formats, By::Once).await {
                 Ok(rows) => {
                     let tag = format!("SELECT {}", rows.len());
                     let message = |row: &Vec<Option<Bytes>>| {

@@ -6,8 +6,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+
+use tokio::time::Instant;
 
 use super::Session;
 use super::failure::Failure;
@@ -26,6 +29,9 @@ use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
 use crate::wire::{HEADER, build};
 
+/// How long an answer about rights counts.
+const PERMITTED_FOR: Duration = Duration::from_secs(5);
+
 /// What a write gives the client: RETURNING rows as messages, and the tag.
 pub(super) type Written = (VecDeque<BytesMut>, String);
 
@@ -39,13 +45,17 @@ pub(super) enum Rights {
 /// The rows of an evaluation, and what its registers held after it.
 pub(super) type Evaluated = (Vec<Vec<Option<Bytes>>>, HashMap<String, String>);
 
+/// A statement of ours for a single use: the unnamed one is the client's. Closed before it is made, since an error may have
+/// kept it.
+pub(super) const PART: &[u8] = b"pgoutpost_part";
+
 /// How the evaluation is put to the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
     /// A statement prepared once and used again.
     Name,
-    /// The unnamed one, for texts that never come again.
-    Unnamed,
+    /// One for a single use, for texts that never come again.
+    Once,
 }
 
 impl Session {
@@ -71,7 +81,7 @@ impl Session {
             let message = "there is no parameter $1";
             return Err(Report::new(sqlstate::SqlState(*b"42P02"), message).into());
         }
-        let (rows, tag) = self.write(statement, &given, returning(&description, &[])?, By::Unnamed).await?;
+        let (rows, tag) = self.write(statement, &given, returning(&description, &[])?, By::Once).await?;
         let out = &mut self.client.output;
         if let Some(columns) = &description.columns {
             out.extend_from_slice(columns);
@@ -229,7 +239,7 @@ impl Session {
     ) -> Result<(), Failure> {
         let question = plan.permission();
         let known = (settings.role.clone(), catalog, question.clone());
-        if self.permitted.contains(&known) {
+        if self.is_permitted(&known) {
             return Ok(());
         }
         let rows = self.question(&question).await?;
@@ -237,8 +247,13 @@ impl Session {
             let message = format!("permission denied for table {}", plan.target.name.name);
             return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into());
         }
-        self.permitted.put(known, ());
+        self.permitted.put(known, Instant::now());
         Ok(())
+    }
+
+    /// Whether the answer is known, and not too old: membership in roles changes without a new version of the catalog.
+    pub(super) fn is_permitted(&mut self, known: &(String, i64, String)) -> bool {
+        self.permitted.get(known).is_some_and(|since| since.elapsed() < PERMITTED_FOR)
     }
 
     /// Runs the evaluation, again when it took more values of sequences than it was given.
@@ -281,17 +296,19 @@ impl Session {
                 build::execute(out, b"pgoutpost", 0);
                 build::close_portal(out, b"pgoutpost");
             }
-            By::Unnamed => {
+            By::Once => {
                 let out = self.ask();
-                build::parse(out, b"", rendered.sql.as_bytes(), &types);
-                build::bind(out, b"", b"", &arguments, formats);
-                build::execute(out, b"", 0);
-                build::close_portal(out, b"");
+                build::close_statement(out, PART);
+                build::parse(out, PART, rendered.sql.as_bytes(), &types);
+                build::bind(out, b"pgoutpost", PART, &arguments, formats);
+                build::execute(out, b"pgoutpost", 0);
+                build::close_portal(out, b"pgoutpost");
             }
         }
         build::flush(self.ask());
         let limit = self.shared.limits.evaluation;
         let (mut rows, mut bytes) = (Vec::new(), 0);
+        let mut to_close = if by == By::Once { 2 } else { 1 };
         loop {
             match self.reply().await? {
                 (b'D', message) => {
@@ -301,10 +318,11 @@ impl Session {
                         rows.push(values(message)?);
                     }
                 }
+                (b'3', _) if to_close > 1 => to_close -= 1,
                 (b'3', _) if bytes > limit => {
-                    let message = format!("a statement may not write more than {} MiB of rows", limit >> 20);
+                    let message = format!("the rows of a statement may not exceed {} MiB", limit >> 20);
                     let report = Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message);
-                    return Err(report.hint("Write fewer rows at a time.").into());
+                    return Err(report.hint("Read or write fewer rows at a time.").into());
                 }
                 (b'3', _) => return Ok(rows),
                 _ => {}
@@ -343,7 +361,8 @@ impl Session {
     /// Asks Postgres whether a text is right, without running it.
     pub(super) async fn analyse(&mut self, sql: &[u8]) -> Result<(), Failure> {
         let out = self.ask();
-        build::parse(out, b"", sql, &[]);
+        build::close_statement(out, PART);
+        build::parse(out, PART, sql, &[]);
         build::flush(out);
         self.reply_of(b'1').await.map(drop).map_err(as_clients)
     }

@@ -12,6 +12,8 @@ pub const LAST: &str = "pgoutpost.lastval";
 #[derive(Debug, Clone, Default)]
 pub struct Ids {
     pub sequences: Vec<Stock>,
+    /// How many leases had been given up when these values were taken.
+    pub renewals: u64,
     /// What `lastval()` is before the statement.
     pub last: Option<i64>,
     /// What others have locked, where the statement skips that.

@@ -13,6 +13,7 @@ use crate::catalog::{Catalog, Column, PolicyCommand, RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod functions;
+pub(super) use functions::opaque_call;
 mod locking;
 pub(super) mod rows;
 mod scope;

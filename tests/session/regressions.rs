@@ -125,3 +125,63 @@ async fn a_prepared_statement_with_writes_in_with_is_executed() {
     assert_eq!(value(&client, "EXECUTE twice(5)").await, "6");
     assert_eq!(value(&client, "SELECT a.id || ' ' || b.id FROM a, b").await, "5 6");
 }
+
+/// What a default, a CHECK or an argument of EXECUTE reads of the tables, it would read without the pending rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_read_tables_are_not_called_past_pending_rows() {
+    let schema = "CREATE TABLE t (id int PRIMARY KEY); CREATE SEQUENCE s;
+        CREATE FUNCTION counted() RETURNS int LANGUAGE sql VOLATILE AS 'SELECT count(*)::int + 1 FROM t';
+        CREATE FUNCTION fits(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT count(*) < $1 FROM t';
+        ALTER TABLE t ALTER id SET DEFAULT counted();
+        CREATE TABLE u (id int PRIMARY KEY, n int CHECK (fits(n)))";
+    let (lab, _site, outpost) = alone("session_past_pending", schema).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("SELECT nextval('s')").await.unwrap();
+    lab.link().cut().unwrap();
+    client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+    assert_eq!(fails(&client, "INSERT INTO t DEFAULT VALUES").await, "0A000");
+    assert_eq!(fails(&client, "INSERT INTO u VALUES (1, 100)").await, "0A000");
+    client.batch_execute("PREPARE p (int) AS INSERT INTO t VALUES ($1)").await.unwrap();
+    assert_eq!(fails(&client, "EXECUTE p (counted())").await, "0A000");
+    client.batch_execute("EXECUTE p (nextval('s') + 10)").await.unwrap();
+    client.batch_execute("EXECUTE p ('20')").await.unwrap();
+    assert_eq!(value(&client, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM t").await, "1 12 20");
+    lab.link().heal().unwrap();
+}
+
+/// A client may bind the unnamed statement as often as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_unnamed_statement_stays_the_clients() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let schema = "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE log (id int)";
+    let (site, outpost) = outpost("session_unnamed", schema).await;
+    let database = site.main_url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", outpost.port())).await.unwrap();
+    let message = |kind: &str, body: &str| {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [kind.as_bytes(), &length.to_be_bytes(), body.as_bytes()].concat()
+    };
+    let startup = format!("\0\u{3}\0\0user\0postgres\0database\0{database}\0\0");
+    let with = "w\0WITH a AS (INSERT INTO t VALUES (1) RETURNING id) INSERT INTO log SELECT id FROM a\0\0\0";
+    let sent = [
+        message("", &startup),
+        message("P", "\0SELECT 'mine'\0\0\0"),
+        message("P", with),
+        message("B", "\0w\0\0\0\0\0\0\0"),
+        message("E", "\0\0\0\0\0"),
+        message("S", ""),
+        message("B", "\0\0\0\0\0\0\0\0"),
+        message("E", "\0\0\0\0\0"),
+        message("S", ""),
+    ];
+    stream.write_all(&sent.concat()).await.unwrap();
+    let mut told = Vec::new();
+    let ready = |told: &[u8]| told.windows(5).filter(|part| part == b"Z\0\0\0\x05").count();
+    while ready(&told) < 3 {
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_buf(&mut told)).await;
+        assert!(read.unwrap().unwrap() > 0, "the daemon hung up: {told:?}");
+    }
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.contains("INSERT 0 1"), "{told:?}");
+    assert!(told.contains("mine"), "the client's own statement: {told:?}");
+}

@@ -99,3 +99,33 @@ async fn temporary_tables_are_refused() {
     let client = connect(&outpost.url()).await;
     assert_eq!(fails(&client, "CREATE TEMP TABLE t (id int)").await, "0A000");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn main_executes_what_is_prepared_now() {
+    let schema = "CREATE TABLE t (id int PRIMARY KEY, seen bool NOT NULL DEFAULT false); INSERT INTO t VALUES (1), (2);
+        CREATE VIEW v AS SELECT * FROM t";
+    let (_site, outpost) = outpost("session_execute", schema).await;
+    let client = connect(&outpost.url()).await;
+    let all = "SELECT string_agg(id || ':' || seen, ' ' ORDER BY id) FROM t";
+    for statement in [
+        "PREPARE p (int) AS DELETE FROM v WHERE id = $1",
+        "EXECUTE p (1)",
+        "DEALLOCATE p",
+        "PREPARE p (int) AS UPDATE v SET seen = true WHERE id = $1",
+        "EXECUTE p (2)",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    assert_eq!(value(&client, all).await, "2:true", "not the DELETE, which main knows by that name");
+    for statement in [
+        "DEALLOCATE ALL",
+        "PREPARE p (int) AS INSERT INTO v VALUES ($1, true)",
+        "BEGIN",
+        "CREATE TABLE other (id int)",
+        "EXECUTE p (3)",
+        "COMMIT",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    assert_eq!(value(&client, all).await, "2:true 3:true");
+}

@@ -29,6 +29,20 @@ impl Text<'_> {
     }
 }
 
+/// A function that may read tables, called in an expression of the catalog. By its words: better once too often.
+pub(in super::super) fn opaque_call(expression: &str, names: Names<'_>) -> Option<String> {
+    let called = |(at, _): (usize, &str)| {
+        let before = &expression[..at];
+        let name = match before.strip_suffix('"') {
+            Some(before) => before.rsplit('"').next(),
+            None => before.rsplit(|letter: char| !(letter.is_alphanumeric() || "_$".contains(letter))).next(),
+        }?;
+        let opaque = names.catalog.opaque_functions.contains_key(name) || READS_TABLES.contains(&name);
+        opaque.then(|| name.to_owned())
+    };
+    expression.match_indices('(').find_map(called)
+}
+
 /// Built-in functions that read tables named by text.
 const READS_TABLES: [&str; 17] = [
     "query_to_xml",

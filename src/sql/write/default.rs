@@ -2,7 +2,7 @@
 
 use super::super::Report;
 use super::super::parse;
-use super::super::resolve::{Names, Text};
+use super::super::resolve::{Names, Text, opaque_call};
 use super::super::template::Template;
 use super::build::Builder;
 use crate::catalog::Column;
@@ -20,7 +20,10 @@ impl Builder<'_> {
         match &column.default {
             Some(_) if column.generated => Ok(Template::text("NULL")),
             Some(default) if takes_ids(default) => self.default_with_ids(column, default),
-            Some(default) => Ok(Template::text(default)),
+            Some(default) => {
+                self.findings.opaque.extend(opaque_call(default, self.request.names));
+                Ok(Template::text(default))
+            }
             None if column.identity.is_some() => {
                 let message = format!("the sequence of column \"{}\" is not known", column.name);
                 Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Give the column a value."))

@@ -54,7 +54,10 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use INSERT, UPDATE and DELETE."));
     }
     builder.row_order = Some(AS_FOUND.into());
-    let whens = whens(&builder, request.statement);
+    if child(request.statement, K::RETURNING_CLAUSE).is_some() {
+        return Err(unknown("RETURNING"));
+    }
+    let whens = whens(&builder, request.statement)?;
     let verbs = [
         ("INSERT", whens.iter().any(|when| matches!(when.then, Then::Insert))),
         ("UPDATE", whens.iter().any(|when| matches!(when.then, Then::Update { .. }))),
@@ -75,7 +78,10 @@ fn unknown(what: &str) -> Report {
     Report::new(FEATURE_NOT_SUPPORTED, format!("{what} of MERGE cannot be buffered"))
 }
 
-fn whens(builder: &Builder<'_>, statement: &SyntaxNode) -> Vec<When> {
+fn whens(builder: &Builder<'_>, statement: &SyntaxNode) -> Result<Vec<When>, Report> {
+    if child(statement, K::MERGE_WHEN_NOT_MATCHED_SOURCE).is_some() {
+        return Err(unknown("WHEN NOT MATCHED BY SOURCE"));
+    }
     let clauses = statement.children().filter_map(|clause| match clause.kind() {
         K::MERGE_WHEN_MATCHED => Some((true, clause)),
         K::MERGE_WHEN_NOT_MATCHED_TARGET => Some((false, clause)),
@@ -95,7 +101,7 @@ fn whens(builder: &Builder<'_>, statement: &SyntaxNode) -> Vec<When> {
         };
         When { matched, condition, then, node }
     };
-    clauses.map(read).collect()
+    Ok(clauses.map(read).collect())
 }
 
 /// FROM: the source, and to each of its rows those of the target.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::super::Report;
 use super::super::merge::list;
+use super::super::resolve::opaque_call;
 use super::super::slice::Slice;
 use super::super::syntax::quoted;
 use super::super::template::Template;
@@ -39,6 +40,7 @@ pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttN
     let mut checks: Vec<_> = table.checks.iter().enumerate().collect();
     checks.sort_by(|(_, one), (_, other)| one.name.cmp(&other.name));
     for (place, check) in checks {
+        builder.findings.opaque.extend(opaque_call(&check.expression, builder.request.names));
         cases.push(format!("WHEN {} THEN 'c{place}'", builder.over(row, &format!("NOT ({})", check.expression))));
     }
     if let Some(bounds) = super::tree::bounds(table) {

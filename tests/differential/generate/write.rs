@@ -200,7 +200,9 @@ fn delete(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Wri
         limits.push(format!("t.id = {}", dice.between(0, 9)));
     }
     let sql = format!("DELETE FROM {} AS t{using} WHERE {}", table.name, limits.join(" AND "));
-    Write { sql: sql + &returning(dice, table, tables), copy: None, any_error: true }
+    // A row of the other table may be any of several.
+    let returning = returning(dice, table, tables).replace("RETURNING *", "RETURNING t.*");
+    Write { sql: sql + &returning, copy: None, any_error: true }
 }
 
 fn on_conflict(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
