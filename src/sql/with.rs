@@ -20,6 +20,7 @@ pub struct WithPlan {
     recursive: bool,
     tables: Vec<Cte>,
     main: Part,
+    secured: Vec<TableId>,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl WithPlan {
         let tables = clause.children().filter(|inner| inner.kind() == K::WITH_TABLE);
         let tables = tables.map(|table| cte(text, &table)).collect::<Result<Vec<_>, _>>()?;
         let recursive = has_token(&clause, K::RECURSIVE_KW);
-        let plan = WithPlan { recursive, tables, main };
+        let mut plan = WithPlan { recursive, tables, main, secured: Vec::new() };
         let elsewhere = |node: &SyntaxNode| {
             is_write(node.kind())
                 && *node != statement
@@ -89,18 +90,19 @@ impl WithPlan {
         if statement.descendants().any(|node| node.kind() == K::LOCKING_CLAUSE) {
             return Err(unsupported("row locks in a statement with writes in WITH cannot be buffered"));
         }
-        plan.check(names, gate)?;
+        plan.secured = plan.check(names, gate)?;
         Ok(plan)
     }
 
     /// Whether all parts can be evaluated, by themselves and beside each other.
-    fn check(&self, names: Names<'_>, gate: &str) -> Result<(), Report> {
+    /// Returns the tables with row security that they are about.
+    fn check(&self, names: Names<'_>, gate: &str) -> Result<Vec<TableId>, Report> {
         let fixed = |cte: &&Cte| cte.part.is_none();
         // It would be evaluated once for each part that reads it, each time with other values.
         if self.tables.iter().filter(fixed).any(|cte| super::copy::is_volatile(&cte.text, names)) {
             return Err(unsupported("a volatile query in WITH beside writes cannot be buffered"));
         }
-        let mut targets = Vec::new();
+        let (mut targets, mut secured) = (Vec::new(), Vec::new());
         let writes = self.parts().chain((self.main.class == Class::Write).then_some(self.tables.len()));
         for place in writes {
             let text = self.text(place, &HashMap::new());
@@ -115,8 +117,14 @@ impl WithPlan {
                 return Err(unsupported(&format!("{message} cannot be buffered")));
             }
             targets.extend(rows);
+            secured.extend_from_slice(planned.secured());
         }
-        Ok(())
+        Ok(secured)
+    }
+
+    /// The tables with row security that writes in it are about.
+    pub fn secured(&self) -> &[TableId] {
+        &self.secured
     }
 
     /// The places of the parts that write; the main statement has the place after the last.
