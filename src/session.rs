@@ -42,6 +42,7 @@ use statements::{Names, Prepared, Statements};
 use straight::Main;
 use transaction::Transaction;
 
+mod access;
 mod after;
 pub mod cancel;
 mod commit;

@@ -135,7 +135,7 @@ pub struct Unparsed {
 /// A statement's template under one catalog and search path.
 #[derive(Debug)]
 pub enum Plan {
-    Read(ReadPlan),
+    Read(Box<ReadPlan>),
     Write(Arc<WritePlan>),
     Copy(Arc<CopyPlan>),
     With(Arc<WithPlan>),
@@ -258,7 +258,7 @@ pub fn plan(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>], 
         Class::Part => WritePlan::of_part(text, root, names, &gate).map(|plan| Plan::Write(Arc::new(plan))),
         Class::With => WithPlan::new(text, root, names, &gate).map(|plan| Plan::With(Arc::new(plan))),
         Class::CopyIn => CopyPlan::new(text, root, names, &gate).map(|plan| Plan::Copy(Arc::new(plan))),
-        _ => ReadPlan::new(text, root, names, &gate).map(Plan::Read),
+        _ => ReadPlan::new(text, root, names, &gate).map(|plan| Plan::Read(Box::new(plan))),
     });
     planned.map_err(|error| Report::new(crate::sqlstate::SYNTAX_ERROR, error.reason))?
 }

@@ -59,6 +59,12 @@ impl Session {
 
     /// Judges events of one constraint over the state as it is now.
     async fn judge_events(&mut self, events: &[Event]) -> Result<(), Failure> {
+        // The role may be another than the statement's, at the end of a transaction.
+        let catalog = self.shared.catalog.current();
+        let secured = |id: &crate::catalog::TableId| catalog.relations.get(id).is_some_and(|table| table.row_security);
+        let rules = events.first().map(|event| event.rule.tables()).unwrap_or_default();
+        let tables: Vec<_> = rules.into_iter().filter(secured).collect();
+        self.refuse_secured(&tables).await?;
         let mut tries = 0;
         loop {
             let settings = self.settings().await?;

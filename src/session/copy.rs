@@ -73,6 +73,7 @@ impl Session {
         }
         let version = self.shared.catalog.current().version;
         self.may_write(&plan.insert, version, &settings).await?;
+        self.refuse_secured(plan.insert.secured()).await?;
         let options = plan.options.clone()?;
         let mut copying = Copying {
             statement,

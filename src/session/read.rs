@@ -225,11 +225,13 @@ impl Session {
             Err(_) if view.is_empty() => return Ok(None),
             Err(report) => return Err(report.clone().into()),
         };
-        if !view.is_empty() {
+        let pending = !view.is_empty();
+        if pending {
             settings.readable()?;
         }
         self.may_draw(plan.sequences().iter().any(|sequence| sequence.takes), &settings)?;
-        let ids = self.stock(plan.sequences(), &settings).await?;
+        let mut ids = self.stock(plan.sequences(), &settings).await?;
+        ids.secured = if pending { self.secured(plan.secured()).await? } else { Vec::new() };
         let view = View { base: &base, own: &self.transaction.work.own };
         let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
         self.remember(plan.sequences(), plan.counted(), ids, &HashMap::new());

@@ -129,6 +129,7 @@ impl Session {
             self.may_draw(plan.sequences().iter().any(|sequence| sequence.takes), &settings)?;
             let mut ids = self.stock(plan.sequences(), &settings).await?;
             ids.busy = self.busy(plan.locking());
+            ids.secured = self.secured(plan.secured()).await?;
             let hidden = plan.locking().iter().filter(|relation| relation.own).map(|relation| relation.shared.len());
             let visible = formats.len();
             let wanted: Vec<i16> = formats.iter().copied().chain(std::iter::repeat_n(0, hidden.sum())).collect();

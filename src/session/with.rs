@@ -280,8 +280,9 @@ impl Session {
                     .hint("Take the value before.")
                     .into());
             }
+            let ids = Ids { secured: self.secured(plan.secured()).await?, ..Ids::default() };
             let view = View { base: &base, own: &self.transaction.work.own };
-            let rendered = plan.render_with_ids(view, given.parameters(), &Ids::default())?;
+            let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
             let rendered = rendered.unwrap_or_else(|| Rendered::plain(&main.text));
             match self.run_evaluation(&rendered, &given, formats, By::Once).await {
                 Ok(rows) => {

@@ -109,7 +109,12 @@ impl Session {
         let settings = self.settings().await?;
         let (version, why) = self.unsupported(statement, &settings.schemas);
         if why.is_none() {
-            return Ok(None);
+            let catalog = self.shared.catalog.current();
+            let plan = self.shared.statements.plan(statement, &catalog, &settings.schemas, &self.shared.site);
+            return match &*plan {
+                Ok(plan) => self.not_seen(plan).await,
+                Err(_) => Ok(None),
+            };
         }
         // The replica may know more of the tables than the catalog that was read from it.
         let rows = self.question("SELECT version FROM pgoutpost.catalog").await?;
@@ -184,6 +189,7 @@ impl Session {
             if rights == Rights::Asked {
                 self.may_write(&plan, catalog.version, &settings).await?;
             }
+            self.refuse_secured(plan.secured()).await?;
             let canonical = settings.canonical();
             let mut ids = match held.take() {
                 Some((of, ids)) if Arc::ptr_eq(&of, &plan) => ids,

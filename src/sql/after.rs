@@ -69,6 +69,14 @@ impl Rule {
         }
     }
 
+    /// The tables in which it looks for rows.
+    pub fn tables(&self) -> Vec<TableId> {
+        match self {
+            Rule::Parent(key) | Rule::Children { key, .. } => vec![key.table, key.referenced],
+            Rule::Unique { table, .. } | Rule::Exclusion { table, .. } => vec![*table],
+        }
+    }
+
     /// The table of the row, and the columns whose values an event says.
     fn subject<'c>(&self, catalog: &'c Catalog) -> Result<(&'c Arc<Table>, Vec<AttNum>), Report> {
         Ok(match self {

@@ -1,6 +1,7 @@
 //! Values of sequences on their way into a statement: by place, or by a counter that the statement itself moves on.
 
 use super::Report;
+use super::TableId;
 use super::arrays::Element;
 use super::template::Rendering;
 use crate::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE;
@@ -18,6 +19,8 @@ pub struct Ids {
     pub last: Option<i64>,
     /// What others have locked, where the statement skips that.
     pub busy: Busy,
+    /// The tables whose row security applies to the session's role.
+    pub secured: Vec<TableId>,
 }
 
 /// Hashes of what other sessions have locked.

@@ -30,8 +30,8 @@ pub(super) struct Target<'a> {
     pub(super) only: bool,
     /// With a last column `tableoid`.
     pub(super) tableoid: bool,
-    /// The condition under which the session's role sees a row, over the table's columns.
-    pub(super) filter: Option<&'a str>,
+    /// The condition under which the session's role sees a row, and the columns it looks at.
+    pub(super) filter: Option<(&'a str, &'a [AttNum])>,
 }
 
 /// A pending row on its way into a query.
@@ -207,7 +207,7 @@ pub(super) fn subquery(rendering: &mut Rendering<'_>, target: Target<'_>, rows: 
 /// The rows of a branch that the session's role may see. OFFSET keeps the client's conditions, which might tell of
 /// other rows, above this one.
 fn visible(target: Target<'_>, branch: String, with_oid: bool) -> String {
-    let Some(filter) = target.filter else { return branch };
+    let Some((filter, _)) = target.filter else { return branch };
     let mut names = vec!["\"pgoutpost.p\"".to_owned()];
     names.extend(with_oid.then(|| "\"pgoutpost.o\"".to_owned()));
     names.extend(target.table.columns.iter().map(|column| quoted(&column.name)));
@@ -276,12 +276,18 @@ fn patched_branch(
         if patches.is_empty() {
             continue;
         }
-        if target.filter.is_some() {
-            let message =
-                format!("table \"{}\" has pending changes from before it had row security", target.table.name.name);
-            return Err(
-                Report::new(FEATURE_NOT_SUPPORTED, message).hint("Wait until the pending rows have been replicated.")
-            );
+        // The replica shows the rows that its own values let us see; others may be seen with the pending ones.
+        if let Some((_, watched)) = target.filter {
+            let columns = target.table.columns.iter().enumerate();
+            let mut watched = columns.filter(|(_, column)| watched.contains(&column.attnum));
+            if watched.any(|(place, column)| patches.iter().any(|row| row.patch(place, column).is_some())) {
+                let message = format!(
+                    "table \"{}\" has pending changes of columns that its row security depends on",
+                    target.table.name.name
+                );
+                let report = Report::new(FEATURE_NOT_SUPPORTED, message);
+                return Err(report.hint("Wait until the pending rows have been replicated."));
+            }
         }
         branches.push(patched_rows(rendering, target, group, &patches, with_oid)?);
     }

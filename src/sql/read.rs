@@ -2,10 +2,11 @@
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::resolve::{Findings, Names, Text};
+use super::resolve::{Findings, Names, Text, security};
 use super::syntax::{child, path_of, quoted, range};
 use super::template::{Rendering, Template};
 use super::{Ids, LockedRelation, Parameters, Rendered, Report, SequenceUse, TableId, View, classify};
+use crate::catalog::PolicyCommand;
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// The template of a read.
@@ -13,6 +14,7 @@ use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 pub struct ReadPlan {
     template: Template,
     tables: Vec<TableId>,
+    secured: Vec<TableId>,
     findings: Findings,
     gate: String,
     /// Must always be rendered: what the client wrote cannot run on a standby.
@@ -29,7 +31,7 @@ impl ReadPlan {
         let statement = root.children().next();
         let copy = statement.as_ref().filter(|node| node.kind() == K::COPY);
         let template = match copy {
-            Some(copy) => copied(text, copy, &source, names),
+            Some(copy) => copied(text, copy, &source, names)?,
             None => source.cut(0..text.len()),
         };
         let explained = statement.as_ref().is_some_and(|node| {
@@ -38,6 +40,8 @@ impl ReadPlan {
         let template = if explained { Template::text(text) } else { template };
         let mut tables = Vec::new();
         template.tables(&mut tables);
+        let mut secured = Vec::new();
+        template.secured(&mut secured);
         let select = statement.as_ref().is_some_and(|node| classify::is_select(node.kind()));
         if source.findings.counted && statement.as_ref().is_some_and(|node| matches!(node.kind(), K::DECLARE | K::COPY))
         {
@@ -48,6 +52,7 @@ impl ReadPlan {
         Ok(ReadPlan {
             template,
             tables,
+            secured,
             findings: source.findings,
             gate: gate.into(),
             always,
@@ -64,6 +69,11 @@ impl ReadPlan {
     /// Every table the statement reads, views expanded.
     pub fn tables(&self) -> &[TableId] {
         &self.tables
+    }
+
+    /// The tables with row security among them: whether it applies is the role's affair ([`Ids::secured`]).
+    pub fn secured(&self) -> &[TableId] {
+        &self.secured
     }
 
     /// Which sequences an execution takes values of: `SELECT nextval('s')`.
@@ -152,11 +162,11 @@ impl Findings {
 }
 
 /// `COPY t (a, b) TO STDOUT` as `COPY (SELECT a, b FROM t) TO STDOUT`; a copied query stays as it is.
-fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) -> Template {
+fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) -> Result<Template, Report> {
     let table = child(copy, K::COPY_TABLE);
     let found = table.as_ref().and_then(|table| child(table, K::TABLE_NAME_REF)).and_then(|name| path_of(&name));
     let (Some(place), Some(found)) = (table, found.and_then(|path| names.relation(&path).cloned())) else {
-        return source.cut(0..text.len());
+        return Ok(source.cut(0..text.len()));
     };
     let list = child(&place, K::COLUMN_REF_LIST);
     let plain = |name: &SyntaxNode| {
@@ -165,7 +175,7 @@ fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) ->
     };
     if list.as_ref().is_some_and(|list| !list.children().all(|name| plain(&name))) {
         // Postgres says what is wrong with the list.
-        return Template::text(text);
+        return Ok(Template::text(text));
     }
     let columns = match list {
         Some(list) => text[range(&list)].trim_start_matches('(').trim_end_matches(')').to_owned(),
@@ -176,7 +186,7 @@ fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) ->
     };
     let mut template = Template::default();
     template.push(&text[..range(&place).start]).push(&format!("(SELECT {columns} FROM "));
-    template.table(&found, None);
+    template.table_for(&found, None, security::of(&found, PolicyCommand::Select, names)?);
     template.push(" AS t)").push(&text[range(&place).end..]);
-    template
+    Ok(template)
 }

@@ -7,7 +7,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use self::scope::Scopes;
 use super::syntax::{self, child, dotted, name_of, path_of, quoted, range, token};
-use super::template::{Piece, Relation, Source, Template};
+use super::template::{Piece, Relation, Source, Template, UNDER_VIEW};
 use super::{Report, parse, slice};
 use crate::catalog::{Catalog, Column, PolicyCommand, RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
@@ -169,10 +169,9 @@ impl<'a> Text<'a> {
         let mut security = None;
         let target = match table.kind {
             RelationKind::Table | RelationKind::Partitioned => {
+                security = security::of(table, PolicyCommand::Select, names)?;
                 if table.row_security && names.owners {
-                    obstacle = Some("row security under a view");
-                } else if table.row_security {
-                    security = security::of(table, PolicyCommand::Select, names)?;
+                    obstacle = Some(UNDER_VIEW);
                 }
                 Source::Table(Arc::clone(table))
             }

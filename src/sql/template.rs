@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::arrays::{self, Element};
 use super::slice::Slice;
 use super::{ExtraParameter, Ids, LOCKED, Parameters, Rendered, Report, View, ids, merge};
-use crate::catalog::{PolicyCommand, RelationKind, Table, TableId};
+use crate::catalog::{AttNum, PolicyCommand, RelationKind, Table, TableId};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// Text and places, in order.
@@ -71,6 +71,8 @@ pub(super) struct Security {
     pub(super) command: PolicyCommand,
     /// A condition over the table's columns.
     pub(super) condition: Template,
+    /// The columns that it may look at.
+    pub(super) columns: Vec<AttNum>,
     /// A function in a policy that may read tables behind our back.
     pub(super) opaque: Option<String>,
 }
@@ -112,6 +114,16 @@ impl Template {
 
     /// A table named by us, without alias and as constraints see it: without tables that inherit from it.
     pub(super) fn table(&mut self, table: &Arc<Table>, slice: Option<Slice>) -> &mut Template {
+        self.table_for(table, slice, None)
+    }
+
+    /// The same for a role to which row security may apply.
+    pub(super) fn table_for(
+        &mut self,
+        table: &Arc<Table>,
+        slice: Option<Slice>,
+        security: Option<Security>,
+    ) -> &mut Template {
         let only = if table.kind == RelationKind::Table && !table.family.is_empty() { "ONLY " } else { "" };
         let original = format!("{only}{}", merge::qualified(table));
         let source = Source::Table(Arc::clone(table));
@@ -124,8 +136,34 @@ impl Template {
             // <https://www.postgresql.org/docs/15/ddl-inherit.html#DDL-INHERIT-CAVEATS>
             only: table.kind != RelationKind::Partitioned,
             tableoid: false,
-            security: None,
+            security,
         })))
+    }
+
+    /// The tables in it that have row security, those that policies look at among them.
+    pub(super) fn secured(&self, found: &mut Vec<TableId>) {
+        for piece in &self.pieces {
+            let Piece::Relation(relation) = piece else { continue };
+            match (&relation.source, &relation.security) {
+                (Source::Table(table), Some(security)) => {
+                    found.push(table.id);
+                    security.condition.secured(found);
+                }
+                (Source::Table(_), None) => {}
+                (Source::View(template), _) => template.secured(found),
+            }
+        }
+    }
+
+    /// A table in it whose row security is that of a view's owner.
+    fn owners_table(&self) -> Option<&Table> {
+        self.pieces.iter().find_map(|piece| match piece {
+            Piece::Relation(relation) => match &relation.source {
+                Source::Table(table) => (relation.obstacle == Some(UNDER_VIEW)).then_some(&**table),
+                Source::View(template) => template.owners_table(),
+            },
+            _ => None,
+        })
     }
 
     /// Every table in it, views expanded.
@@ -149,6 +187,9 @@ impl Template {
         }
     }
 }
+
+/// A view over it must not be expanded: other policies than the owner's would apply then.
+pub(super) const UNDER_VIEW: &str = "row security under a view";
 
 /// What makes two merged relations the same.
 type Whole = (TableId, bool, bool, Option<PolicyCommand>);
@@ -273,11 +314,16 @@ impl<'a> Rendering<'a> {
 
     /// The merged subquery for a table; `None`: no pending row can be seen here.
     fn table(&mut self, table: &'a Table, relation: &'a Relation) -> Result<Option<String>, Report> {
+        let applies = relation.obstacle == Some(UNDER_VIEW) || self.ids.secured.contains(&table.id);
+        let security = relation.security.as_ref().filter(|_| applies);
+        if let Some(security) = security {
+            self.refuse_policy(table, security)?;
+        }
         let target = merge::Target { table, only: relation.only, tableoid: relation.tableoid, filter: None };
         if !target.members().any(|member| self.view.has_pending(member.id)) {
             return Ok(None);
         }
-        let command = relation.security.as_ref().map(|security| security.command);
+        let command = security.map(|security| security.command);
         let whole = (table.id, relation.only, relation.tableoid, command);
         let keys = relation.slice.as_ref().and_then(|slice| slice.keys(self.parameters));
         if keys.is_none()
@@ -292,18 +338,26 @@ impl<'a> Rendering<'a> {
         if let Some(obstacle) = relation.obstacle {
             return Err(cannot_merge(table, obstacle));
         }
-        let filter = match &relation.security {
-            Some(Security { opaque: Some(function), .. }) => {
-                return Err(cannot_merge(table, &format!("function {function}, in a row security policy,")));
-            }
-            Some(security) => Some(self.aside(&security.condition)?),
-            None => None,
-        };
-        let merged = merge::subquery(self, merge::Target { filter: filter.as_deref(), ..target }, &rows)?;
+        let condition = security.map(|security| self.aside(&security.condition)).transpose()?;
+        let filter = condition.as_deref().zip(security.map(|security| &*security.columns));
+        let merged = merge::subquery(self, merge::Target { filter, ..target }, &rows)?;
         if keys.is_none() {
             self.whole.insert(whole, merged.clone());
         }
         Ok(Some(merged))
+    }
+
+    /// Postgres judges the replica's rows by what the replica has, so a policy must not look at what is pending.
+    fn refuse_policy(&self, table: &Table, security: &Security) -> Result<(), Report> {
+        let mut read = Vec::new();
+        security.condition.tables(&mut read);
+        let why = match &security.opaque {
+            Some(function) => format!("calls {function}, which may read pending rows"),
+            None if read.iter().any(|id| self.view.has_pending(*id)) => "reads a table with pending rows".to_owned(),
+            None => return Ok(()),
+        };
+        let message = format!("table \"{}\" cannot be read: a row security policy of it {why}", table.name.name);
+        Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Wait until the pending rows have been replicated."))
     }
 
     /// The template as text of its own.
@@ -325,6 +379,9 @@ impl<'a> Rendering<'a> {
         if !merged {
             debug_assert_eq!(known, self.extra.len(), "nothing merged, nothing shipped");
             return Ok(None);
+        }
+        if let Some(table) = definition.owners_table() {
+            return Err(cannot_merge(table, UNDER_VIEW));
         }
         match obstacle {
             Some(obstacle) => Err(Report::new(

@@ -12,7 +12,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::copy::{volatile_names, words};
 use super::resolve::Names;
 use super::syntax::{child, has_token, name_of, quoted, range, token};
-use super::{Class, Report, Statement, WritePlan, parse};
+use super::{Class, Report, Statement, TableId, WritePlan, parse};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod order;
@@ -25,6 +25,7 @@ pub struct WithPlan {
     main: Part,
     /// The places of the writes (of the parts, then of the main statement) in the order in which their effects are collected.
     order: Vec<usize>,
+    secured: Vec<TableId>,
 }
 
 #[derive(Debug)]
@@ -79,7 +80,7 @@ impl WithPlan {
         let tables = clause.children().filter(|inner| inner.kind() == K::WITH_TABLE);
         let tables = tables.map(|table| cte(text, &table)).collect::<Result<Vec<_>, _>>()?;
         let recursive = has_token(&clause, K::RECURSIVE_KW);
-        let mut plan = WithPlan { recursive, tables, main, order: Vec::new() };
+        let mut plan = WithPlan { recursive, tables, main, order: Vec::new(), secured: Vec::new() };
         let elsewhere = |node: &SyntaxNode| {
             is_write(node.kind())
                 && *node != statement
@@ -110,10 +111,17 @@ impl WithPlan {
         for place in writes {
             let text = self.text(place, &HashMap::new());
             let part = parse::with_tree(&text, |root| WritePlan::of_part(&text, root, names, gate));
-            planned.push(part.map_err(|error| unsupported(&error.reason))??);
+            let part = part.map_err(|error| unsupported(&error.reason))??;
+            planned.push(part);
         }
+        self.secured = planned.iter().flat_map(|part| part.secured().iter().copied()).collect();
         self.order = order::order(&planned, names.catalog)?;
         Ok(())
+    }
+
+    /// The tables with row security that writes in it are about.
+    pub fn secured(&self) -> &[TableId] {
+        &self.secured
     }
 
     /// How many members and the main statement may read it: those that have its name somewhere.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::after::Event;
-use super::resolve::{Findings, Names, Text};
+use super::resolve::{Findings, Names, Text, security};
 use super::syntax::path_of;
 use super::template::{Rendering, Template};
 use super::{AttNum, Ids, LockedRelation, Parameters, Rendered, Report, SequenceUse, Table, TableId, Value, View};
@@ -97,6 +97,7 @@ pub struct WritePlan {
     /// Names of referenced and referencing tables, by foreign key name and side, for messages.
     findings: Findings,
     tables: Vec<TableId>,
+    secured: Vec<TableId>,
     gate: String,
     assigned: Vec<AttNum>,
     /// The columns that an update changes, generated ones among them: for each of the statement's SETs.
@@ -232,6 +233,8 @@ impl WritePlan {
         let foreign = make(false)?;
         let mut tables = vec![target.id];
         canonical.template.tables(&mut tables);
+        let mut secured = security::about(&target, names.catalog);
+        canonical.template.secured(&mut secured);
         Ok(WritePlan {
             kind,
             returning: statement.children().any(|inner| inner.kind() == K::RETURNING_CLAUSE),
@@ -246,6 +249,7 @@ impl WritePlan {
             conflict: canonical.conflict,
             verbs: canonical.verbs,
             tables,
+            secured,
             gate: gate.into(),
         })
     }
@@ -298,6 +302,11 @@ impl WritePlan {
     /// Every table the evaluation reads, the target and those of foreign keys among them.
     pub fn tables(&self) -> &[TableId] {
         &self.tables
+    }
+
+    /// The tables with row security that the write, or a foreign key, is about: none of it may apply to the role.
+    pub fn secured(&self) -> &[TableId] {
+        &self.secured
     }
 
     /// Which sequences an execution takes values of.
@@ -434,9 +443,6 @@ fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
     }
     if !table.exclusions.is_empty() && (table.key.is_empty() || !table.family.is_empty()) {
         return refuse("it has an exclusion constraint, and no key or tables below it");
-    }
-    if table.row_security {
-        return refuse("it has row security");
     }
     if table.key.is_empty() && kind != WriteKind::Insert {
         let message = format!("rows of \"{}\" cannot be updated or deleted: it has no key", table.name.name);

@@ -4,6 +4,7 @@
 //! Which policies apply depends on the session's role, its memberships and its settings at the time of execution, so the
 //! condition asks Postgres for them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use squawk_syntax::SyntaxKind as K;
@@ -12,7 +13,7 @@ use super::super::syntax::{child, range};
 use super::super::template::{Security, Template};
 use super::super::{Report, parse};
 use super::{Names, Text};
-use crate::catalog::{Policy, PolicyCommand, Table};
+use crate::catalog::{AttNum, Catalog, Policy, PolicyCommand, Table, TableId};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// Policies within policies that are followed: a table whose policies read the table itself has none that Postgres
@@ -36,7 +37,27 @@ pub(in super::super) fn of(
     let applied: Vec<String> =
         commands.into_iter().map(|command| condition(table, command, |policy| policy.using.as_deref())).collect();
     let (condition, opaque) = template(table, &unless_exempt(table, &applied.join(" AND ")), names)?;
-    Ok(Some(Security { command, condition, opaque }))
+    let columns = mentioned(table, &applied.join(" AND "));
+    Ok(Some(Security { command, condition, columns, opaque }))
+}
+
+/// The table's columns that the policies' text may mean; by words, so rather too many.
+fn mentioned(table: &Table, policies: &str) -> Vec<AttNum> {
+    let whole = policies.contains(".*");
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+    let words: HashSet<&str> = policies.split(|c: char| !is_word(c)).collect();
+    let meant = |name: &str| whole || words.contains(name) || !name.chars().all(is_word);
+    table.columns.iter().filter(|column| meant(&column.name)).map(|column| column.attnum).collect()
+}
+
+/// The tables with row security that a write of this one is about: itself, and those of its foreign keys, in which
+/// Postgres sees all rows and an evaluation would not.
+pub(in super::super) fn about(target: &Table, catalog: &Catalog) -> Vec<TableId> {
+    let members = || std::iter::once(target).chain(target.family.iter().map(|table| &**table));
+    let referenced = members().flat_map(|member| member.references.iter().map(|key| key.referenced));
+    let referring = members().flat_map(|member| member.referenced_by.iter().map(|key| key.table));
+    let found = std::iter::once(target.id).chain(referenced).chain(referring);
+    found.filter(|id| catalog.relations.get(id).is_some_and(|table| table.row_security)).collect()
 }
 
 /// True for roles that row security does not apply to.

@@ -111,18 +111,9 @@ fn changed(values: &[&str], others: &[&str]) -> String {
 
 /// The table on the other side of a foreign key.
 pub(super) fn partner(builder: &Builder<'_>, id: crate::catalog::TableId) -> Result<Arc<Table>, Report> {
-    let partner = builder.request.names.catalog.relations.get(&id).cloned().ok_or_else(|| {
+    builder.request.names.catalog.relations.get(&id).cloned().ok_or_else(|| {
         Report::new(FEATURE_NOT_SUPPORTED, format!("a foreign key of \"{}\" leads to an unknown table", builder.alias))
-    })?;
-    if partner.row_security {
-        // Postgres looks at its rows as their owner does; an evaluation would see those of the client's role.
-        let message = format!(
-            "writes to \"{}\" cannot be buffered: \"{}\", at the other end of a foreign key, has row security",
-            builder.table.name.name, partner.name.name
-        );
-        return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Connect to main for it."));
-    }
-    Ok(partner)
+    })
 }
 
 /// Foreign keys of the row: the parent must be there. What is told here is a suspicion, which is judged at the end of the
