@@ -39,7 +39,7 @@ mod upsert;
 mod verdict;
 mod windows;
 
-pub(super) use assign::assigned;
+pub(super) use assign::{assigned, has_fields};
 pub use decode::{Decoded, Judged, Outcome};
 
 /// A condition on new rows, and the functions in it that may look at tables.
