@@ -153,6 +153,8 @@ pub struct Column {
     /// `typtype = 'c'` or an array (`typelem <> 0 and typlen = -1`), of the base type.
     pub is_composite: bool,
     pub is_array: bool,
+    /// There is a cast from text to the base type (or its elements) which somebody has written.
+    pub has_text_cast: bool,
     pub not_null: bool,
     /// The default expression; of a generated column, its expression.
     pub default: Option<String>,

@@ -31,6 +31,7 @@ fn column(attnum: i16, name: &str) -> Column {
         is_domain: false,
         is_composite: false,
         is_array: false,
+        has_text_cast: false,
         not_null: false,
         default: None,
         generated: false,

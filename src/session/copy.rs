@@ -75,6 +75,11 @@ impl Session {
         self.may_write(&plan.insert, version, &settings).await?;
         self.refuse_secured(plan.insert.secured()).await?;
         let options = plan.options.clone()?;
+        if options.freeze && !self.transaction.has_truncated(plan.target.id) {
+            let message = "cannot perform COPY FREEZE because the table was not created or truncated in the current \
+                           subtransaction";
+            return Err(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
+        }
         let mut copying = Copying {
             statement,
             settings,

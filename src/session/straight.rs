@@ -62,7 +62,7 @@ impl Session {
         let Some(main) = &mut self.main else { return Err(lost().into()) };
         main.has_names |= prepares(text);
         build::query(&mut main.raw.link.output, text.as_bytes());
-        let outcome = self.converse(Show::Answers).await;
+        let outcome = self.converse(Show::Answers, false).await;
         let phase = match &outcome {
             Ok((status, _)) => Phase::of_status(*status),
             Err(_) => before,
@@ -192,7 +192,7 @@ impl Session {
         build::bind(out, b"", b"", &arguments, &bind.results);
         build::execute(out, b"", limit.max(0));
         build::sync(out);
-        let (status, failed) = self.converse(Show::Answers).await?;
+        let (status, failed) = self.converse(Show::Answers, true).await?;
         if self.transaction.phase != Phase::Idle {
             self.transaction.phase = Phase::of_status(status);
         }
@@ -310,7 +310,7 @@ impl Session {
         let Some(main) = &mut self.main else { return Err(lost().into()) };
         build::query(&mut main.raw.link.output, sql.as_bytes());
         self.asked = None;
-        match self.converse(Show::Nothing).await? {
+        match self.converse(Show::Nothing, false).await? {
             (_, false) => Ok(self.asked.take()),
             (_, true) => {
                 let why = self.asked.take().unwrap_or_default();
@@ -321,20 +321,21 @@ impl Session {
     }
 
     /// Relays an exchange with main up to ReadyForQuery; returns its status and whether there was an error. COPY data of
-    /// the client goes to main meanwhile.
-    async fn converse(&mut self, show: Show) -> Result<(u8, bool), Failure> {
+    /// the client goes to main meanwhile. `synced`: a Sync was sent along, which main ignores while it copies.
+    async fn converse(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
         if let Some(main) = &self.main {
             let target = main.raw.key.map(|key| Target { address: main.raw.address.clone(), key });
             self.registered.running.set(target);
         }
-        let outcome = self.converse_inner(show).await;
+        let outcome = self.converse_inner(show, synced).await;
         self.registered.running.settled().await;
         self.aim_at_replica();
         outcome
     }
 
-    async fn converse_inner(&mut self, show: Show) -> Result<(u8, bool), Failure> {
+    async fn converse_inner(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
         let (mut failed, mut copying) = (false, false);
+        let mut owes_sync = false;
         loop {
             let Some(main) = &mut self.main else { return Err(lost().into()) };
             let taken = main.raw.link.take().ok().flatten();
@@ -345,6 +346,9 @@ impl Session {
                 }
                 if copying {
                     copying = self.copy_to_main()?;
+                    if !copying && std::mem::take(&mut owes_sync) {
+                        self.sync_main();
+                    }
                 }
                 self.pump(Wants::Main).await?;
                 continue;
@@ -355,6 +359,9 @@ impl Session {
                 b'E' => {
                     failed = true;
                     copying = false;
+                    if std::mem::take(&mut owes_sync) {
+                        self.sync_main();
+                    }
                     if error::is_fatal(&message[HEADER..]) {
                         self.main = None;
                         return Err(lost().detail(error::text(&message[HEADER..])).into());
@@ -368,7 +375,7 @@ impl Session {
                     let value = row.first().cloned().flatten();
                     self.asked = value.map(|value| String::from_utf8_lossy(&value).into_owned());
                 }
-                b'G' => copying = true,
+                b'G' => (copying, owes_sync) = (true, synced),
                 _ => {}
             }
             if show == Show::Answers {
@@ -377,6 +384,12 @@ impl Session {
                     self.pump(Wants::Main).await?;
                 }
             }
+        }
+    }
+
+    fn sync_main(&mut self) {
+        if let Some(main) = &mut self.main {
+            build::sync(&mut main.raw.link.output);
         }
     }
 

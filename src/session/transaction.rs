@@ -126,6 +126,14 @@ impl Transaction {
         Arc::clone(self.first.get_or_insert_with(now))
     }
 
+    /// Whether the innermost open (sub)transaction has truncated the table.
+    pub fn has_truncated(&self, table: TableId) -> bool {
+        let from = self.savepoints.last().map_or(0, |savepoint| savepoint.effects);
+        let is_it = |place: &usize| self.work.places.iter().any(|(of, known)| of.0 == table && known == place);
+        let truncates = |effect: &Effect| matches!(effect, Effect::Truncate { table } if is_it(table));
+        self.work.effects.iter().skip(from).any(truncates)
+    }
+
     pub fn save(&mut self, name: &str, locks: usize) {
         let work = &self.work;
         self.savepoints.push(Savepoint {

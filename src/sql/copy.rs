@@ -57,6 +57,10 @@ impl CopyPlan {
             return Err(unsupported("COPY into a table without columns cannot be buffered"));
         }
         let binary = options.as_ref().is_ok_and(|options| options.format == Format::Binary);
+        if !binary && let Some(column) = columns.iter().find(|column| read_otherwise(column)) {
+            let message = format!("COPY into column \"{}\" of type {}", column.name, column.full_type_name);
+            return Err(unsupported(&format!("{message} cannot be buffered")).hint("Use INSERT."));
+        }
         let source = Text::read(text, root, names, 0)?;
         let condition = child(&copy, K::WHERE_CLAUSE).and_then(|clause| clause.children().next());
         let filter = condition
@@ -113,6 +117,15 @@ impl CopyPlan {
         let value = super::write::assigned(column, &format!("($1)::{}", column.base_type_name));
         Some((format!("SELECT {value}"), oid))
     }
+}
+
+/// Whether a cast from text is something else than what the type reads.
+fn read_otherwise(column: &Column) -> bool {
+    const REGCLASS: u32 = 2205;
+    const REGCLASS_ARRAY: u32 = 2210;
+    [REGCLASS, REGCLASS_ARRAY].contains(&column.base_type_oid)
+        || column.has_text_cast
+        || super::write::has_fields(column)
 }
 
 const TEXT: u32 = 25;

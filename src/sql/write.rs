@@ -45,7 +45,7 @@ mod upsert;
 mod verdict;
 mod windows;
 
-pub(super) use assign::assigned;
+pub(super) use assign::{assigned, has_fields};
 pub use decode::{Decoded, Judged, Outcome};
 pub use disturbed::concurrent;
 

@@ -8,6 +8,7 @@ import asyncio
 import datetime as dt
 import decimal
 import ipaddress
+import io
 import json
 import uuid
 
@@ -131,6 +132,26 @@ async def batches(dsn, record):
     await conn.close()
 
 
+async def copies(dsn, record):
+    """copy_records_to_table is COPY in binary; copy_from_query and copy_to_table are in text and csv."""
+    conn = await connect(dsn)
+    at = dt.datetime(2026, 4, 1, tzinfo=UTC)
+    batch = [(700, at + dt.timedelta(seconds=i), None if i % 5 == 0 else i / 9) for i in range(1200)]
+    assert await conn.copy_records_to_table("reading", records=batch, columns=["device", "at", "value"]) == "COPY 1200"
+    record.load("reading", batch)
+    out = io.BytesIO()
+    query = "SELECT device + 1, at, value FROM reading WHERE device = $1 ORDER BY at"
+    assert await conn.copy_from_query(query, 700, output=out, format="csv", header=True) == "COPY 1200"
+    out.seek(0)
+    assert await conn.copy_to_table("reading", source=out, format="csv", header=True) == "COPY 1200"
+    record.load("reading", [(701, when, value) for _, when, value in batch])
+    await check(conn, record, "copies")
+    error = await fails(asyncpg.UniqueViolationError, conn.copy_records_to_table("reading", records=[batch[7]]))
+    assert error.constraint_name == "reading_pkey", error.constraint_name
+    await check(conn, record, "a copy that fails")
+    await conn.close()
+
+
 async def transactions(dsn, record):
     conn = await connect(dsn)
     other = await connect(dsn)
@@ -251,7 +272,7 @@ async def write(dsn, path):
     for table in COLUMNS:
         record.load(table, await rows_of(conn, table))
     await conn.close()
-    for part in (prepared, every_type, batches, transactions, error_classes, pooled):
+    for part in (prepared, every_type, batches, copies, transactions, error_classes, pooled):
         await part(dsn, record)
         print(f"asyncpg: {part.__name__} ok", flush=True)
     record.save(path)

@@ -53,6 +53,37 @@ TABLE reading ORDER BY device, at LIMIT 3;
 SELECT device, max(value), count(*) OVER () FROM reading WHERE device > 18 GROUP BY device ORDER BY device;
 COPY (SELECT device, value FROM reading WHERE device > 300 ORDER BY at) TO STDOUT;
 \copy (SELECT device, value FROM reading WHERE device > 300 ORDER BY at) to stdout csv header
+COPY reading (device, at, value) FROM STDIN;
+310	2026-01-01 00:00:00Z	1.5
+310	2026-01-01 00:01:00Z	\N
+\.
+\copy reading from stdin with (format csv, header)
+device,at,value
+311,2026-01-01 00:00:00Z,2.5
+"311","2026-01-01 00:02:00Z",
+\.
+\echo :ROW_COUNT :SQLSTATE
+\copy reading (device, at) from stdin csv
+310,2026-01-01 00:00:00Z
+\.
+COPY unit (name, weight) FROM STDIN;
+copied	4
+worse	heavy
+\.
+COPY unit (name) FROM STDIN;
+one	two
+\.
+COPY nowhere FROM STDIN;
+\.
+BEGIN;
+COPY log_line FROM STDIN WHERE line <> 'b';
+2026-01-02 00:00:00Z	a
+2026-01-02 00:00:01Z	b
+\.
+SELECT line FROM log_line WHERE at >= '2026-01-02';
+ROLLBACK;
+\copy (SELECT device, value FROM reading WHERE device >= 310 ORDER BY device, at) to stdout
+\copy (SELECT name, weight FROM unit ORDER BY name) to stdout csv header
 PREPARE find(int) AS SELECT device, value FROM reading WHERE device = $1 ORDER BY at LIMIT 2;
 DEALLOCATE find;
 DEALLOCATE find;

@@ -338,12 +338,82 @@ def inserts_updates_deletes(dsn, record):
         check(conn, record, "keys used again")
 
 
+def copies(dsn, record):
+    """COPY in text and binary, in and out, row by row and in blocks; what fails leaves the connection usable."""
+    at = dt.datetime(2026, 4, 1, tzinfo=UTC)
+    with psycopg.connect(dsn) as conn:
+        for device, form in ((600, ""), (601, " (FORMAT binary)")):
+            batch = [(device, at + dt.timedelta(seconds=i), None if i % 7 == 0 else i / 3) for i in range(1500)]
+            with conn.cursor() as cur:
+                with cur.copy(f"COPY reading (device, at, value) FROM STDIN{form}") as copy:
+                    if form:
+                        copy.set_types(["int4", "timestamptz", "float8"])
+                    for row in batch:
+                        copy.write_row(row)
+                assert cur.rowcount == 1500 and cur.statusmessage == "COPY 1500", cur.statusmessage
+            record.load("reading", batch)
+            with conn.cursor() as cur:
+                with cur.copy(f"COPY (SELECT device, at, value FROM reading WHERE device = {device} ORDER BY at) TO STDOUT{form}") as copy:
+                    copy.set_types(["int4", "timestamptz", "float8"])
+                    assert list(copy.rows()) == batch
+        conn.commit()
+        # Every type out of one copy and into another, in both formats.
+        names = COLUMNS["every_type"]
+        for shift, form in ((100, ""), (200, " (FORMAT binary)")):
+            shifted = names.replace("id,", f"id + {shift} AS id,", 1)
+            with conn.cursor() as cur:
+                with cur.copy(f"COPY (SELECT {shifted} FROM every_type WHERE id < 100) TO STDOUT{form}") as copy:
+                    data = b"".join(copy)
+                with cur.copy(f"COPY every_type ({names}) FROM STDIN{form}") as copy:
+                    for start in range(0, len(data), 50):
+                        copy.write(data[start : start + 50])
+            for row in conn.execute(f"SELECT {names} FROM every_type WHERE id BETWEEN {shift} AND {shift + 99}").fetchall():
+                found = record.find("every_type", row[0] - shift)
+                assert list(row[1:]) == found[1:], (row, found)
+                record.add("every_type", row)
+        conn.commit()
+        check(conn, record, "copies")
+
+        def broken(text, rows):
+            with conn.cursor() as cur, cur.copy(text) as copy:
+                for row in rows:
+                    copy.write_row(row)
+
+        for error, rows in (
+            (errors.UniqueViolation, [(602, at, 1.0), (602, at, 2.0)]),
+            (errors.InvalidTextRepresentation, [(602, at, "much")]),
+            (errors.NotNullViolation, [(None, at, 1.0)]),
+            (errors.BadCopyFileFormat, [(602, at)]),
+        ):
+            fails(error, lambda: broken("COPY reading FROM STDIN", rows))
+            assert conn.info.transaction_status == psycopg.pq.TransactionStatus.INERROR
+            conn.rollback()
+            assert conn.execute("SELECT count(*) FROM reading WHERE device = 602").fetchone() == (0,)
+        with conn.cursor() as cur:
+            try:
+                with cur.copy("COPY reading FROM STDIN") as copy:
+                    copy.write_row((602, at, 1.0))
+                    raise ZeroDivisionError
+            except ZeroDivisionError:
+                conn.rollback()
+        with conn.transaction():
+            broken("COPY reading FROM STDIN", [(603, at, 1.0)])
+            try:
+                with conn.transaction():
+                    broken("COPY reading FROM STDIN", [(604, at, 1.0)])
+                    raise psycopg.Rollback
+            except psycopg.Rollback:
+                raise AssertionError("swallowed by its transaction")
+        record.add("reading", (603, at, 1.0))
+        check(conn, record, "copies that fail")
+
+
 def write(dsn, path):
     record = Record()
     with psycopg.connect(dsn) as conn:
         for table in COLUMNS:
             record.load(table, rows_of(conn, table))
-    for part in (autocommit_and_formats, every_type, many_rows, cursors, transactions, error_classes, inserts_updates_deletes):
+    for part in (autocommit_and_formats, every_type, many_rows, cursors, transactions, error_classes, inserts_updates_deletes, copies):
         part(dsn, record)
         print(f"psycopg3: {part.__name__} ok", flush=True)
     record.save(path)

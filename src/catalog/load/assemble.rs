@@ -140,6 +140,7 @@ fn column(row: ColumnRow) -> Column {
         is_domain: row.is_domain,
         is_composite: row.is_composite,
         is_array: row.is_array,
+        has_text_cast: row.has_text_cast,
         not_null: row.not_null,
         default: row.expression,
         generated: row.generated,

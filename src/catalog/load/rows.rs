@@ -66,6 +66,7 @@ row!(ColumnRow {
     is_domain: bool,
     is_composite: bool,
     is_array: bool,
+    has_text_cast: bool,
     not_null: bool,
     expression: Option<String>,
     generated: bool,

@@ -16,6 +16,7 @@ fn table() -> Table {
         is_domain: false,
         is_composite: false,
         is_array: false,
+        has_text_cast: false,
         not_null: false,
         default: None,
         generated: false,

@@ -7,9 +7,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode, SyntaxToken, decoded_text::Deco
 use super::super::Report;
 use super::super::syntax::{child, name_of_text, plain_string, range};
 use crate::catalog::{Column, Table};
-use crate::sqlstate::{
-    FEATURE_NOT_SUPPORTED, INVALID_PARAMETER_VALUE, OBJECT_NOT_IN_PREREQUISITE_STATE, SYNTAX_ERROR, SqlState,
-};
+use crate::sqlstate::{FEATURE_NOT_SUPPORTED, INVALID_PARAMETER_VALUE, SYNTAX_ERROR, SqlState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -38,6 +36,8 @@ pub struct Options {
     /// For each column, in the order of the fields.
     pub force_null: Vec<bool>,
     pub force_not_null: Vec<bool>,
+    /// FREEZE: of no consequence here, but only the transaction that has truncated the table may say it.
+    pub freeze: bool,
 }
 
 /// Why options do not do.
@@ -104,6 +104,7 @@ pub(super) fn read(copy: &SyntaxNode, table: &Table, columns: &[Column]) -> Resu
     }
     let mut format = Format::Text;
     let mut header = Header::No;
+    let mut freeze = false;
     for option in &written {
         match option.name.as_str() {
             "format" => {
@@ -117,13 +118,7 @@ pub(super) fn read(copy: &SyntaxNode, table: &Table, columns: &[Column]) -> Resu
                 }
             }
             "header" => header = header_of(option)?,
-            "freeze" => {
-                if truth(option).unwrap_or(false) {
-                    let message = "cannot perform COPY FREEZE because the table was not created or truncated in the \
-                                   current subtransaction";
-                    return Err(Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
-                }
-            }
+            "freeze" => freeze = truth(option).unwrap_or(false),
             "encoding" => {
                 let name: String = option.text()?.chars().filter(char::is_ascii_alphanumeric).collect();
                 if !matches!(name.to_ascii_lowercase().as_str(), "utf8" | "unicode") {
@@ -211,6 +206,7 @@ pub(super) fn read(copy: &SyntaxNode, table: &Table, columns: &[Column]) -> Resu
         escape: escape.as_bytes().first().copied().unwrap_or(b'"'),
         force_not_null: forced(find("force_not_null"), table, columns)?,
         force_null: forced(find("force_null"), table, columns)?,
+        freeze,
     })
 }
 

@@ -13,6 +13,7 @@ fn options(format: Format) -> Options {
         quote: b'"',
         escape: b'"',
         force_null: vec![false; 2],
+        freeze: false,
         force_not_null: vec![false; 2],
     }
 }

@@ -7,11 +7,25 @@ const BPCHAR: u32 = 1042;
 const VARCHAR: u32 = 1043;
 const BIT: u32 = 1560;
 const VARBIT: u32 = 1562;
+const INTERVAL: u32 = 1186;
+/// `INTERVAL_FULL_RANGE`: all fields, perhaps with a precision.
+const ALL_FIELDS: i32 = 0x7FFF;
+
+/// Whether the column is an interval of some fields only: `'5'` as an `interval minute` is five minutes, not seconds.
+pub(in super::super) fn has_fields(column: &Column) -> bool {
+    let modifier = column.base_typmod;
+    column.base_type_oid == INTERVAL && modifier >= 0 && (modifier >> 16) & ALL_FIELDS != ALL_FIELDS
+}
 
 /// The expression as the column's type, without modifier and domain: what makes `'1'` and `$1` mean what they mean
 /// in the client's statement.
 pub(super) fn typed(column: &Column, expression: &str) -> String {
-    format!("({expression})::{}", column.base_type_name)
+    format!("({expression})::{}", type_of(column))
+}
+
+/// The type of [`typed`]. Which fields an interval's literal has depends on those of the type.
+pub(super) fn type_of(column: &Column) -> &str {
+    if has_fields(column) { &column.full_type_name } else { &column.base_type_name }
 }
 
 /// A value of [`typed`] as the column takes it: a cast would truncate what assignment refuses (22001).

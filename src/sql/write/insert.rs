@@ -187,7 +187,7 @@ fn of_values(
                 Some(item) => builder.cut(range(item)),
                 None => builder.default_of(column, false)?,
             };
-            values.push(", (").append(&expression).push(&format!(")::{}", column.base_type_name));
+            values.push(", (").append(&expression).push(&format!(")::{}", assign::type_of(column)));
         }
         values.push(")");
     }
@@ -215,6 +215,12 @@ fn of_query(
     let mut source = Template::text("(SELECT q.\"pgoutpost.row\" AS \"pgoutpost.row\"");
     for column in table.columns.iter().filter(|column| !column.generated) {
         let given = columns.iter().any(|given| given.attnum == column.attnum);
+        let literal = |node: &SyntaxNode| has_token(node, K::STRING);
+        if given && assign::has_fields(column) && query.descendants().any(|inner| literal(&inner)) {
+            // By now it is a text.
+            let message = format!("a query with literals into column \"{}\" cannot be buffered", column.name);
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use VALUES."));
+        }
         let (before, after) = around_typed(column);
         source.push(", ").push(&before);
         if given && !(own_ids && column.identity.is_some()) {
@@ -254,7 +260,7 @@ fn is_padding(value: &str) -> String {
 }
 
 fn around_typed(column: &Column) -> (String, String) {
-    ("(".into(), format!(")::{}", column.base_type_name))
+    ("(".into(), format!(")::{}", assign::type_of(column)))
 }
 
 /// The rows of another table (or this one) with a key that the values written out name.
