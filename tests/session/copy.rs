@@ -177,6 +177,8 @@ async fn a_copy_beyond_the_limit_of_a_transaction_leaves_the_connection_usable()
     assert_eq!(fails(&client, "INSERT INTO lists VALUES (1)").await, "23505");
 }
 
+type Tags = Option<Vec<Option<String>>>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_in_with_take_parameters() {
     let (_site, outpost) = outpost("session_with_parameters", SCHEMA).await;
@@ -192,7 +194,7 @@ async fn writes_in_with_take_parameters() {
             .unwrap();
         let (second, none): (&str, Option<&str>) = ("a \"quoted\", {one}", None);
         let rows = client.query(&statement, &[&vec![1, 2, 3, 77], &second, &round, &none]).await.unwrap();
-        let got: Vec<(i32, Option<Vec<Option<String>>>, Option<String>)> =
+        let got: Vec<(i32, Tags, Option<String>)> =
             rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
         let tags = |name: Option<&str>| Some(vec![name.map(str::to_owned), Some(second.to_owned())]);
         let two = if round == 1 { tags(Some("two")) } else { None };
