@@ -58,21 +58,24 @@ async fn checks_that_are_still_to_come_are_made_before_it() {
 async fn a_trigger_that_is_in_its_way_rejects_it_and_the_rest_goes_on() {
     let outpost = Outpost::start(
         "busy",
-        "CREATE TABLE p(id int PRIMARY KEY); CREATE TABLE c(id int PRIMARY KEY, p int);
+        "CREATE TABLE p(id int PRIMARY KEY); CREATE TABLE q(id int PRIMARY KEY); CREATE TABLE c(id int PRIMARY KEY, p int);
          CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
             'BEGIN RAISE EXCEPTION ''no'' USING ERRCODE = TG_ARGV[0]; END';
          CREATE TRIGGER busy BEFORE TRUNCATE ON p EXECUTE FUNCTION refuse('55006');
-         CREATE TRIGGER login BEFORE INSERT ON p EXECUTE FUNCTION refuse('28000')",
+         CREATE TRIGGER login BEFORE INSERT ON q EXECUTE FUNCTION refuse('28000')",
     )
     .await;
     outpost.commit(entry("postgres", vec![p()], vec![Effect::Truncate { table: 0 }])).await;
+    let q = table("q", &["id integer"], 1);
+    outpost.commit(entry("postgres", vec![q], vec![insert(&["1"])])).await;
     outpost.commit(entry("postgres", vec![p()], vec![insert(&["1"])])).await;
     outpost.commit(entry("postgres", vec![c()], vec![insert(&["1", "1"])])).await;
     let replayer = outpost.replay();
     drained(&outpost).await;
     assert_eq!(outpost.texts("SELECT id::text FROM c").await, ["1"]);
     let quarantined = outpost.buffer.quarantined().await.unwrap();
-    let codes: Vec<_> = quarantined.iter().map(|one| one.error["code"].as_str().unwrap()).collect();
-    assert_eq!(codes, ["55006", "28000"], "not main's login, not somebody who will go away");
+    let codes: Vec<_> = quarantined.iter().map(|one| one.error["code"].as_str()).collect();
+    assert_eq!(codes, [Some("55006"), Some("28000"), None], "not main's login, not somebody who will go away");
+    assert_eq!(quarantined[2].waits_for, Some(quarantined[0].seq), "what goes into a table that should be empty waits");
     replayer.stop().await;
 }

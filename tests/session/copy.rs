@@ -149,7 +149,7 @@ async fn a_copy_needs_rights_and_fits_into_a_pipeline() {
         client.execute("INSERT INTO lists VALUES (2, '{b}')", &[]),
         copy(&client, "COPY lists FROM STDIN", "3\t{c}\n4\t{d}\n".into()),
         client.query("SELECT id FROM lists", &[]),
-        client.execute("UPDATE lists SET tags = tags || 'x' WHERE id > 1", &[]),
+        client.execute("UPDATE lists SET tags = tags || 'x'::text WHERE id > 1", &[]),
     );
     assert_eq!((before.unwrap(), copied.unwrap()), (1, 2));
     assert!(after.unwrap().len() >= 2);

@@ -126,7 +126,7 @@ fn what_cannot_be_used_is_said() {
     let newer = serde_json::to_string(&Meta { format: 99, ..meta }).unwrap().replace("owner", "writer");
     disk::replace(&folder.path().join("meta"), &newer).unwrap();
     let error = self::store(folder.path()).claim(true, Seq::ZERO).unwrap_err();
-    assert!(matches!(&error, LogError::Corrupt(why) if why.contains("format 99.1")), "{error}");
+    assert!(matches!(&error, LogError::Corrupt(why) if why.contains("format 99.")), "{error}");
 }
 
 #[cfg(unix)]

@@ -139,6 +139,7 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
 pub(super) fn row_rules(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<(), Report> {
     rows.iter().try_for_each(|row| {
         let values = read(plan, row)?;
+        values.routed()?;
         values.row_rules(0)?;
         values.row_rules(1)
     })
