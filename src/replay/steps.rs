@@ -65,7 +65,7 @@ pub(super) const DEFER: &str = "SET CONSTRAINTS ALL DEFERRED";
 const ROWS_MAX: usize = 1_000;
 
 /// The steps of one entry's effects, in their order. Inserts that follow each other in one table become one statement.
-/// `before`: the last step so far, which may take more rows.
+/// `join`: the entry may add its rows to the last step of the one before.
 pub(super) fn add(
     steps: &mut Vec<Step>,
     place: usize,

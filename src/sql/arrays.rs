@@ -105,6 +105,19 @@ fn put_hex(digits: &str, out: &mut BytesMut) -> Option<()> {
     Some(())
 }
 
+/// An array of one dimension, before its elements; whether one of them is NULL is not said yet.
+fn begun(element_oid: u32, count: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(20 + count * 12);
+    out.put_i32(i32::from(count > 0));
+    out.put_i32(0);
+    out.put_u32(element_oid);
+    if count > 0 {
+        out.put_i32(count as i32);
+        out.put_i32(1);
+    }
+    out
+}
+
 /// An array parameter in binary (`array_recv`).
 ///
 /// # Errors
@@ -115,14 +128,7 @@ pub(super) fn parameter<'a>(
 ) -> Result<ExtraParameter, Report> {
     let (element_oid, type_oid) = element.oids();
     let count = values.len();
-    let mut out = BytesMut::with_capacity(20 + count * 12);
-    out.put_i32(i32::from(count > 0));
-    out.put_i32(0);
-    out.put_u32(element_oid);
-    if count > 0 {
-        out.put_i32(count as i32);
-        out.put_i32(1);
-    }
+    let mut out = begun(element_oid, count);
     let mut has_null = false;
     for value in values {
         let start = out.len();
@@ -198,14 +204,7 @@ pub(super) fn elements(value: &[u8], element_oids: &[u32]) -> Option<Vec<Option<
 /// An array of elements that are in their binary form already.
 pub(super) fn of_elements(element_oid: u32, values: impl ExactSizeIterator<Item = Option<Bytes>>) -> Bytes {
     let count = values.len();
-    let mut out = BytesMut::with_capacity(20 + count * 12);
-    out.put_i32(i32::from(count > 0));
-    out.put_i32(0);
-    out.put_u32(element_oid);
-    if count > 0 {
-        out.put_i32(count as i32);
-        out.put_i32(1);
-    }
+    let mut out = begun(element_oid, count);
     let mut has_null = false;
     for value in values {
         match value {

@@ -67,7 +67,7 @@ impl Text<'_> {
         match scopes.is_column(node, &name) {
             Some(false) => {
                 let named = output_name(node).map_or_else(String::new, |_| format!(" AS {}", quoted(&name)));
-                self.whole(item, range(node), &node.text().to_string(), &named, node);
+                self.whole(item, range(node), &node.text().to_string(), &named);
             }
             Some(true) => {}
             None => self.findings.unclear_row = Some(name),
@@ -92,7 +92,7 @@ impl Text<'_> {
                     self.either(item, range(node), columns, original);
                 }
             } else {
-                self.whole(item, range(node), &original, "", node);
+                self.whole(item, range(node), &original, "");
             }
             return;
         }
@@ -113,7 +113,7 @@ impl Text<'_> {
             {
                 // `t.f` is `f(t)`.
                 let Some(of) = node.children().next() else { return };
-                self.whole(item, range(&of), &quoted(name), "", node);
+                self.whole(item, range(&of), &quoted(name), "");
             }
             return;
         }
@@ -153,12 +153,11 @@ impl Text<'_> {
     }
 
     /// A reference to the whole row.
-    fn whole(&mut self, item: &Item, place: std::ops::Range<usize>, original: &str, named: &str, node: &SyntaxNode) {
+    fn whole(&mut self, item: &Item, place: std::ops::Range<usize>, original: &str, named: &str) {
         let Some(table) = item.table.clone() else { return };
         // A write's target, and the new row of RETURNING, are never the table itself.
         let outer = self.outer && !item.is_target();
         let merged = format!("{}{named}", row_value(&table, item.alias(), &item.visible_columns(), outer));
-        let _ = node;
         self.either(item, place, merged, original.to_owned());
     }
 

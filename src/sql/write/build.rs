@@ -1,4 +1,4 @@
-//! What the three writes have in common: the parts of the SELECT, and its hidden outputs.
+//! What all writes have in common: the parts of the SELECT, and its hidden outputs.
 
 use std::ops::Range;
 use std::sync::Arc;
