@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use anyhow::{Context, Result, bail};
+use rustix::net::{self, sockopt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc as async_mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -56,6 +57,9 @@ pub struct LinkCounts {
     pub from_main_bytes: u64,
     pub swallowed_bytes: u64,
 }
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 
 type Order = (Weather, mpsc::SyncSender<Result<()>>);
 
@@ -152,7 +156,6 @@ impl Link {
 /// The link's thread: accepts connections and carries out orders.
 #[derive(Debug)]
 struct Exchange {
-    address: SocketAddr,
     main: SocketAddr,
     door: Door,
     weather: watch::Sender<Weather>,
@@ -160,11 +163,41 @@ struct Exchange {
     tunnels: JoinSet<()>,
 }
 
-/// The listening port. Closed, it stays bound, so that nobody else can take the port while the link is cut.
+/// The listening port. One socket for its whole life, bound also while it is closed: nobody else can take the port, and
+/// it never has to be bound a second time, which a copy of the socket in a program that is just being started would
+/// forbid.
 #[derive(Debug)]
 enum Door {
     Open(TcpListener),
-    Closed(TcpSocket),
+    /// Not known to the runtime, which would keep in mind that it was shut down.
+    Closed(std::net::TcpListener),
+    /// Between the two, or out of order after an error.
+    Gone,
+}
+
+impl Door {
+    /// Refuses from now on; what was accepted by the kernel alone is reset. Linux: a listening socket that is shut down
+    /// keeps its address, and can listen again.
+    fn close(&mut self) -> Result<()> {
+        if let Door::Open(listener) = std::mem::replace(self, Door::Gone) {
+            let listener = listener.into_std()?;
+            net::shutdown(&listener, net::Shutdown::Both).context("closing the link")?;
+            // Two sockets that both allow reuse may be bound to one port while neither listens: not to this one.
+            sockopt::set_socket_reuseaddr(&listener, false)?;
+            *self = Door::Closed(listener);
+        }
+        Ok(())
+    }
+
+    fn open(&mut self) -> Result<()> {
+        if let Door::Closed(listener) = std::mem::replace(self, Door::Gone) {
+            // Accepted connections inherit it, and what is left of them (TIME_WAIT) must not keep the next link away.
+            sockopt::set_socket_reuseaddr(&listener, true)?;
+            net::listen(&listener, BACKLOG).context("listening for the link")?;
+            *self = Door::Open(TcpListener::from_std(listener)?);
+        }
+        Ok(())
+    }
 }
 
 impl Exchange {
@@ -178,13 +211,16 @@ impl Exchange {
     ) {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let main = SocketAddr::from(([127, 0, 0, 1], main_port));
-        let listener = match closed_door(address).and_then(open_door) {
+        let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
-            Err(error) => return drop(ready.send(Err(error))),
+            Err(error) => {
+                let error = anyhow::Error::new(error).context(format!("binding the link to {address}"));
+                return drop(ready.send(Err(error)));
+            }
         };
         let (weather, _) = watch::channel(weather);
         let door = Door::Open(listener);
-        let mut exchange = Exchange { address, main, door, weather, counters, tunnels: JoinSet::new() };
+        let mut exchange = Exchange { main, door, weather, counters, tunnels: JoinSet::new() };
         let _ = ready.send(Ok(()));
         loop {
             tokio::select! {
@@ -201,22 +237,14 @@ impl Exchange {
 
     async fn change(&mut self, weather: Weather) -> Result<()> {
         self.weather.send_replace(weather);
-        let cut = weather.mode == Mode::Cut;
-        match (&self.door, cut) {
+        match (&self.door, weather.mode == Mode::Cut) {
             (Door::Open(_), true) => {
-                // Closed first: the port can only be bound again when nobody listens on it.
-                let placeholder = Door::Closed(TcpSocket::new_v4()?);
-                drop(std::mem::replace(&mut self.door, placeholder));
+                self.door.close()?;
                 self.tunnels.shutdown().await;
-                self.door = Door::Closed(closed_door(self.address)?);
             }
-            (Door::Closed(_), false) => {
-                let placeholder = Door::Closed(TcpSocket::new_v4()?);
-                if let Door::Closed(socket) = std::mem::replace(&mut self.door, placeholder) {
-                    self.door = Door::Open(open_door(socket)?);
-                }
-            }
+            (Door::Closed(_), false) => self.door.open()?,
             (Door::Open(_), false) | (Door::Closed(_), true) => {}
+            (Door::Gone, _) => bail!("the link could not be opened or closed before"),
         }
         Ok(())
     }
@@ -231,21 +259,6 @@ impl Exchange {
             }
         });
     }
-}
-
-fn closed_door(address: SocketAddr) -> Result<TcpSocket> {
-    let socket = TcpSocket::new_v4()?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address).with_context(|| format!("binding the link to {address}"))?;
-    // Two sockets that both allow reuse may be bound to one port while neither listens: not to this one.
-    socket.set_reuseaddr(false)?;
-    Ok(socket)
-}
-
-fn open_door(socket: TcpSocket) -> Result<TcpListener> {
-    // Accepted connections inherit it, and what is left of them (TIME_WAIT) must not keep us from binding after a cut.
-    socket.set_reuseaddr(true)?;
-    socket.listen(1024).context("listening for the link")
 }
 
 async fn accept(door: &Door) -> TcpStream {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::Link;
@@ -134,4 +136,30 @@ async fn a_black_hole_accepts_and_never_answers() {
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     }
     ask(&mut idle).await;
+}
+
+/// A program that is being started holds a copy of every descriptor until its exec, a listening one too: the link must
+/// not need its port free to close it or to open it again.
+#[tokio::test]
+async fn the_port_stays_ours_while_programs_are_started() {
+    let link = echo_behind_link().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let starters = [(); 2].map(|()| {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                std::process::Command::new("true").status().unwrap();
+            }
+        })
+    });
+    for _ in 0..500 {
+        link.cut().unwrap();
+        assert!(TcpStream::connect(("127.0.0.1", link.port())).await.is_err(), "a cut link must refuse");
+        link.heal().unwrap();
+        ask(&mut connect(&link).await).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for starter in starters {
+        starter.join().unwrap();
+    }
 }
