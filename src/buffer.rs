@@ -204,6 +204,7 @@ impl Buffer {
         );
         let task = tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = committer.run() => {}
                 () = async { tokio::join!(retention, refresher); std::future::pending().await } => {}
             }

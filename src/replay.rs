@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio_postgres::Config;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::buffer::Buffer;
+use crate::upstream::own::Server;
 
 pub use export::export;
 pub use status::{ReplayState, ReplayStatus};
@@ -111,13 +111,14 @@ enum Ending {
 /// Replays until shutdown. Does not end on any error: it waits, tells, and tries again.
 pub async fn run(
     buffer: Buffer,
-    main: Config,
+    main: impl Into<Server>,
     site: String,
     config: ReplayConfig,
     shutdown: CancellationToken,
     status: watch::Sender<ReplayStatus>,
 ) {
-    let mut failures = 0;
+    let main = main.into();
+    let (mut failures, mut attempts) = (0, 0_u64);
     let mut patience = session::STALL;
     loop {
         let before = status.borrow().applied_total;
@@ -145,9 +146,11 @@ pub async fn run(
                 config.retry_delay_max
             }
         };
+        attempts += 1;
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(with_jitter(delay)) => {}
+            () = tokio::time::sleep(with_jitter(delay, &site, attempts)) => {}
         }
     }
     status.send_modify(|status| status.state = ReplayState::Stopped);
@@ -176,10 +179,13 @@ fn backoff(config: &ReplayConfig, failures: u32) -> Duration {
     config.retry_delay.saturating_mul(factor).min(config.retry_delay_max)
 }
 
-/// Between half and one and a half times the delay, so that sites do not knock in step.
-fn with_jitter(delay: Duration) -> Duration {
-    let random = uuid::Uuid::new_v4().as_u128() as u16;
-    delay.mul_f64(0.5 + f64::from(random) / f64::from(u16::MAX))
+/// Between half and one and a half times the delay, so that sites do not knock in step. Follows from the site and the
+/// attempt, so that what happens can be made to happen again.
+fn with_jitter(delay: Duration, site: &str, attempt: u64) -> Duration {
+    let mut hash = crc32fast::Hasher::new();
+    hash.update(site.as_bytes());
+    hash.update(&attempt.to_le_bytes());
+    delay.mul_f64(0.5 + f64::from(hash.finalize()) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -195,9 +201,10 @@ mod tests {
         };
         let pauses = [1, 2, 3, 4, 5, 40].map(|failures| backoff(&config, failures).as_millis());
         assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
-        for _ in 0..100 {
-            let delay = with_jitter(Duration::from_millis(100)).as_millis();
-            assert!((50..=150).contains(&delay), "{delay}");
-        }
+        let delays =
+            |site| (0..100).map(move |attempt| with_jitter(Duration::from_millis(100), site, attempt).as_millis());
+        assert!(delays("north").all(|delay| (50..=150).contains(&delay)));
+        assert!(delays("north").ne(delays("south")), "sites knock in step");
+        assert!(delays("north").min() < Some(60) && delays("north").max() > Some(140));
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::{Client, Config, Row, Statement};
+use tokio_postgres::{Client, Row, Statement};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -16,7 +16,7 @@ use crate::buffer::Buffer;
 use crate::catalog::{Catalog, CatalogHandle};
 use crate::entry::Seq;
 use crate::lsn::Lsn;
-use crate::upstream::own;
+use crate::upstream::own::{self, Server};
 
 /// The `[tracker]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -67,7 +67,7 @@ const POLL: &str = "SELECT (SELECT l.seq FROM pgoutpost.ledger l WHERE l.site = 
 /// Polls until shutdown, through every loss of the replica.
 pub async fn run(
     buffer: Buffer,
-    replica: Config,
+    replica: impl Into<Server>,
     site: String,
     catalog: CatalogHandle,
     config: TrackerConfig,
@@ -75,8 +75,10 @@ pub async fn run(
     status: watch::Sender<TrackerStatus>,
 ) {
     let bound = catalog.current();
-    let mut tracker = Tracker { buffer, replica, site, catalog, config, status, connection: None, bound };
+    let mut tracker =
+        Tracker { buffer, replica: replica.into(), site, catalog, config, status, connection: None, bound };
     tokio::select! {
+        biased;
         () = shutdown.cancelled() => {}
         () = tracker.watch() => {}
     }
@@ -85,7 +87,7 @@ pub async fn run(
 
 struct Tracker {
     buffer: Buffer,
-    replica: Config,
+    replica: Server,
     site: String,
     catalog: CatalogHandle,
     config: TrackerConfig,
@@ -117,6 +119,7 @@ impl Tracker {
                 }
             };
             tokio::select! {
+                biased;
                 () = sleep(self.config.poll_interval.saturating_sub(begun.elapsed()).max(PAUSE_MIN)) => {}
                 () = async { tokio::join!(moved, sleep(PAUSE_MIN)); } => {}
             }
@@ -128,7 +131,7 @@ impl Tracker {
         let (client, statement) = match self.connection.take().filter(|(client, _)| !client.is_closed()) {
             Some(connection) => connection,
             None => {
-                let client = own::connect(&self.replica).await?;
+                let client = self.replica.connect().await?;
                 let statement = client.prepare(POLL).await?;
                 info!("connected to the replica");
                 (client, statement)

@@ -54,6 +54,7 @@ pub(super) async fn refresher(
 ) {
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = wish.notified() => {}
         }

@@ -28,6 +28,7 @@ pub(super) async fn run(
     let mut marks: VecDeque<(Instant, Seq)> = VecDeque::new();
     loop {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(period) => {}
         }

@@ -12,7 +12,6 @@ use super::ledger::{self, Known, Ledger, NoLedger};
 use super::session::{GROUP_ENTRIES, Link, STALL, Session, ended};
 use super::verdict::StepKind;
 use crate::entry::Seq;
-use crate::upstream::own;
 
 /// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
 /// notice a dead link too, and set our locks free.
@@ -28,7 +27,7 @@ const IDENTITY: &str = "SELECT system_identifier::text,
 
 impl Session<'_> {
     pub(super) async fn connect(&mut self) -> Result<Link, Ending> {
-        let client = own::connect(self.main).await.map_err(|error| ended(StepKind::Begin, error))?;
+        let client = self.main.connect().await.map_err(|error| ended(StepKind::Begin, error))?;
         let limit = timeout(STALL, self.greet(&client)).await;
         let (frame, role) = limit.map_err(|_| Ending::Away("main does not answer".to_owned()))??;
         Ok(Link { client: Arc::new(client), frame, role })

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -18,7 +18,7 @@ use super::verdict::{self, StepKind, Verdict};
 use super::{Ending, ReplayConfig, steps};
 use crate::buffer::Buffer;
 use crate::entry::{Effect, Entry, Seq};
-use crate::upstream::own;
+use crate::upstream::own::{self, Server};
 
 /// Entries of one transaction on main, at most.
 pub(super) const GROUP_ENTRIES: usize = 256;
@@ -36,7 +36,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 pub(super) struct Session<'a> {
     pub(super) buffer: &'a Buffer,
-    pub(super) main: &'a Config,
+    pub(super) main: &'a Server,
     pub(super) site: &'a str,
     pub(super) config: &'a ReplayConfig,
     pub(super) status: &'a watch::Sender<ReplayStatus>,
@@ -72,7 +72,7 @@ pub(super) struct Link {
 impl<'a> Session<'a> {
     pub(super) fn new(
         buffer: &'a Buffer,
-        main: &'a Config,
+        main: &'a Server,
         site: &'a str,
         config: &'a ReplayConfig,
         status: &'a watch::Sender<ReplayStatus>,
@@ -115,6 +115,7 @@ impl<'a> Session<'a> {
             tokio::time::sleep(FAREWELL + Duration::from_millis(500)).await;
         };
         tokio::select! {
+            biased;
             ended = work => ended.err().unwrap_or(Ending::Shutdown),
             () = overdue => Ending::Shutdown,
         }
@@ -132,8 +133,9 @@ impl<'a> Session<'a> {
             let Some(flight) = self.flights.front_mut() else {
                 self.status.send_modify(|status| status.state = ReplayState::Idle);
                 tokio::select! {
-                    _ = progress.changed() => {}
+                    biased;
                     () = shutdown.cancelled() => return Ok(()),
+                    _ = progress.changed() => {}
                     () = tokio::time::sleep(IDLE_PROBE) => self.probe(link).await?,
                 }
                 last_answer = Instant::now();
@@ -144,9 +146,9 @@ impl<'a> Session<'a> {
                 (answered, last_answer) = (now, Instant::now());
             }
             let landing = tokio::select! {
-                landing = flight.landing() => landing,
-                _ = progress.changed() => continue,
+                biased;
                 () = shutdown.cancelled() => return self.farewell().await,
+                landing = flight.landing() => landing,
                 () = tokio::time::sleep_until(last_answer + *self.patience) => {
                     if flight.answered() != answered.1 {
                         continue;
@@ -155,6 +157,8 @@ impl<'a> Session<'a> {
                     *self.patience = (silent * 2).min(STALL_MAX);
                     return Err(Ending::Away(format!("main has not answered for {} s", silent.as_secs())));
                 }
+                // Last: commits that never cease keep none of the others from being looked at.
+                _ = progress.changed() => continue,
             };
             last_answer = Instant::now();
             match landing {

@@ -1,6 +1,6 @@
 //! Prepared statements of one connection, by their text, and what main says about tables.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -43,7 +43,7 @@ impl Statements {
     /// What is known of the entries' tables, asking main about those not seen before.
     pub(super) async fn tables(&mut self, client: &Client, entries: &[Arc<Entry>]) -> Result<Arc<Tables>, own::Error> {
         let named = entries.iter().flat_map(|entry| &entry.tables).map(|table| &table.name);
-        let missing: HashSet<&TableName> = named.filter(|name| !self.tables.contains_key(*name)).collect();
+        let missing: BTreeSet<&TableName> = named.filter(|name| !self.tables.contains_key(*name)).collect();
         let asked = missing.into_iter().map(async |name| Ok((name.clone(), ask(client, name).await?)));
         let answers: Result<Vec<_>, own::Error> = try_join_all(asked).await;
         let answers = answers?;
@@ -64,7 +64,7 @@ impl Statements {
         if self.prepared.len() > STATEMENTS_MAX {
             self.prepared.clear();
         }
-        let mut missing: HashMap<&str, &Step> = HashMap::new();
+        let mut missing: BTreeMap<&str, &Step> = BTreeMap::new();
         for step in steps.iter().filter(|step| !self.prepared.contains_key(&step.sql)) {
             missing.entry(&step.sql).or_insert(step);
         }

@@ -2,8 +2,13 @@
 //!
 //! A client's statements never travel here: results come binary and the connection sends its own Sync.
 
+use std::fmt;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use tokio::io::DuplexStream;
 pub use tokio_postgres::{Client, Config};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 use tracing::debug;
@@ -103,6 +108,53 @@ pub fn parse_url(url: &str) -> Result<Config, Error> {
     url.parse().map_err(|error: tokio_postgres::Error| Error::Unexpected(described(&error)))
 }
 
+/// A server, and the way there: over the network, unless a simulation gives another.
+#[derive(Clone)]
+pub struct Server {
+    config: Config,
+    dial: Option<Arc<dyn Dial>>,
+}
+
+/// Another way to a server than the network.
+pub trait Dial: Send + Sync {
+    /// The client's end of a new connection.
+    fn dial(&self) -> BoxFuture<'static, io::Result<DuplexStream>>;
+}
+
+impl From<Config> for Server {
+    fn from(config: Config) -> Server {
+        Server { config, dial: None }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// A server that is reached as `dial` says.
+    pub fn simulated(config: Config, dial: Arc<dyn Dial>) -> Server {
+        Server { config, dial: Some(dial) }
+    }
+
+    /// As [`connect`].
+    ///
+    /// # Errors
+    /// As [`connect`].
+    pub async fn connect(&self) -> Result<Client, Error> {
+        let Some(dial) = &self.dial else { return connect(&self.config).await };
+        let attempt = async {
+            let stream = dial.dial().await.map_err(|error| Error::Connection(error.to_string()))?;
+            Ok::<_, Error>(self.config.connect_raw(stream, NoTls).await?)
+        };
+        let (client, connection) = bounded(&self.config, attempt).await?;
+        tokio::spawn(watched(connection));
+        Ok(client)
+    }
+}
+
 /// Connects, with a bounded wait and with keepalives, so that a silently dead link is noticed. The connection closes
 /// when the client is dropped.
 ///
@@ -110,16 +162,22 @@ pub fn parse_url(url: &str) -> Result<Config, Error> {
 /// [`Error::Connection`], or [`Error::Server`] when the server refuses the login.
 pub async fn connect(config: &Config) -> Result<Client, Error> {
     let config = with_keepalives(config);
-    let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
-    let attempt = tokio::time::timeout(limit, config.connect(NoTls)).await;
-    let (client, connection) =
-        attempt.map_err(|_| Error::Connection(format!("no connection within {} s", limit.as_secs_f32())))??;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!(error = %described(&error), "own connection ended");
-        }
-    });
+    let (client, connection) = bounded(&config, config.connect(NoTls)).await?;
+    tokio::spawn(watched(connection));
     Ok(client)
+}
+
+async fn bounded<T, E: Into<Error>>(config: &Config, attempt: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
+    let limit = config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+    let attempt = tokio::time::timeout(limit, attempt).await;
+    let late = |_| Error::Connection(format!("no connection within {} s", limit.as_secs_f32()));
+    attempt.map_err(late)?.map_err(Into::into)
+}
+
+async fn watched(connection: impl Future<Output = Result<(), tokio_postgres::Error>>) {
+    if let Err(error) = connection.await {
+        debug!(error = %described(&error), "own connection ended");
+    }
 }
 
 /// Header and rows of a command's answer, as text, for people; NULL is empty.
