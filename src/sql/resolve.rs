@@ -6,7 +6,7 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use self::scope::Scopes;
-use super::syntax::{self, child, dotted, name_of, path_of, quoted, range, token};
+use super::syntax::{self, child, dotted, has_token, name_of, path_of, quoted, range, token};
 use super::template::{Piece, Relation, Source, Template, UNDER_VIEW};
 use super::{Report, parse, slice};
 use crate::catalog::{Catalog, Column, PolicyCommand, RelationKind, Table};
@@ -91,6 +91,25 @@ impl Findings {
 fn groupable(column: &Column) -> bool {
     const WITHOUT_EQUALITY: [u32; 8] = [114, 142, 600, 602, 603, 604, 718, 1033];
     !column.is_composite && !WITHOUT_EQUALITY.contains(&column.base_type_oid)
+}
+
+/// The column by which this item of GROUP BY groups, by its name or by its place in the output.
+fn grouped_column(item: &SyntaxNode) -> Option<Vec<String>> {
+    let mut by = (item.kind() == K::GROUPING_EXPR).then(|| item.children().next()).flatten()?;
+    while by.kind() == K::PAREN_EXPR {
+        by = by.children().next()?;
+    }
+    let Some(number) = token(&by, K::INT_NUMBER).filter(|_| by.kind() == K::LITERAL) else { return dotted(&by) };
+    let query = item.ancestors().find(|above| above.kind() == K::SELECT)?;
+    let targets = child(&child(&query, K::SELECT_CLAUSE)?, K::TARGET_LIST)?;
+    let targets: Vec<SyntaxNode> = targets.children().filter(|target| target.kind() == K::TARGET).collect();
+    let place = number.text().parse::<usize>().ok()?.checked_sub(1)?;
+    let column = targets.get(place)?.children().next()?;
+    // A star stands for we do not know how many.
+    let star = targets[..place].iter().any(|target| {
+        has_token(target, K::STAR) || child(target, K::FIELD_EXPR).is_some_and(|field| has_token(&field, K::STAR))
+    });
+    (!star).then(|| dotted(&column)).flatten()
 }
 
 /// System columns that a merged relation does not have.
@@ -211,8 +230,7 @@ impl<'a> Text<'a> {
     /// knows of, so they are named. The groups stay the same.
     fn group(&mut self, clause: &SyntaxNode) {
         let Some(list) = child(clause, K::GROUP_BY_LIST) else { return };
-        let items = list.children().filter(|item| item.kind() == K::GROUPING_EXPR);
-        let grouped: Vec<Vec<String>> = items.filter_map(|item| dotted(&item.children().next()?)).collect();
+        let grouped: Vec<Vec<String>> = list.children().filter_map(|item| grouped_column(&item)).collect();
         for (from_item, relation) in &self.from_items {
             let Source::Table(table) = &relation.source else { continue };
             let level = from_item.ancestors().find(|above| above.kind() == K::SELECT);

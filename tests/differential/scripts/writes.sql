@@ -10,6 +10,8 @@ INSERT INTO unit (id, name) SELECT id + 10, name || '!' FROM unit WHERE id < 3 R
 INSERT INTO log (unit, line, at) VALUES (4, 'c', '2026-01-02 03:04:05+02'), (11, 'd', NULL) RETURNING *;
 SELECT * FROM unit ORDER BY id;
 SELECT u.name, count(l.id), max(l.line) FROM unit u LEFT JOIN log l ON l.unit = u.id GROUP BY u.id ORDER BY u.id;
+SELECT u.id, u.name, count(*), count(l.id) AS lines FROM unit u LEFT JOIN log l ON l.unit = u.id GROUP BY 1 ORDER BY 4, 1;
+SELECT count(l.id), u.name, (u.id) FROM unit u LEFT JOIN log l ON l.unit = u.id GROUP BY (3), u.name ORDER BY u.name;
 UPDATE unit SET weight = weight * 2, name = upper(name) WHERE id % 2 = 1 RETURNING id, name, weight;
 UPDATE unit SET id = id + 100 WHERE id = 3 RETURNING *;
 UPDATE log SET line = l.line || u.name FROM log l JOIN unit u ON u.id = l.unit WHERE log.id = l.id RETURNING log.id, log.line, u.name;
