@@ -41,7 +41,8 @@ delay:
 	@$(LAB) delay --ms $(MS)
 
 # cargo-nextest when it is there; cargo test runs the same tests.
-test: deps
+test:
+	@scripts/install-deps test
 	@scripts/python-env
 	$(CARGO) build --locked --workspace --bins
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
