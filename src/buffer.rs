@@ -25,6 +25,7 @@ mod committer;
 mod contract;
 pub mod file;
 pub mod log;
+mod mains;
 #[cfg(test)]
 mod memory;
 pub mod place;
@@ -38,10 +39,12 @@ mod testing;
 pub mod transfer;
 
 pub use log::{LeaseBlock, LeaseRange, LogError};
+pub use mains::{AcceptError, KnownMain, Meeting};
 pub use quarantine::{Act, ActError, Fate, Quarantined, Which};
 
 use committer::{Committer, Job, Limits, QUEUE};
 use log::Log;
+use mains::Mains;
 use published::Published;
 use rebuild::Rebuild;
 
@@ -131,6 +134,7 @@ pub struct Buffer {
     refresh: Arc<Notify>,
     /// One command about quarantined entries at a time.
     acting: Arc<Mutex<()>>,
+    mains: Mains,
 }
 
 #[derive(Clone)]
@@ -181,6 +185,7 @@ impl Buffer {
         let mut records = log.quarantined().await?;
         quarantine::forget_old(&*log, &mut records).await?;
         let aside = records.into_iter().map(|record| (record.seq, record.fate)).collect();
+        let mains = Mains::new(log.main_record().await?);
         let published = Arc::new(Published::new(claim.last, confirmed, aside));
         rebuild::from_log(&*log, &published, &catalog, Some(confirmed)).await?;
         let (jobs, queue) = mpsc::channel(QUEUE);
@@ -210,7 +215,7 @@ impl Buffer {
             }
         });
         let acting = Arc::new(Mutex::new(()));
-        Ok((Buffer { jobs, published, log: LogHandle(log), catalog, refresh, acting }, task))
+        Ok((Buffer { jobs, published, log: LogHandle(log), catalog, refresh, acting, mains }, task))
     }
 
     /// Makes a transaction durable and shows it to everybody. When this future is dropped the transaction may still

@@ -62,6 +62,13 @@ enum Command {
         source: Source,
         file: PathBuf,
     },
+    /// Go on with another main, which replay has refused; asks the running daemon
+    AcceptMain {
+        #[command(flatten)]
+        source: Source,
+        /// Only if main has this system identifier
+        system_identifier: Option<u64>,
+    },
     /// Look at the transactions that main rejected, and decide about them; asks the running daemon
     Quarantine {
         #[command(subcommand)]
@@ -91,6 +98,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(source)
         | Command::Setup { source, .. }
         | Command::Quarantine { source, .. }
+        | Command::AcceptMain { source, .. }
         | Command::Check(source)
         | Command::Status(source)
         | Command::Fsck(source)
@@ -129,6 +137,7 @@ async fn execute(command: &Command, config: Config) -> Result<ExitCode> {
         Command::Export { file, .. } => buffer::export(&config, file).await,
         Command::Import { file, .. } => buffer::import(&config, file).await,
         Command::Quarantine { command, .. } => quarantine::run(&config, command).await,
+        Command::AcceptMain { system_identifier, .. } => quarantine::accept_main(&config, *system_identifier).await,
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod buffer;
 pub mod catalog;
 pub mod check;
+pub mod cluster;
 pub mod config;
 pub mod console;
 pub mod entry;

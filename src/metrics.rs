@@ -147,6 +147,7 @@ struct Figures {
     replay_retries: Counter,
     replay_rejected: Counter,
     conflicts: Counter,
+    setbacks: Counter,
     replica_lag_bytes: Gauge,
     replica_lag_seconds: Gauge,
     uptime_seconds: Gauge,
@@ -176,6 +177,7 @@ impl Figures {
                 .counter("replay_retries_total", "Attempts repeated after a broken connection or the like."),
             replay_rejected: registry.counter("replay_rejected_total", "Entries rejected by main."),
             conflicts: registry.counter("conflicts_total", "Replayed rows that had changed on main meanwhile."),
+            setbacks: registry.counter("main_setbacks_total", "Times that main came back at an older state."),
             replica_lag_bytes: registry
                 .gauge("replica_lag_bytes", "WAL of main the replica does not show; -1 when unknown."),
             replica_lag_seconds: registry.gauge("replica_lag_seconds", "Replay delay of the replica; -1 when unknown."),
@@ -206,6 +208,7 @@ impl Figures {
         self.replay_retries.absolute(now.replay.retries_total);
         self.replay_rejected.absolute(now.replay.rejected_total);
         self.conflicts.absolute(now.replay.conflicts_total);
+        self.setbacks.absolute(now.replay.setbacks_total);
         self.replica_lag_bytes.set(now.tracker.lag_bytes.map_or(-1.0, |bytes| bytes as f64));
         self.replica_lag_seconds.set(now.tracker.lag.map_or(-1.0, |lag| lag.as_secs_f64()));
         self.uptime_seconds.set(now.uptime.as_secs_f64());

@@ -96,6 +96,9 @@ impl Default for ReplayConfig {
     }
 }
 
+/// How often it is looked whether an operator has accepted another main.
+const ACCEPTED_POLL: Duration = Duration::from_millis(200);
+
 /// How a connection's life ended.
 #[derive(Debug)]
 enum Ending {
@@ -125,6 +128,7 @@ pub async fn run(
         status.send_modify(|status| status.state = ReplayState::Connecting);
         let mut session = session::Session::new(&buffer, &main, &site, &config, &status, &shutdown, &mut patience);
         let ending = session.run().await;
+        buffer.no_main();
         if status.borrow().applied_total > before {
             failures = 0;
         }
@@ -151,10 +155,21 @@ pub async fn run(
             biased;
             () = shutdown.cancelled() => break,
             () = tokio::time::sleep(with_jitter(delay, &site, attempts)) => {}
+            () = accepted(&buffer) => {}
         }
     }
     status.send_modify(|status| status.state = ReplayState::Stopped);
     info!("replay stopped");
+}
+
+/// Waits until a main that was refused has been accepted; for ever when none was.
+async fn accepted(buffer: &Buffer) {
+    if buffer.known_main().refused.is_none() {
+        std::future::pending::<()>().await;
+    }
+    while buffer.known_main().refused.is_some() {
+        tokio::time::sleep(ACCEPTED_POLL).await;
+    }
 }
 
 /// Logs a lost link once, not with every attempt.

@@ -7,6 +7,8 @@ mod catalog;
 mod cluster;
 #[path = "engine/conflicts.rs"]
 mod conflicts;
+#[path = "engine/failover.rs"]
+mod failover;
 #[path = "engine/harness.rs"]
 mod harness;
 #[path = "engine/quarantine.rs"]

@@ -37,6 +37,8 @@ struct Weather {
     mode: Mode,
     /// One way.
     delay: Duration,
+    /// Where new connections lead.
+    main: SocketAddr,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +80,7 @@ pub struct Link {
 impl Link {
     /// A link that listens on 127.0.0.1:`port` and leads to 127.0.0.1:`main_port`.
     pub fn start(port: u16, main_port: u16) -> Result<Link> {
-        let weather = Weather { mode: Mode::Open, delay: Duration::ZERO };
+        let weather = Weather { mode: Mode::Open, delay: Duration::ZERO, main: local(main_port) };
         // Orders are rare and each is waited for: the queue holds one per calling thread.
         let (orders, queue) = async_mpsc::unbounded_channel();
         let counters = Arc::new(Counters::default());
@@ -87,7 +89,7 @@ impl Link {
         std::thread::Builder::new().name("link".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(Exchange::run(port, main_port, weather, shared, queue, &ready)),
+                Ok(runtime) => runtime.block_on(Exchange::run(port, weather, shared, queue, &ready)),
                 Err(error) => drop(ready.send(Err(error.into()))),
             }
         })?;
@@ -118,6 +120,12 @@ impl Link {
     /// Sets the round-trip time; half of it is added each way to what enters the link from now on.
     pub fn delay(&self, round_trip: Duration) -> Result<()> {
         self.order(|weather| weather.delay = round_trip / 2)
+    }
+
+    /// Leads new connections to 127.0.0.1:`main_port` from now on, as after a failover. The present ones stay: [`Link::cut`]
+    /// ends them.
+    pub fn aim(&self, main_port: u16) -> Result<()> {
+        self.order(|weather| weather.main = local(main_port))
     }
 
     pub fn mode(&self) -> Mode {
@@ -156,7 +164,6 @@ impl Link {
 /// The link's thread: accepts connections and carries out orders.
 #[derive(Debug)]
 struct Exchange {
-    main: SocketAddr,
     door: Door,
     weather: watch::Sender<Weather>,
     counters: Arc<Counters>,
@@ -203,14 +210,12 @@ impl Door {
 impl Exchange {
     async fn run(
         port: u16,
-        main_port: u16,
         weather: Weather,
         counters: Arc<Counters>,
         mut orders: async_mpsc::UnboundedReceiver<Order>,
         ready: &mpsc::SyncSender<Result<()>>,
     ) {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let main = SocketAddr::from(([127, 0, 0, 1], main_port));
+        let address = local(port);
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
             Err(error) => {
@@ -220,7 +225,7 @@ impl Exchange {
         };
         let (weather, _) = watch::channel(weather);
         let door = Door::Open(listener);
-        let mut exchange = Exchange { main, door, weather, counters, tunnels: JoinSet::new() };
+        let mut exchange = Exchange { door, weather, counters, tunnels: JoinSet::new() };
         let _ = ready.send(Ok(()));
         loop {
             tokio::select! {
@@ -251,7 +256,8 @@ impl Exchange {
 
     fn connect(&mut self, site: TcpStream) {
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        let (main, weather, counters) = (self.main, self.weather.subscribe(), Arc::clone(&self.counters));
+        let (weather, counters) = (self.weather.subscribe(), Arc::clone(&self.counters));
+        let main = weather.borrow().main;
         self.tunnels.spawn(async move {
             let _open = OpenGuard::new(&counters);
             if let Err(error) = tunnel::run(site, main, weather, &counters).await {
@@ -259,6 +265,10 @@ impl Exchange {
             }
         });
     }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 async fn accept(door: &Door) -> TcpStream {

@@ -86,6 +86,37 @@ impl Postgres {
         Ok(replica)
     }
 
+    /// A standby of `main` beside it, for failovers: streams from main itself, asynchronously and without a slot.
+    pub async fn start_standby(folder: &Path, port: u16, main: &Postgres) -> Result<Postgres> {
+        let standby = Postgres::copy("standby", folder, port, main, &["-R"]).await?;
+        standby.restart().await?;
+        Ok(standby)
+    }
+
+    /// A copy of `main` as it is now, not started: what a restore begins with.
+    pub async fn back_up(folder: &Path, port: u16, main: &Postgres) -> Result<Postgres> {
+        Postgres::copy("restored", folder, port, main, &[]).await
+    }
+
+    async fn copy(name: &'static str, folder: &Path, port: u16, main: &Postgres, more: &[&str]) -> Result<Postgres> {
+        let copy = Postgres::prepare(name, folder, port, &main.run_as)?;
+        let data = copy.data().display().to_string();
+        copy.tool("pg_basebackup")?
+            .arguments(["-D", &data, "-X", "stream", "-c", "fast", "--no-sync"])
+            .arguments(more.iter().copied())
+            .arguments(["-d", &format!("host=127.0.0.1 port={} user=postgres", main.port)])
+            .finish(START_LIMIT)
+            .await?;
+        Ok(copy)
+    }
+
+    /// Makes a standby a main, on a new timeline.
+    pub async fn promote(&self) -> Result<()> {
+        let client = self.connect("postgres").await?;
+        let done: bool = client.query_one("SELECT pg_promote()", &[]).await?.try_get(0)?;
+        if done { Ok(()) } else { bail!("{} was not promoted in time", self.name) }
+    }
+
     fn prepare(name: &'static str, folder: &Path, port: u16, run_as: &RunAs) -> Result<Postgres> {
         std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
         run_as.own(folder)?;

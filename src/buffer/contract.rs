@@ -13,6 +13,7 @@ use super::redis::RedisLog;
 use super::redis::tests::{DURABLE, Server};
 use super::testing::{catalog, draft};
 use super::{Buffer, BufferConfig, CommitError};
+use crate::cluster::MainRecord;
 use crate::entry::{Effect, Seq};
 
 /// Where a log's contents are, so that it can be opened again.
@@ -142,6 +143,10 @@ async fn keeps_what_stands_beside_the_entries(home: Home) {
     log.store_lease("public.\"T/../ü\"", &block(1, 7)).await.unwrap();
     assert!(log.store_lease("public.s", &block(1, 1)).await.is_err(), "a late write");
     log.store_lease("public.s", &block(2, 100)).await.unwrap();
+    assert_eq!(log.main_record().await.unwrap(), None);
+    let main = MainRecord { system_identifier: u64::MAX - 1, timeline: 2, events: Vec::new() };
+    log.store_main_record(&MainRecord::default()).await.unwrap();
+    log.store_main_record(&main).await.unwrap();
     let error = || serde_json::json!({"code": "23505"});
     let aside = |seq, waits_for| Quarantined { waits_for, ..Quarantined::new(record(seq).entry, error()) };
     let (first, second) = (aside(3, None), aside(20, Some(Seq(3))));
@@ -151,6 +156,7 @@ async fn keeps_what_stands_beside_the_entries(home: Home) {
     drop(log);
     let log = home.log();
     log.claim(true, Seq::ZERO).await.unwrap();
+    assert_eq!(log.main_record().await.unwrap(), Some(main.clone()));
     let leases = log.leases().await.unwrap();
     assert_eq!((leases.len(), &leases["public.s"]), (2, &block(2, 100)));
     assert_eq!(log.quarantined().await.unwrap(), [first, second.clone()]);
@@ -244,6 +250,14 @@ impl Log for Faulty {
 
     fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()> {
         self.inner.store_lease(sequence, block)
+    }
+
+    fn main_record(&self) -> Answer<'_, Option<MainRecord>> {
+        self.inner.main_record()
+    }
+
+    fn store_main_record<'a>(&'a self, record: &'a MainRecord) -> Answer<'a, ()> {
+        self.inner.store_main_record(record)
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
+use crate::cluster::MainRecord;
 use crate::entry::{self, Seq};
 
 mod aside;
@@ -210,6 +211,15 @@ impl Log for FileLog {
     fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()> {
         let (sequence, block) = (sequence.to_owned(), block.clone());
         self.changing(move |store, epoch| store.owned(epoch, || aside::store_lease(&store.folder, sequence, block)))
+    }
+
+    fn main_record(&self) -> Answer<'_, Option<MainRecord>> {
+        Box::pin(self.run(|store| aside::main_record(&store.folder)))
+    }
+
+    fn store_main_record<'a>(&'a self, record: &'a MainRecord) -> Answer<'a, ()> {
+        let record = record.clone();
+        self.changing(move |store, epoch| store.owned(epoch, || aside::store_main_record(&store.folder, &record)))
     }
 }
 

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use super::quarantine::Quarantined;
+use crate::cluster::MainRecord;
 use crate::entry::{Entry, FORMAT, Seq};
 
 /// What every operation of a log returns.
@@ -51,6 +52,12 @@ pub trait Log: Send + Sync + 'static {
 
     /// Replaces the block of a sequence, unless a later version of it is stored.
     fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()>;
+
+    /// Which main the entries belong to, once that is known.
+    fn main_record(&self) -> Answer<'_, Option<MainRecord>>;
+
+    /// Replaces it; durable when it returns.
+    fn store_main_record<'a>(&'a self, record: &'a MainRecord) -> Answer<'a, ()>;
 }
 
 /// The result of [`Log::claim`].

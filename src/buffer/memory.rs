@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
+use crate::cluster::MainRecord;
 use crate::entry::Seq;
 
 /// What becomes of an operation.
@@ -33,6 +34,7 @@ pub(super) struct Disk {
     late: Vec<(u64, Vec<Record>)>,
     quarantined: BTreeMap<Seq, Quarantined>,
     leases: BTreeMap<String, LeaseBlock>,
+    main: Option<MainRecord>,
 }
 
 /// One process' handle.
@@ -202,6 +204,17 @@ impl Log for MemoryLog {
                 Some(there) if there.version >= block.version => return Err(LogError::Conflict(Seq::ZERO)),
                 Some(_) | None => drop(disk.leases.insert(sequence.to_owned(), block.clone())),
             }
+            Ok(())
+        })
+    }
+
+    fn main_record(&self) -> Answer<'_, Option<MainRecord>> {
+        Box::pin(async move { Ok(lock(&self.disk).main.clone()) })
+    }
+
+    fn store_main_record<'a>(&'a self, record: &'a MainRecord) -> Answer<'a, ()> {
+        Box::pin(async move {
+            lock(&self.disk).main = Some(record.clone());
             Ok(())
         })
     }

@@ -118,14 +118,18 @@ impl Published {
     /// from there on, counted anew.
     pub(super) fn replace_overlay(&self, mut overlay: Overlay, restart: Option<(Seq, Tally)>) {
         let mut state = self.state();
-        if let Some((confirmed, tally)) = restart {
+        let restart = restart.map(|(confirmed, tally)| {
             state.tally = tally;
-            self.progress.send_modify(|progress| progress.confirmed = confirmed);
-        }
-        overlay.trim(self.progress().confirmed);
+            confirmed
+        });
+        overlay.trim(restart.unwrap_or(self.progress().confirmed));
         state.overlay = overlay;
         state.generation += 1;
         self.overlay.store(Arc::new(state.overlay.clone()));
+        // Last: whoever finds the replica at this place takes the overlay that goes with it.
+        if let Some(confirmed) = restart {
+            self.progress.send_modify(|progress| progress.confirmed = confirmed);
+        }
     }
 
     /// The replica has all entries up to this one.

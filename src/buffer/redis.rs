@@ -14,6 +14,7 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError
 use uuid::Uuid;
 
 use super::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
+use crate::cluster::MainRecord;
 use crate::entry::{FORMAT, Seq};
 
 #[cfg(test)]
@@ -387,6 +388,20 @@ impl Log for RedisLog {
         Box::pin(async move {
             let json = serde_json::to_string(block).map_err(|error| LogError::Corrupt(error.to_string()))?;
             self.owned(&self.keys.leases, "newer", sequence, &json).await
+        })
+    }
+
+    fn main_record(&self) -> Answer<'_, Option<MainRecord>> {
+        Box::pin(async move {
+            let json: Option<String> = self.ask(cmd("HGET").arg(&self.keys.meta).arg("main")).await?;
+            json.map(|json| from_json("main", &json)).transpose()
+        })
+    }
+
+    fn store_main_record<'a>(&'a self, record: &'a MainRecord) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let json = serde_json::to_string(record).map_err(|error| LogError::Corrupt(error.to_string()))?;
+            self.owned(&self.keys.meta, "set", "main", &json).await
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Drops entries from the log that the replica has had for longer than the retention time.
 //!
-//! Never drops an entry that is not confirmed.
+//! Never drops an entry that is not confirmed, nor one that main has lost again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -33,7 +33,8 @@ pub(super) async fn run(
             () = tokio::time::sleep(period) => {}
         }
         let now = Instant::now();
-        let confirmed = published.progress().confirmed;
+        let progress = published.progress();
+        let confirmed = progress.confirmed.min(progress.applied);
         if marks.back().is_none_or(|(_, known)| *known < confirmed) {
             marks.push_back((now, confirmed));
         }
@@ -41,7 +42,7 @@ pub(super) async fn run(
         while let Some((_, seq)) = marks.pop_front_if(|(since, _)| now.duration_since(*since) >= retention) {
             old_enough = Some(seq);
         }
-        // A replica that went back has taken its word back.
+        // A replica or a main that went back has taken its word back.
         let Some(seq) = old_enough.map(|seq| seq.min(confirmed)) else { continue };
         if let Err(error) = log.trim(seq).await {
             tracing::debug!(%error, "the log was not trimmed this time");

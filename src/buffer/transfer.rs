@@ -1,4 +1,5 @@
-//! A buffer as one file, to be carried to another machine or from Redis to files: entries, quarantine, leases.
+//! A buffer as one file, to be carried to another machine or from Redis to files: entries, quarantine, leases, and which
+//! main they belong to.
 //!
 //! Lines of JSON between a first line that says what it is and a last one with a checksum. It is imported into an empty
 //! buffer only, and all or nothing: what is not complete never has the site's name. Whether a daemon is at work is for
@@ -11,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::BufferConfig;
 use super::log::{LeaseBlock, Log, LogError, Quarantined, Record};
 use super::place::Place;
+use crate::cluster::MainRecord;
 use crate::entry::{self, Seq};
 
 #[cfg(test)]
 mod tests;
 
-/// The format this program writes. A newer one is refused.
-const FORMAT: u32 = 1;
+/// The format this program writes. A newer one is refused. 2: which main the entries belong to.
+const FORMAT: u32 = 2;
 /// How many entries are read or appended at a time.
 const WINDOW: usize = 256;
 /// No site has such a name.
@@ -67,6 +69,7 @@ enum Line {
         sequence: String,
         block: LeaseBlock,
     },
+    Main(MainRecord),
     End {
         lines: u64,
         crc32: u32,
@@ -100,6 +103,9 @@ pub async fn export(log: &dyn Log, site: &str, out: &mut impl Write) -> Result<S
         out.write(&Line::Lease { sequence, block })?;
         summary.leases += 1;
     }
+    if let Some(record) = log.main_record().await? {
+        out.write(&Line::Main(record))?;
+    }
     let (lines, crc32) = (out.count, out.sum.clone().finalize());
     out.write(&Line::End { lines, crc32 })?;
     out.out.flush()?;
@@ -126,6 +132,7 @@ pub fn verify(file: impl BufRead, site: &str) -> Result<Summary, TransferError> 
             }
             Line::Quarantined(_) => summary.quarantined += 1,
             Line::Lease { .. } => summary.leases += 1,
+            Line::Main(_) => {}
             Line::Export { .. } | Line::End { .. } => return Err(reader.unreadable("it does not belong here")),
         }
     }
@@ -195,6 +202,7 @@ async fn fill<R: BufRead>(log: &dyn Log, mut reader: Reader<R>) -> Result<Summar
                 log.store_lease(&sequence, &block).await?;
                 summary.leases += 1;
             }
+            Line::Main(record) => log.store_main_record(&record).await?,
             Line::Export { .. } | Line::End { .. } => return Err(reader.unreadable("it does not belong here")),
         }
     }

@@ -1,4 +1,4 @@
-//! `pgoutpost quarantine`: the console's commands about quarantined entries, for shells.
+//! `pgoutpost quarantine` and `accept-main`: the console's commands that act, for shells.
 
 use std::io;
 use std::process::ExitCode;
@@ -41,6 +41,15 @@ pub(super) async fn run(config: &Config, command: &Quarantine) -> Result<ExitCod
     let table = ask(config, &sql).await?;
     let text = if matches!(command, Quarantine::Export { .. }) { table[1][0].clone() } else { aligned(&table) };
     super::say(&mut io::stdout(), &text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `pgoutpost accept-main`
+pub(super) async fn accept_main(config: &Config, wanted: Option<u64>) -> Result<ExitCode> {
+    let wanted = wanted.map(|identifier| format!(" {identifier}")).unwrap_or_default();
+    let table = ask(config, &format!("ACCEPT MAIN{wanted}")).await?;
+    let identifier = table.get(1).and_then(|row| row.first()).context("the daemon gave no answer")?;
+    super::say(&mut io::stdout(), &format!("this site belongs to main {identifier} from now on"));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,4 +1,5 @@
-//! The commands about quarantined entries: looking at one, sending it again, giving it up, and taking it along as SQL.
+//! The commands that act: about quarantined entries (looking at one, sending it again, giving it up, taking it along as
+//! SQL), and about another main.
 
 use super::Reply;
 use crate::buffer::{Buffer, Quarantined, Which};
@@ -24,16 +25,18 @@ pub(super) enum Deed {
     Export(Seq),
     Record(Seq),
     Audit,
+    AcceptMain(Option<u64>),
 }
 
 /// The commands, for the help.
-pub(super) const HELP: [(&str, &str); 6] = [
+pub(super) const HELP: [(&str, &str); 7] = [
     ("SHOW QUARANTINE n", "one of them in full: main's error, statements, effects, the rows as main had them"),
-    ("SHOW AUDIT", "who did what about quarantined transactions"),
+    ("SHOW AUDIT", "who did what about quarantined transactions, and what happened to main"),
     ("RETRY n", "does: sends a quarantined transaction to main again, and those that wait for it"),
     ("RETRY ALL", "does: sends all of them again"),
     ("SKIP n", "does: gives a quarantined transaction up"),
     ("EXPORT n", "a quarantined transaction as SQL to run by hand on main"),
+    ("ACCEPT MAIN [n]", "does: goes on with another main (of system identifier n), which replay has refused"),
 ];
 
 impl Deed {
@@ -46,6 +49,8 @@ impl Deed {
             ["export", number] => Deed::Export(seq(number)?),
             ["show", "quarantine", number] => Deed::Record(seq(number)?),
             ["show", "audit"] => Deed::Audit,
+            ["accept", "main"] => Deed::AcceptMain(None),
+            ["accept", "main", identifier] => Deed::AcceptMain(Some(identifier.parse().ok()?)),
             _ => return None,
         })
     }
@@ -57,6 +62,7 @@ impl Deed {
             Deed::Skip(_) => &[],
             Deed::Export(_) => &["sql"],
             Deed::Record(_) => &["field", "value"],
+            Deed::AcceptMain(_) => &["system_identifier"],
             Deed::Audit => &["at", "by", "what", "seq", "uuid", "state", "sent_again_as_seq"],
         }
     }
@@ -72,6 +78,10 @@ impl Deed {
                 let rows = sent.iter().map(|(old, new)| vec![Some(old.to_string()), Some(new.to_string())]).collect();
                 Ok(Reply::rows("RETRY", self.columns(), rows))
             }
+            Deed::AcceptMain(wanted) => {
+                let accepted = buffer.accept_main(wanted, &operator.name).await.map_err(|error| error.report())?;
+                Ok(Reply::rows("ACCEPT MAIN", self.columns(), vec![vec![Some(accepted.to_string())]]))
+            }
             Deed::Skip(seq) => {
                 buffer.skip(seq, &operator.name).await.map_err(|error| error.report())?;
                 Ok(Reply::tag("SKIP"))
@@ -84,6 +94,11 @@ impl Deed {
             Deed::Audit => {
                 let records = buffer.quarantine_records().await.map_err(|error| unreadable(&error))?;
                 let mut rows: Vec<_> = records.iter().flat_map(acts).collect();
+                let record = buffer.known_main().record.unwrap_or_default();
+                rows.extend(record.events.iter().map(|event| {
+                    let told = [&event.at, &event.by, &event.what].map(|text| Some(text.clone()));
+                    told.into_iter().chain([None, None, None, None]).collect()
+                }));
                 rows.sort();
                 Ok(Reply::rows("SHOW", self.columns(), rows))
             }

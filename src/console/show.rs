@@ -202,6 +202,10 @@ fn lag(now: &Snapshot) -> Reply {
         "lag_ms",
         "main_error",
         "replica_error",
+        "main_system_identifier",
+        "main_timeline",
+        "main_setbacks",
+        "last_setback",
     ];
     let row = vec![
         text(if now.replay.link_up { "up" } else { "down" }),
@@ -215,6 +219,10 @@ fn lag(now: &Snapshot) -> Reply {
         now.tracker.lag.map(ms),
         now.replay.last_error.clone(),
         now.tracker.last_error.clone(),
+        now.replay.system_identifier.map(|identifier| identifier.to_string()),
+        now.replay.timeline.map(|timeline| timeline.to_string()),
+        text(now.replay.setbacks_total),
+        now.replay.last_setback.clone(),
     ];
     Reply::rows("SHOW", &columns, vec![row])
 }

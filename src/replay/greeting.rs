@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row};
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Ending;
 use super::flight::Frame;
 use super::ledger::{self, Known, Ledger, NoLedger};
 use super::session::{GROUP_ENTRIES, Link, STALL, Session, ended};
 use super::verdict::StepKind;
+use crate::buffer::{Meeting, Progress};
+use crate::cluster::{History, MainServer};
 use crate::entry::Seq;
+use crate::lsn::Lsn;
 
 /// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
 /// notice a dead link too, and set our locks free.
@@ -21,9 +24,18 @@ SET lock_timeout = '10s'; SET statement_timeout = 0; SET idle_in_transaction_ses
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '20s'; SET client_min_messages = error";
 
-/// Which server main is, and on which timeline.
+/// Which server main is, on which timeline, and how far.
 const IDENTITY: &str = "SELECT system_identifier::text,
-    pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) FROM pg_catalog.pg_control_system()";
+    pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8),
+    pg_catalog.pg_current_wal_flush_lsn()::text FROM pg_catalog.pg_control_system()";
+
+/// What was known before main was asked: less than that main cannot have, unless it went back.
+#[derive(Clone, Copy)]
+pub(super) struct Before {
+    progress: Progress,
+    /// How far the replica was.
+    replayed: Option<Lsn>,
+}
 
 impl Session<'_> {
     pub(super) async fn connect(&mut self) -> Result<Link, Ending> {
@@ -37,12 +49,13 @@ impl Session<'_> {
     /// slow link each question asked alone would cost a round trip.
     async fn greet(&mut self, client: &Client) -> Result<(Frame, String), Ending> {
         let begin = |error| ended(StepKind::Begin, error);
-        let applied = self.buffer.progress().borrow().applied;
-        let next = self.buffer.read(applied, GROUP_ENTRIES).await.unwrap_or_default();
-        let (settings, who, server, found, frame, _) = tokio::join!(
+        let before = self.before();
+        let next = self.buffer.read(before.progress.applied, GROUP_ENTRIES).await.unwrap_or_default();
+        let (settings, who, server, history, found, frame, _) = tokio::join!(
             client.batch_execute(SETTINGS),
             client.query_typed_one("SELECT pg_catalog.pg_is_in_recovery(), session_user::text", &[]),
             client.query_typed_one(IDENTITY, &[]),
+            client.query_typed_one("SELECT pgoutpost.timeline_history()", &[]),
             ledger::read(client, self.site),
             Frame::prepare(client),
             // Only to know them already; what goes wrong here goes wrong again when they are needed.
@@ -54,57 +67,108 @@ impl Session<'_> {
         if in_recovery {
             return Err(Ending::Refused("the server of [main] url is a standby".to_owned()));
         }
-        // A user without the right to ask is no reason not to replay.
-        if let Ok(server) = server {
-            self.identify(&server);
-        }
-        self.settle(found).await?;
+        let history = history.ok().and_then(|row| row.try_get::<_, Option<String>>(0).ok()?);
+        let place = match server.ok().and_then(|row| described(&row, history.as_deref())) {
+            Some((server, place)) => {
+                self.identify(server, &found).await?;
+                Some(place)
+            }
+            // A user without the right to ask is no reason not to replay.
+            None => {
+                debug!("main does not say which server it is");
+                self.buffer.no_main();
+                None
+            }
+        };
+        self.settle(found, before, place).await?;
         let frame = frame.map_err(|error| ended(StepKind::Advance, error))?;
         self.status.send_modify(|status| status.link_up = true);
         info!(from = %self.sent.next(), "connected to main");
         Ok((frame, role))
     }
 
-    /// Remembers which server main is, and reports a change.
-    fn identify(&mut self, server: &Row) {
-        let (Ok(identifier), Ok(timeline)) = (server.try_get::<_, String>(0), server.try_get::<_, String>(1)) else {
-            return;
-        };
-        let (identifier, timeline) = (identifier.parse().ok(), u32::from_str_radix(&timeline, 16).ok());
+    /// Remembers which server main is, and reports a change. Nothing goes to another cluster before an operator has said so.
+    async fn identify(&mut self, server: MainServer, found: &Result<Ledger, NoLedger>) -> Result<(), Ending> {
+        let (identifier, timeline) = (server.system_identifier, server.timeline);
+        let meeting = self.buffer.meet_main(&server).await.map_err(|error| Ending::Refused(error.to_string()))?;
         self.status.send_modify(|status| {
-            let before = (status.system_identifier, status.timeline);
-            if before.0.is_some() && before != (identifier, timeline) {
-                warn!(?before, now = ?(identifier, timeline), "main is another server or was promoted; its ledger decides");
-            }
-            (status.system_identifier, status.timeline) = (identifier, timeline);
+            (status.system_identifier, status.timeline) = (Some(identifier), Some(timeline));
         });
+        match meeting {
+            Meeting::First | Meeting::Same => Ok(()),
+            Meeting::OtherTimeline { before } => {
+                warn!(before, now = timeline, "main is on another timeline (promoted or restored); its ledger decides");
+                Ok(())
+            }
+            Meeting::Other { known } => {
+                if let Ok(found) = found {
+                    // What this main does not have must not leave the buffer while the operator thinks.
+                    let applied = self.buffer.progress().borrow().applied;
+                    self.buffer.set_applied(applied.min(found.seq));
+                }
+                Err(Ending::Halted(format!(
+                    "main is another cluster: its system identifier is {identifier}, this site belongs to {known}. If that \
+                     is meant, `pgoutpost accept-main` goes on with it; else correct [main] url"
+                )))
+            }
+        }
+    }
+
+    pub(super) fn before(&self) -> Before {
+        Before { progress: *self.buffer.progress().borrow(), replayed: self.buffer.known_main().replayed }
     }
 
     /// Asks main's ledger where to go on.
     pub(super) async fn find_place(&mut self, client: &Client) -> Result<(), Ending> {
+        let before = self.before();
         let found = ledger::read(client, self.site).await;
-        self.settle(found).await
+        self.settle(found, before, None).await
     }
 
-    /// Goes on from where main's ledger is.
-    async fn settle(&mut self, found: Result<Ledger, NoLedger>) -> Result<(), Ending> {
+    /// Goes on from where main's ledger is. `place`: how far main's own log is.
+    async fn settle(
+        &mut self,
+        found: Result<Ledger, NoLedger>,
+        before: Before,
+        place: Option<Lsn>,
+    ) -> Result<(), Ending> {
         let found = found.map_err(|error| match error {
             NoLedger::Missing(advice) => Ending::Halted(advice.to_owned()),
             NoLedger::Failed(error) => ended(StepKind::Advance, error),
         })?;
-        let progress = *self.buffer.progress().borrow();
-        let known = self.known(found, progress.last).await?;
+        let last = self.buffer.progress().borrow().last;
+        let known = self.known(found, last).await?;
+        if found.seq < before.progress.applied || place < before.replayed.filter(|_| place.is_some()) {
+            self.went_back(found.seq, before, place).await;
+        }
+        // Also before a halt: what main does not have must not leave the buffer.
+        self.buffer.set_applied(found.seq.min(last));
         if let Some(obstacle) = ledger::obstacle(found, known) {
             return Err(Ending::Halted(obstacle));
         }
-        if found.seq < progress.applied {
-            warn!(ledger = %found.seq, applied = %progress.applied, "main lost commits (failover or restore); applying them again");
-        }
         self.flights.clear();
         self.sent = found.seq;
-        self.buffer.set_applied(found.seq);
         self.status.send_modify(|status| status.ledger = Some(found.seq));
         Ok(())
+    }
+
+    /// Main is at an older state than it was: restored, or failed over to a standby that lagged.
+    async fn went_back(&mut self, ledger: Seq, before: Before, place: Option<Lsn>) {
+        let applied = before.progress.applied;
+        let what = if ledger < applied {
+            format!("main lost commits: it was at entry {applied} and is at {ledger}")
+        } else {
+            "main lost commits of others: its log ends before what the replica has replayed".to_owned()
+        };
+        let older = ledger < before.progress.confirmed || place.is_some_and(|place| before.replayed > Some(place));
+        error!(%ledger, %applied, replica_is_ahead = older, "{what}; what it lacks of this site's is applied again");
+        self.status.send_modify(|status| {
+            status.setbacks_total += 1;
+            status.last_setback = Some(what.clone());
+        });
+        if let Err(error) = self.buffer.main_went_back(what, older).await {
+            warn!(%error, "the event is not in the audit trail");
+        }
     }
 
     async fn known(&mut self, found: Ledger, last: Seq) -> Result<Known, Ending> {
@@ -114,4 +178,12 @@ impl Session<'_> {
         let at_ledger = if found.seq == Seq::ZERO { None } else { at(found.seq).map(|entry| entry.uuid) };
         Ok(Known { last, at_ledger, next_is_there: at(found.seq.next()).is_some() })
     }
+}
+
+/// Which server answers, and how far its log is.
+fn described(row: &Row, history: Option<&str>) -> Option<(MainServer, Lsn)> {
+    let system_identifier = row.try_get::<_, &str>(0).ok()?.parse().ok()?;
+    let timeline = u32::from_str_radix(row.try_get(1).ok()?, 16).ok()?;
+    let place = row.try_get::<_, &str>(2).ok()?.parse().ok()?;
+    Some((MainServer { system_identifier, timeline, history: history.map(History::parse) }, place))
 }

@@ -65,6 +65,10 @@ pub struct ReplayStatus {
     pub ledger: Option<Seq>,
     /// Main's place in its log after the last commit heard of.
     pub main_lsn: Option<Lsn>,
+    /// How often main came back at an older state.
+    pub setbacks_total: u64,
+    /// The last of those.
+    pub last_setback: Option<String>,
     pub system_identifier: Option<u64>,
     pub timeline: Option<u32>,
     /// When `rate` was last brought up to date.

@@ -25,7 +25,7 @@ REVOKE ALL ON pgoutpost.ledger, pgoutpost.catalog, pgoutpost.definition_change F
 GRANT SELECT ON pgoutpost.ledger, pgoutpost.catalog TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION pgoutpost.schema_version() RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 1';
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 2';
 
 -- Replay calls this first in each transaction: it commits together with the entries, or neither does. A duplicate, a
 -- gap, a second replayer or what follows a failed entry raises PO001.
@@ -69,6 +69,12 @@ CREATE OR REPLACE FUNCTION pgoutpost.canonical_text(value anyelement) RETURNS te
     SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET timezone = 'UTC'
     SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'
     AS 'SELECT pg_catalog.format(''%s'', $1)';
+
+-- The timelines that led to main's own: by them it is told whether a replica that has not followed a promotion holds what
+-- main does not have. NULL on the first. Needs the right to read the file; without it that cannot be told.
+CREATE OR REPLACE FUNCTION pgoutpost.timeline_history() RETURNS text
+    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_read_file('pg_wal/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '.history', 0, 1000000, true) $$;
 
 -- A block of a sequence's values, for writes while the link is down.
 CREATE OR REPLACE FUNCTION pgoutpost.lease(sequence regclass, count integer) RETURNS SETOF bigint

@@ -11,7 +11,7 @@ pub struct Database {
     pub main: Config,
     pub replica: Config,
     pub main_port: u16,
-    site: lab::Site,
+    pub site: lab::Site,
 }
 
 pub async fn client(config: &Config) -> Client {
@@ -22,8 +22,12 @@ pub async fn client(config: &Config) -> Client {
 
 impl Database {
     pub async fn new(label: &str) -> Database {
+        Database::within(Lab::shared().await.unwrap(), label).await
+    }
+
+    /// In a lab of its own: for tests that promote, restore or replace servers.
+    pub async fn within(lab: &Lab, label: &str) -> Database {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let lab = Lab::shared().await.unwrap();
         let name = format!("{label}_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let site = lab.database(&name).await.unwrap();
         let (main, replica) = (site.main_url.parse().unwrap(), site.replica_url.parse().unwrap());
@@ -32,7 +36,11 @@ impl Database {
 
     /// With the `pgoutpost` schema and a site called `s`.
     pub async fn set_up(label: &str) -> Database {
-        let database = Database::new(label).await;
+        Database::new(label).await.with_schema().await
+    }
+
+    pub async fn with_schema(self) -> Database {
+        let database = self;
         let done = pgoutpost::setup::run(&database.main, "s", None).await.unwrap();
         assert_eq!(done.warnings, Vec::<String>::new());
         database

@@ -10,6 +10,7 @@ use lab::Link;
 use pgoutpost::buffer::log::{Answer, Claim, LeaseBlock, Log, Quarantined, Record};
 use pgoutpost::buffer::{Buffer, BufferConfig, Draft};
 use pgoutpost::catalog::Catalog;
+use pgoutpost::cluster::MainRecord;
 use pgoutpost::entry::{Effect, Entry, EntryColumn, EntryTable, FORMAT, Seq, TableName, Value};
 use pgoutpost::replay::{self, ReplayConfig, ReplayStatus};
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ use crate::cluster::Database;
 pub struct Memory {
     records: Mutex<BTreeMap<Seq, Record>>,
     quarantined: Mutex<BTreeMap<Seq, Quarantined>>,
+    main: Mutex<Option<MainRecord>>,
     /// The process dies at the write after so many: it hears of nothing any more. Negative: it lives.
     writes_left: AtomicI64,
 }
@@ -39,7 +41,12 @@ impl Memory {
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory { records: Mutex::default(), quarantined: Mutex::default(), writes_left: AtomicI64::new(-1) }
+        Memory {
+            records: Mutex::default(),
+            quarantined: Mutex::default(),
+            main: Mutex::default(),
+            writes_left: AtomicI64::new(-1),
+        }
     }
 }
 
@@ -96,6 +103,15 @@ impl Log for Memory {
     }
 
     fn store_lease<'a>(&'a self, _sequence: &'a str, _block: &'a LeaseBlock) -> Answer<'a, ()> {
+        done(())
+    }
+
+    fn main_record(&self) -> Answer<'_, Option<MainRecord>> {
+        done(self.main.lock().unwrap().clone())
+    }
+
+    fn store_main_record<'a>(&'a self, record: &'a MainRecord) -> Answer<'a, ()> {
+        *self.main.lock().unwrap() = Some(record.clone());
         done(())
     }
 }
@@ -176,7 +192,11 @@ impl Outpost {
     pub async fn start(label: &str, schema: &str) -> Outpost {
         let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        let database = Database::set_up(label).await;
+        Outpost::over(Database::set_up(label).await, schema).await
+    }
+
+    /// As [`Outpost::start`], over a database with our schema.
+    pub async fn over(database: Database, schema: &str) -> Outpost {
         database.main().await.batch_execute(schema).await.unwrap();
         let (memory, shutdown) = (Arc::new(Memory::default()), CancellationToken::new());
         let buffer = open(&memory, &shutdown).await;
@@ -192,6 +212,11 @@ impl Outpost {
     /// The process dies at its write to the log after `writes`.
     pub fn dies_after(&self, writes: i64) {
         self.memory.writes_left.store(writes, SeqCst);
+    }
+
+    /// The log lets go of old entries.
+    pub fn forget_upto(&self, upto: Seq) {
+        self.memory.records.lock().unwrap().retain(|&seq, _| seq > upto);
     }
 
     /// A new process over the same log.

@@ -1,4 +1,4 @@
-//! What stands beside the entries: quarantine and leases, each in small files that are replaced as a whole.
+//! What stands beside the entries: quarantine, leases and which main, each in small files that are replaced as a whole.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::disk;
 use crate::buffer::log::{LeaseBlock, LogError, Quarantined};
+use crate::cluster::MainRecord;
 use crate::entry::Seq;
 
 pub(super) fn put(folder: &Path, quarantined: &Quarantined) -> Result<(), LogError> {
@@ -45,6 +46,14 @@ pub(super) fn store_lease(folder: &Path, sequence: String, block: LeaseBlock) ->
     }
     all.insert(sequence, block);
     keep(&folder.join("leases"), &all)
+}
+
+pub(super) fn main_record(folder: &Path) -> Result<Option<MainRecord>, LogError> {
+    kept(&folder.join("main"))
+}
+
+pub(super) fn store_main_record(folder: &Path, record: &MainRecord) -> Result<(), LogError> {
+    keep(&folder.join("main"), record)
 }
 
 /// Names sort as numbers do.
