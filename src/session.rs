@@ -182,8 +182,10 @@ struct Session {
     binds: usize,
     /// The only portal of the pipeline, when the replica runs it as it came.
     only_bind: Option<(Arc<Prepared>, BytesMut)>,
-    /// Writes that the replica has said a role may do: role, catalog version, question.
+    /// What the replica has said a role may do: role, catalog version, question.
     permitted: lru::LruCache<(String, i64, String), tokio::time::Instant>,
+    /// What a role may not read of tables, likewise.
+    unread: lru::LruCache<(String, i64, Vec<crate::catalog::TableId>), (tokio::time::Instant, access::Unread)>,
     pipeline: Pipeline,
     /// The WAL position of a straight commit that the replica did not have when its bound was over.
     behind: Option<String>,

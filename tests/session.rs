@@ -7,6 +7,8 @@ mod copy;
 mod protocol;
 #[path = "session/regressions.rs"]
 mod regressions;
+#[path = "session/rights.rs"]
+mod rights;
 #[path = "session/sequences.rs"]
 mod sequences;
 #[path = "session/straight.rs"]

@@ -71,8 +71,7 @@ impl Session {
             let message = "cannot execute COPY FROM in a read-only transaction";
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
         }
-        let version = self.shared.catalog.current().version;
-        self.may_write(&plan.insert, version, &settings).await?;
+        self.may_write(&plan.insert, &settings).await?;
         self.refuse_secured(plan.insert.secured()).await?;
         let options = plan.options.clone()?;
         if options.freeze && !self.transaction.has_truncated(plan.target.id) {

@@ -161,7 +161,7 @@ impl Session {
     ) -> Result<Written, Failure> {
         for _ in 0..TRIES {
             let rendered = self.render_read(inner, given).await?;
-            let own = || Rendered { sql: inner.text.to_string(), extra: Vec::new(), registers: Vec::new() };
+            let own = || Rendered::plain(&inner.text);
             match self.run_evaluation(&rendered.unwrap_or_else(own), given, &formats, by).await {
                 Ok(rows) => return Ok(super::whole::shown(&rows, formats.len())),
                 Err(Failure::Inner(error)) => self.prepare_again(&error).await?,

@@ -18,6 +18,7 @@ use super::failure::{End, Failure};
 use super::relay::Expect;
 use super::settings::check_own;
 use super::statements::{Parsed, Portal, PortalState, Prepared};
+use super::straight::Leaves;
 use super::transaction::{Phase, Route};
 use crate::report::Report;
 use crate::sql::{Class, Statement, Unparsed};
@@ -163,6 +164,11 @@ impl Session {
                     return self.bind_whole(&prepared, &message).await;
                 }
                 if prepared.parsed.takes_ids || prepared.parsed.locks || !self.nothing_pending() {
+                    if let Some(statement) = prepared.parsed.single().filter(|_| !prepared.parsed.locks)
+                        && let Some(why) = self.not_bufferable(statement).await?
+                    {
+                        return self.bind_straight(portal, prepared, message, why);
+                    }
                     return self.bind_read(&prepared, &message, true).await;
                 }
                 self.guard.statement(StatementKind::Untouched);
@@ -199,6 +205,21 @@ impl Session {
         if ours {
             self.names.portals.insert(portal, Portal { statement: prepared, bind: message, state: PortalState::Ours });
         }
+        Ok(())
+    }
+
+    /// Bind of a read that only main can answer.
+    fn bind_straight(
+        &mut self,
+        portal: Vec<u8>,
+        statement: Arc<Prepared>,
+        bind: BytesMut,
+        why: Report,
+    ) -> Result<(), Failure> {
+        self.binds += 1;
+        self.forward(&bind);
+        self.expected.push_back(Expect::Bare);
+        self.names.portals.insert(portal, Portal { statement, bind, state: PortalState::Straight { why } });
         Ok(())
     }
 
@@ -269,11 +290,19 @@ impl Session {
                 let Some(inner) = statement.parsed.single() else { return Ok(()) };
                 if let Some(why) = self.not_bufferable(inner).await? {
                     self.settle().await?;
-                    let outcome = self.straight_portal(&statement, &bind, limit, false, false).await;
+                    let outcome = self.straight_portal(&statement, &bind, limit, (Leaves::Rows, false)).await;
                     return outcome.map_err(|failure| failure.because(Some(why)));
                 }
                 let (rows, tag) = self.execute_whole(inner, &bind, &description).await?;
                 self.hand_out(rows, tag, limit)
+            }
+            PortalState::Straight { why } => {
+                self.settle().await?;
+                let settings = self.settings().await?;
+                let reads = statement.parsed.single().is_some_and(|inner| self.only_reads(inner, &settings));
+                let leaves = if reads { Leaves::Nothing } else { Leaves::Rows };
+                let outcome = self.straight_portal(&statement, &bind, limit, (leaves, false)).await;
+                return outcome.map_err(|failure| failure.because(Some(why)));
             }
             PortalState::Ours => self.execute_ours(&statement, &bind, &message, limit).await?,
         };
@@ -300,7 +329,7 @@ impl Session {
             Class::Write => {
                 if let Some(why) = self.not_bufferable(statement).await? {
                     self.settle().await?;
-                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    let outcome = self.straight_portal(prepared, bind, limit, (Leaves::Rows, false)).await;
                     return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
                 }
                 let (rows, tag) = self.execute_write(prepared, statement, bind).await?;
@@ -311,7 +340,7 @@ impl Session {
             Class::With => {
                 if let Some(why) = self.not_bufferable(statement).await? {
                     self.settle().await?;
-                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    let outcome = self.straight_portal(prepared, bind, limit, (Leaves::Rows, false)).await;
                     return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
                 }
                 let (rows, tag) = self.execute_with(prepared, statement, bind).await?;
@@ -321,7 +350,7 @@ impl Session {
             Class::CopyIn | Class::Truncate(_) => {
                 self.settle().await?;
                 if let Some(why) = self.not_bufferable(statement).await? {
-                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    let outcome = self.straight_portal(prepared, bind, limit, (Leaves::Rows, false)).await;
                     return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
                 }
                 let tag = match &statement.class {
@@ -348,7 +377,8 @@ impl Session {
             }
             Class::Straight { ddl, outside_transaction } => {
                 self.settle().await?;
-                self.straight_portal(prepared, bind, limit, *ddl, *outside_transaction).await?;
+                let leaves = if *ddl { Leaves::Definitions } else { Leaves::Rows };
+                self.straight_portal(prepared, bind, limit, (leaves, *outside_transaction)).await?;
                 Ok(None)
             }
             Class::Settings { .. } | Class::OwnSetting { .. } => {
@@ -366,7 +396,7 @@ impl Session {
                 if let Some(why) = self.execute_not_bufferable(name).await? {
                     self.settle().await?;
                     self.introduce_named(name).await?;
-                    let outcome = self.straight_portal(prepared, bind, limit, false, false).await;
+                    let outcome = self.straight_portal(prepared, bind, limit, (Leaves::Rows, false)).await;
                     return outcome.map(|()| None).map_err(|failure| failure.because(Some(why)));
                 }
                 let results = Bind::read(&bind[HEADER..])?.results;

@@ -6,8 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::Session;
 use super::failure::Failure;
 use super::settings::Settings;
@@ -37,7 +35,7 @@ impl Session {
         Ok(ids)
     }
 
-    /// Asks once for each sequence and catalog (GRANT changes its version).
+    /// Asks whether the role may use the sequence.
     async fn may_use(&mut self, sequence: &SequenceUse, settings: &Settings) -> Result<(), Failure> {
         let rights = match (sequence.takes, sequence.looks) {
             (true, true) => ["USAGE, UPDATE", "USAGE, SELECT"].as_slice(),
@@ -48,18 +46,11 @@ impl Session {
         let name = sequence.name.replace('\'', "''");
         let has = |rights: &&str| format!("pg_catalog.has_sequence_privilege('{name}', '{rights}')");
         let question = format!("SELECT {}", rights.iter().map(has).collect::<Vec<_>>().join(" AND "));
-        let known = (settings.role.clone(), self.shared.catalog.current().version, question.clone());
-        if self.is_permitted(&known) {
-            return Ok(());
-        }
-        let rows = self.question(&question).await?;
-        if rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() != Some(b"t") {
+        let refusal = || {
             let name = sequence.name.rsplit('.').next().unwrap_or_default().trim_matches('"');
-            let message = format!("permission denied for sequence {name}");
-            return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into());
-        }
-        self.permitted.put(known, Instant::now());
-        Ok(())
+            Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for sequence {name}"))
+        };
+        self.permitted(&question, settings, refusal).await
     }
 
     pub(super) async fn take_ids(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {

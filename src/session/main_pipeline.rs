@@ -10,6 +10,7 @@ use bytes::BytesMut;
 
 use super::failure::{End, Failure};
 use super::statements::{Parsed, Prepared};
+use super::straight::Leaves;
 use super::transaction::Phase;
 use super::{Session, Wants};
 use crate::sql::Unparsed;
@@ -129,7 +130,7 @@ impl Session {
         if !pipeline.known.is_empty() {
             self.ask_main("DEALLOCATE ALL").await?;
         }
-        self.settle_on_replica(true).await?;
+        self.settle_on_replica(Leaves::Definitions).await?;
         for (name, prepared) in pipeline.fresh {
             let current = self.names.statements.get(&name).is_some_and(|now| Arc::ptr_eq(now, &prepared));
             if current {

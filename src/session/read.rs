@@ -233,6 +233,11 @@ impl Session {
         let mut ids = self.stock(plan.sequences(), &settings).await?;
         ids.secured = if pending { self.secured(plan.secured()).await? } else { Vec::new() };
         let view = View { base: &base, own: &self.transaction.work.own };
+        if plan.tables().iter().any(|id| view.has_pending(*id)) {
+            let text = (plan.query(), given.types);
+            ids.unread = self.may_see(Some(text), plan.readers(), &base, &settings).await?;
+        }
+        let view = View { base: &base, own: &self.transaction.work.own };
         let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
         self.remember(plan.sequences(), plan.counted(), ids, &HashMap::new());
         let kind = if rendered.is_some() { StatementKind::Merged } else { StatementKind::Untouched };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::failure::Failure;
 use super::locks::{Taken, Unavailable};
@@ -46,16 +46,11 @@ impl Session {
             }
             let oid = relation.table.id.0;
             let question = format!("SELECT pg_catalog.has_any_column_privilege({oid}::pg_catalog.oid, 'UPDATE')");
-            let known = (settings.role.clone(), self.shared.catalog.current().version, question.clone());
-            if self.is_permitted(&known) {
-                continue;
-            }
-            let rows = self.question(&question).await?;
-            if rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() != Some(b"t") {
+            let refusal = || {
                 let message = format!("permission denied for table {}", relation.table.name.name);
-                return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into());
-            }
-            self.permitted.put(known, Instant::now());
+                Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+            };
+            self.permitted(&question, settings, refusal).await?;
         }
         Ok(())
     }

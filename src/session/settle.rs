@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::Session;
 use super::failure::Failure;
+use super::straight::Leaves;
 use super::transaction::Phase;
 use crate::report::Report;
 use crate::sqlstate;
@@ -18,7 +19,10 @@ const POLL: Duration = Duration::from_millis(5);
 impl Session {
     /// Waits until the replica has what main has committed, then reads the catalog again. Past the bound the client is
     /// not kept waiting: its statement is done.
-    pub(super) async fn settle_on_replica(&mut self, ddl: bool) -> Result<(), Failure> {
+    pub(super) async fn settle_on_replica(&mut self, leaves: Leaves) -> Result<(), Failure> {
+        if leaves == Leaves::Nothing {
+            return Ok(());
+        }
         let asked = match self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await {
             Ok(asked) => asked,
             Err(Failure::Own(why)) => {
@@ -45,7 +49,7 @@ impl Session {
         let applied = progress.borrow_and_update().applied;
         let _ = timeout(self.shared.limits.straight, progress.wait_for(|now| now.confirmed >= applied)).await;
         self.behind = None;
-        if ddl {
+        if leaves == Leaves::Definitions {
             self.names.forget_descriptions();
             if let Err(error) = self.shared.catalog.reload(None).await {
                 warn!(%error, "the catalog could not be read after DDL");

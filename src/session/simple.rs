@@ -13,6 +13,7 @@ use super::relay::{Expect, Unanswered};
 use super::serve::TRIES;
 use super::settings::check_own;
 use super::statements::Parsed;
+use super::straight::Leaves;
 use super::transaction::{Phase, Route};
 use crate::report::Report;
 use crate::sql::{self, Class, Statement};
@@ -212,7 +213,7 @@ impl Session {
                 match read {
                     Err(Failure::Server(error) | Failure::Inner(error)) if alone && writes(&error) => {
                         self.sync().await?;
-                        self.straight_text(&statement.text, true).await
+                        self.straight_text(&statement.text, Leaves::Definitions).await
                     }
                     read => read,
                 }
@@ -309,7 +310,7 @@ impl Session {
     pub(super) async fn query_refused_by_replica(&mut self, message: BytesMut, refusal: BytesMut) -> Result<(), End> {
         let sql = query(&message[HEADER..]).ok().and_then(|sql| std::str::from_utf8(sql).ok()).map(str::to_owned);
         let outcome = match sql {
-            Some(sql) => self.straight_text(&sql, true).await,
+            Some(sql) => self.straight_text(&sql, Leaves::Definitions).await,
             None => Err(Failure::Server(refusal.clone())),
         };
         let outcome = outcome.map_err(|failure| match failure {

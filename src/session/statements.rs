@@ -182,6 +182,8 @@ pub enum PortalState {
     Merged { description: Arc<Description> },
     /// Nothing of it is on the replica. `description`: of the client's own statement.
     Whole { description: Arc<Description> },
+    /// A read that only main can answer. The replica has the client's own portal, for its description.
+    Straight { why: Report },
     /// Run; these rows are left to be fetched. Then the tag.
     Rows { rows: VecDeque<BytesMut>, tag: String },
 }

@@ -18,7 +18,7 @@ use super::statements::Prepared;
 use super::transaction::{Phase, Route};
 use super::{Session, Waited, Wants};
 use crate::report::Report;
-use crate::sql::{Class, Statement, TransactionCommand};
+use crate::sql::{Class, Plan, Statement, TransactionCommand};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::upstream::raw::{self, ConnectError, Raw};
@@ -34,6 +34,15 @@ pub(super) struct Main {
     settings: Option<Arc<Settings>>,
     /// It may know prepared statements of the client.
     pub(super) has_names: bool,
+}
+
+/// What the replica has to have when a straight statement is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaves {
+    Nothing,
+    Rows,
+    /// Perhaps another catalog, too.
+    Definitions,
 }
 
 /// How an exchange with main is shown to the client.
@@ -52,11 +61,25 @@ impl Session {
         let ddl = |statement: &Statement| {
             matches!(statement.class, Class::Straight { ddl: true, .. } | Class::Transaction(_))
         };
-        self.straight_text(text, statements.iter().any(ddl)).await
+        let settings = self.settings().await?;
+        let reads = |statement: &Statement| self.only_reads(statement, &settings);
+        let leaves = match statements {
+            _ if statements.iter().any(ddl) => Leaves::Definitions,
+            _ if statements.iter().all(reads) => Leaves::Nothing,
+            _ => Leaves::Rows,
+        };
+        self.straight_text(text, leaves).await
+    }
+
+    /// Whether a statement is a query that cannot write, not even by a function.
+    pub(super) fn only_reads(&self, statement: &Statement, settings: &Settings) -> bool {
+        let shared = &self.shared;
+        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+        matches!(&*plan, Ok(Plan::Read(plan)) if plan.only_reads())
     }
 
     /// Runs a whole query string on main.
-    pub(super) async fn straight_text(&mut self, text: &str, ddl: bool) -> Result<(), Failure> {
+    pub(super) async fn straight_text(&mut self, text: &str, leaves: Leaves) -> Result<(), Failure> {
         let before = self.transaction.phase;
         self.enter_main().await?;
         let Some(main) = &mut self.main else { return Err(lost().into()) };
@@ -73,7 +96,7 @@ impl Session {
             self.sequences_were_set(text).await?;
         }
         if phase == Phase::Idle && !failed {
-            self.settle_on_replica(ddl).await?;
+            self.settle_on_replica(leaves).await?;
         }
         if failed { Err(Failure::Told) } else { Ok(()) }
     }
@@ -103,7 +126,11 @@ impl Session {
         if self.main.is_none() {
             return self.main_is_gone(command).await;
         }
-        self.straight_text(&plain(command), true).await
+        let leaves = match command {
+            TransactionCommand::Rollback { .. } => Leaves::Nothing,
+            _ => Leaves::Definitions,
+        };
+        self.straight_text(&plain(command), leaves).await
     }
 
     /// The connection that had the straight transaction is lost, and the transaction with it: it can only be ended.
@@ -128,8 +155,7 @@ impl Session {
         prepared: &Prepared,
         bind: &BytesMut,
         limit: i32,
-        ddl: bool,
-        outside_transaction: bool,
+        (leaves, outside_transaction): (Leaves, bool),
     ) -> Result<(), Failure> {
         if outside_transaction && self.transaction.phase == Phase::Open {
             let message = "this statement cannot run inside a transaction block";
@@ -146,7 +172,7 @@ impl Session {
         }
         self.execute_on_main(prepared, bind, limit).await?;
         if self.transaction.phase == Phase::Idle {
-            self.settle_on_replica(ddl).await?;
+            self.settle_on_replica(leaves).await?;
         }
         Ok(())
     }
@@ -212,7 +238,7 @@ impl Session {
         refusal: &[u8],
     ) -> Result<(), Failure> {
         match self.execute_on_main(prepared, bind, 0).await {
-            Ok(()) => self.settle_on_replica(true).await,
+            Ok(()) => self.settle_on_replica(Leaves::Definitions).await,
             Err(Failure::Own(mut report)) => {
                 report.detail.get_or_insert_with(|| format!("The replica: {}.", error::text(&refusal[HEADER..])));
                 Err(Failure::Own(report))

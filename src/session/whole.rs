@@ -130,6 +130,8 @@ impl Session {
             let mut ids = self.stock(plan.sequences(), &settings).await?;
             ids.busy = self.busy(plan.locking());
             ids.secured = self.secured(plan.secured()).await?;
+            let text = (plan.query(), given.types);
+            ids.unread = self.may_see(Some(text), plan.readers(), &base, &settings).await?;
             let hidden = plan.locking().iter().filter(|relation| relation.own).map(|relation| relation.shared.len());
             let visible = formats.len();
             let wanted: Vec<i16> = formats.iter().copied().chain(std::iter::repeat_n(0, hidden.sum())).collect();

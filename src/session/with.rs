@@ -280,7 +280,10 @@ impl Session {
                     .hint("Take the value before.")
                     .into());
             }
-            let ids = Ids { secured: self.secured(plan.secured()).await?, ..Ids::default() };
+            let secured = self.secured(plan.secured()).await?;
+            let text = (plan.query(), given.types);
+            let unread = self.may_see(Some(text), plan.readers(), &base, settings).await?;
+            let ids = Ids { secured, unread, ..Ids::default() };
             let view = View { base: &base, own: &self.transaction.work.own };
             let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
             let rendered = rendered.unwrap_or_else(|| Rendered::plain(&main.text));

@@ -6,11 +6,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-
-use tokio::time::Instant;
 
 use super::Session;
 use super::failure::Failure;
@@ -18,7 +15,7 @@ use super::locks::Taken;
 use super::read::{Given, as_clients, values};
 use super::rows::{RowsTaken, noted};
 use super::serve::TRIES;
-use super::settings::Settings;
+use super::settings::{ReadLevel, Settings};
 use super::statements::{Description, Parsed, Prepared};
 use super::transaction::Phase;
 use crate::overlay::View;
@@ -28,9 +25,6 @@ use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
 use crate::wire::{HEADER, build};
-
-/// How long an answer about rights counts.
-const PERMITTED_FOR: Duration = Duration::from_secs(5);
 
 /// What a write gives the client: RETURNING rows as messages, and the tag.
 pub(super) type Written = (VecDeque<BytesMut>, String);
@@ -103,16 +97,24 @@ impl Session {
     pub(super) async fn not_bufferable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
         let locks = statement.class == Class::Query && Parsed::locks_rows(&statement.text);
         let write = matches!(statement.class, Class::Write | Class::CopyIn | Class::With | Class::Truncate(_));
-        if !write && !locks {
+        if !write && !locks && (statement.class != Class::Query || self.nothing_pending()) {
             return Ok(None);
         }
         let settings = self.settings().await?;
+        if !write && !locks {
+            let catalog = self.shared.catalog.current();
+            let plan = self.shared.statements.plan(statement, &catalog, &settings.schemas, &self.shared.site);
+            return match &*plan {
+                Ok(plan) if settings.read() != ReadLevel::Replica => self.not_seen(statement, plan, &settings).await,
+                Ok(_) | Err(_) => Ok(None),
+            };
+        }
         let (version, why) = self.unsupported(statement, &settings.schemas);
         if why.is_none() {
             let catalog = self.shared.catalog.current();
             let plan = self.shared.statements.plan(statement, &catalog, &settings.schemas, &self.shared.site);
             return match &*plan {
-                Ok(plan) => self.not_seen(plan).await,
+                Ok(plan) => self.not_seen(statement, plan, &settings).await,
                 Err(_) => Ok(None),
             };
         }
@@ -187,9 +189,11 @@ impl Session {
                 return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
             }
             if rights == Rights::Asked {
-                self.may_write(&plan, catalog.version, &settings).await?;
+                self.may_write(&plan, &settings).await?;
             }
             self.refuse_secured(plan.secured()).await?;
+            let text = (rights == Rights::Asked).then_some((&*statement.text, given.types));
+            let unread = self.may_see(text, plan.readers(), &base, &settings).await?;
             let canonical = settings.canonical();
             let mut ids = match held.take() {
                 Some((of, ids)) if Arc::ptr_eq(&of, &plan) => ids,
@@ -197,6 +201,7 @@ impl Session {
             };
             self.may_lock(plan.locking(), &settings).await?;
             ids.busy = self.busy(plan.locking());
+            ids.unread = unread;
             let evaluated = self.evaluate(&plan, (&base, canonical), given, formats, (by, &mut ids)).await;
             held = Some((Arc::clone(&plan), ids));
             let (rows, registers) = match evaluated {
@@ -236,30 +241,13 @@ impl Session {
         }
     }
 
-    /// Asks once for each table, action and catalog (GRANT changes its version) whether the role may write it.
-    pub(super) async fn may_write(
-        &mut self,
-        plan: &WritePlan,
-        catalog: i64,
-        settings: &Settings,
-    ) -> Result<(), Failure> {
-        let question = plan.permission();
-        let known = (settings.role.clone(), catalog, question.clone());
-        if self.is_permitted(&known) {
-            return Ok(());
-        }
-        let rows = self.question(&question).await?;
-        if rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() != Some(b"t") {
+    /// Asks whether the role may write the table.
+    pub(super) async fn may_write(&mut self, plan: &WritePlan, settings: &Settings) -> Result<(), Failure> {
+        let refusal = || {
             let message = format!("permission denied for table {}", plan.target.name.name);
-            return Err(Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).into());
-        }
-        self.permitted.put(known, Instant::now());
-        Ok(())
-    }
-
-    /// Whether the answer is known, and not too old: membership in roles changes without a new version of the catalog.
-    pub(super) fn is_permitted(&mut self, known: &(String, i64, String)) -> bool {
-        self.permitted.get(known).is_some_and(|since| since.elapsed() < PERMITTED_FOR)
+            Report::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+        };
+        self.permitted(&plan.permission(), settings, refusal).await
     }
 
     /// Runs the evaluation, again when it took more values of sequences than it was given.

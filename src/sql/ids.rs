@@ -1,9 +1,10 @@
 //! Values of sequences on their way into a statement: by place, or by a counter that the statement itself moves on.
 
-use super::Report;
-use super::TableId;
+use std::sync::Arc;
+
 use super::arrays::Element;
 use super::template::Rendering;
+use super::{AttNum, Report, TableId};
 use crate::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE;
 
 /// The setting that holds the value taken last, in a counted statement.
@@ -21,6 +22,8 @@ pub struct Ids {
     pub busy: Busy,
     /// The tables whose row security applies to the session's role.
     pub secured: Vec<TableId>,
+    /// The columns that the role may not read, of tables that the client names.
+    pub unread: Arc<[(TableId, AttNum)]>,
 }
 
 /// Hashes of what other sessions have locked.

@@ -178,15 +178,20 @@ pub(super) fn subquery(rendering: &mut Rendering<'_>, target: Target<'_>, rows: 
     let groups = groups(target, rows)?;
     let with_oid = target.tableoid || groups.iter().any(|group| group.member.is_some());
     let mut names: Vec<String> = table.columns.iter().map(|column| quoted(&column.name)).collect();
+    let unread = unread(rendering, target, &groups, with_oid)?;
     let mut plain: Vec<String> = vec!["0 AS \"pgoutpost.p\"".into()];
     if with_oid {
         plain.push("t.tableoid AS \"pgoutpost.o\"".into());
     }
-    plain.extend(names.iter().map(|name| format!("t.{name}")));
+    plain.extend(table.columns.iter().zip(&names).map(|(column, name)| match unread.contains(&column.attnum) {
+        true => format!("{} AS {name}", not_read(column)),
+        false => format!("t.{name}"),
+    }));
     let mut branches = String::new();
-    for branch in
-        [inserted_branch(rendering, target, rows, with_oid)?, patched_branch(rendering, target, &groups, with_oid)?]
-    {
+    for branch in [
+        inserted_branch(rendering, target, rows, with_oid)?,
+        patched_branch(rendering, target, &groups, (with_oid, &unread))?,
+    ] {
         let Some(branch) = branch else { continue };
         let _ = write!(branches, " UNION ALL {}", visible(target, branch, with_oid));
     }
@@ -202,6 +207,34 @@ pub(super) fn subquery(rendering: &mut Rendering<'_>, target: Target<'_>, rows: 
     }
     sql.push(')');
     Ok(sql)
+}
+
+/// The columns that the role may not read, so that the statement cannot need them.
+fn unread(
+    rendering: &Rendering<'_>,
+    target: Target<'_>,
+    groups: &[Group<'_, '_>],
+    with_oid: bool,
+) -> Result<Vec<AttNum>, Report> {
+    let of_table = rendering.ids.unread.iter().filter(|(table, _)| *table == target.table.id);
+    let unread: Vec<AttNum> = of_table.map(|(_, column)| *column).collect();
+    let key = groups.iter().flat_map(|group| &group.key).any(|column| unread.contains(&column.attnum));
+    // Who has rights on columns only has none on this one.
+    let tableoid = with_oid || (target.members().nth(1).is_some() && target.kept(rendering).is_some());
+    if !unread.is_empty() && (key || tableoid) {
+        let name = &target.table.name.name;
+        let message = format!("table \"{name}\" cannot be read by this role while it has pending rows");
+        let hint = format!("GRANT SELECT ON {name} to the role, or wait until the pending rows have been replicated.");
+        return Err(Report::new(FEATURE_NOT_SUPPORTED, message)
+            .detail("Pending rows are told apart by columns that the role may not read.")
+            .hint(hint));
+    }
+    Ok(unread)
+}
+
+/// What stands for such a column.
+fn not_read(column: &Column) -> String {
+    format!("NULL::{}", column.base_type_name)
 }
 
 /// The rows of a branch that the session's role may see. OFFSET keeps the client's conditions, which might tell of
@@ -268,7 +301,7 @@ fn patched_branch(
     rendering: &mut Rendering<'_>,
     target: Target<'_>,
     groups: &[Group<'_, '_>],
-    with_oid: bool,
+    (with_oid, unread): (bool, &[AttNum]),
 ) -> Result<Option<String>, Report> {
     let mut branches = Vec::new();
     for group in groups {
@@ -280,7 +313,9 @@ fn patched_branch(
         if let Some((_, watched)) = target.filter {
             let columns = target.table.columns.iter().enumerate();
             let mut watched = columns.filter(|(_, column)| watched.contains(&column.attnum));
-            if watched.any(|(place, column)| patches.iter().any(|row| row.patch(place, column).is_some())) {
+            if watched.any(|(place, column)| {
+                unread.contains(&column.attnum) || patches.iter().any(|row| row.patch(place, column).is_some())
+            }) {
                 let message = format!(
                     "table \"{}\" has pending changes of columns that its row security depends on",
                     target.table.name.name
@@ -289,7 +324,7 @@ fn patched_branch(
                 return Err(report.hint("Wait until the pending rows have been replicated."));
             }
         }
-        branches.push(patched_rows(rendering, target, group, &patches, with_oid)?);
+        branches.push(patched_rows(rendering, target, group, &patches, (with_oid, unread))?);
     }
     Ok((!branches.is_empty()).then(|| branches.join(" UNION ALL ")))
 }
@@ -299,13 +334,17 @@ fn patched_rows(
     target: Target<'_>,
     group: &Group<'_, '_>,
     patches: &[&Row<'_>],
-    with_oid: bool,
+    (with_oid, unread): (bool, &[AttNum]),
 ) -> Result<String, Report> {
     let keys = key_arrays(rendering, &group.key, patches.iter().map(|row| &*row.id))?;
     let (mut arrays, mut names) = (keys.arrays, keys.names);
     let mut values = vec!["1".to_owned()];
     values.extend(with_oid.then(|| "t.tableoid".to_owned()));
     for (place, column) in target.table.columns.iter().enumerate() {
+        if unread.contains(&column.attnum) {
+            values.push(not_read(column));
+            continue;
+        }
         let name = quoted(&column.name);
         let pending: Vec<_> = patches.iter().map(|row| row.patch(place, column)).collect();
         if !pending.iter().any(Option::is_some) {

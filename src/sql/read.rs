@@ -2,6 +2,7 @@
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
+use super::readers::{By, Readers};
 use super::resolve::{Findings, Names, Text, security};
 use super::syntax::{child, path_of, quoted, range};
 use super::template::{Rendering, Template};
@@ -15,6 +16,9 @@ pub struct ReadPlan {
     template: Template,
     tables: Vec<TableId>,
     secured: Vec<TableId>,
+    readers: Readers,
+    /// The query, without EXPLAIN, DECLARE or COPY around it, as the client wrote it.
+    query: String,
     findings: Findings,
     gate: String,
     /// Must always be rendered: what the client wrote cannot run on a standby.
@@ -23,6 +27,8 @@ pub struct ReadPlan {
     inline: bool,
     /// A query by itself: not EXPLAIN, DECLARE or COPY.
     select: bool,
+    /// EXPLAIN of something else than a query.
+    explains_write: bool,
 }
 
 impl ReadPlan {
@@ -30,9 +36,10 @@ impl ReadPlan {
         let source = Text::read(text, root, names, 0)?;
         let statement = root.children().next();
         let copy = statement.as_ref().filter(|node| node.kind() == K::COPY);
-        let template = match copy {
-            Some(copy) => copied(text, copy, &source, names)?,
-            None => source.cut(0..text.len()),
+        let copied = copy.map(|copy| copied(text, copy, names)).transpose()?.flatten();
+        let (template, copied) = match copied {
+            Some((template, query)) => (template, Some(query)),
+            None => (source.cut(0..text.len()), None),
         };
         let explained = statement.as_ref().is_some_and(|node| {
             node.kind() == K::EXPLAIN && !node.children().any(|inner| classify::is_select(inner.kind()))
@@ -42,6 +49,8 @@ impl ReadPlan {
         template.tables(&mut tables);
         let mut secured = Vec::new();
         template.secured(&mut secured);
+        let query = root.descendants().find(|node| classify::is_select(node.kind()));
+        let query = copied.unwrap_or_else(|| query.map_or(text, |query| &text[range(&query)]).to_owned());
         let select = statement.as_ref().is_some_and(|node| classify::is_select(node.kind()));
         if source.findings.counted && statement.as_ref().is_some_and(|node| matches!(node.kind(), K::DECLARE | K::COPY))
         {
@@ -50,20 +59,28 @@ impl ReadPlan {
         }
         let always = source.findings.uses_sequences() || !source.findings.locking.is_empty();
         Ok(ReadPlan {
+            readers: Readers::of(&template),
             template,
             tables,
             secured,
+            query,
             findings: source.findings,
             gate: gate.into(),
             always,
             inline: copy.is_some(),
             select,
+            explains_write: explained,
         })
     }
 
     /// Whether it must have been run to its end before its rows can be shown.
     pub fn whole(&self) -> bool {
         self.select && (self.findings.uses_sequences() || !self.findings.locking.is_empty())
+    }
+
+    /// Whether no function in it can have written anything.
+    pub fn only_reads(&self) -> bool {
+        !self.explains_write && self.findings.opaque.is_empty() && !self.findings.uses_sequences()
     }
 
     /// Every table the statement reads, views expanded.
@@ -74,6 +91,16 @@ impl ReadPlan {
     /// The tables with row security among them: whether it applies is the role's affair ([`Ids::secured`]).
     pub fn secured(&self) -> &[TableId] {
         &self.secured
+    }
+
+    /// By whose rights it reads.
+    pub fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    /// The client's own query, of which Postgres tells what rights it needs.
+    pub fn query(&self) -> &str {
+        &self.query
     }
 
     /// Which sequences an execution takes values of: `SELECT nextval('s')`.
@@ -161,12 +188,12 @@ impl Findings {
     }
 }
 
-/// `COPY t (a, b) TO STDOUT` as `COPY (SELECT a, b FROM t) TO STDOUT`; a copied query stays as it is.
-fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) -> Result<Template, Report> {
+/// `COPY t (a, b) TO STDOUT` as `COPY (SELECT a, b FROM t) TO STDOUT`, and its query; `None`: a query is copied.
+fn copied(text: &str, copy: &SyntaxNode, names: Names<'_>) -> Result<Option<(Template, String)>, Report> {
     let table = child(copy, K::COPY_TABLE);
     let found = table.as_ref().and_then(|table| child(table, K::TABLE_NAME_REF)).and_then(|name| path_of(&name));
     let (Some(place), Some(found)) = (table, found.and_then(|path| names.relation(&path).cloned())) else {
-        return Ok(source.cut(0..text.len()));
+        return Ok(None);
     };
     let list = child(&place, K::COLUMN_REF_LIST);
     let plain = |name: &SyntaxNode| {
@@ -175,7 +202,7 @@ fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) ->
     };
     if list.as_ref().is_some_and(|list| !list.children().all(|name| plain(&name))) {
         // Postgres says what is wrong with the list.
-        return Ok(Template::text(text));
+        return Ok(Some((Template::text(text), text.to_owned())));
     }
     let columns = match list {
         Some(list) => text[range(&list)].trim_start_matches('(').trim_end_matches(')').to_owned(),
@@ -186,7 +213,7 @@ fn copied(text: &str, copy: &SyntaxNode, source: &Text<'_>, names: Names<'_>) ->
     };
     let mut template = Template::default();
     template.push(&text[..range(&place).start]).push(&format!("(SELECT {columns} FROM "));
-    template.table_for(&found, None, security::of(&found, PolicyCommand::Select, names)?);
+    template.table_for(&found, None, security::of(&found, PolicyCommand::Select, names)?, By::Role);
     template.push(" AS t)").push(&text[range(&place).end..]);
-    Ok(template)
+    Ok(Some((template, format!("SELECT {columns} FROM {}", super::merge::qualified(&found)))))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use self::scope::Scopes;
+use super::readers::By;
 use super::syntax::{self, child, dotted, has_token, name_of, path_of, quoted, range, token};
 use super::template::{Piece, Relation, Source, Template, UNDER_VIEW};
 use super::{Report, parse, slice};
@@ -213,6 +214,7 @@ impl<'a> Text<'a> {
             obstacle,
             only: syntax::has_token(&parent, K::ONLY_KW),
             security,
+            by: if names.owners { By::Owner } else { By::Role },
         };
         let relation = Arc::new(relation);
         self.from_items.push((parent, Arc::clone(&relation)));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::arrays::{self, Element};
+use super::readers::By;
 use super::slice::Slice;
 use super::{ExtraParameter, Ids, LOCKED, Parameters, Rendered, Report, View, ids, merge};
 use crate::catalog::{AttNum, PolicyCommand, RelationKind, Table, TableId};
@@ -63,6 +64,7 @@ pub(super) struct Relation {
     pub(super) tableoid: bool,
     /// Which pending rows the session's role may see.
     pub(super) security: Option<Security>,
+    pub(super) by: By,
 }
 
 /// A table's row security, for one command.
@@ -114,7 +116,7 @@ impl Template {
 
     /// A table named by us, without alias and as constraints see it: without tables that inherit from it.
     pub(super) fn table(&mut self, table: &Arc<Table>, slice: Option<Slice>) -> &mut Template {
-        self.table_for(table, slice, None)
+        self.table_for(table, slice, None, By::Server)
     }
 
     /// The same for a role to which row security may apply.
@@ -123,6 +125,7 @@ impl Template {
         table: &Arc<Table>,
         slice: Option<Slice>,
         security: Option<Security>,
+        by: By,
     ) -> &mut Template {
         let only = if table.kind == RelationKind::Table && !table.family.is_empty() { "ONLY " } else { "" };
         let original = format!("{only}{}", merge::qualified(table));
@@ -137,6 +140,7 @@ impl Template {
             only: table.kind != RelationKind::Partitioned,
             tableoid: false,
             security,
+            by,
         })))
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::copy::{volatile_names, words};
+use super::readers::Readers;
 use super::resolve::Names;
 use super::syntax::{child, has_token, name_of, quoted, range, token};
 use super::{Class, Report, Statement, TableId, WritePlan, parse};
@@ -26,6 +27,9 @@ pub struct WithPlan {
     /// The places of the writes (of the parts, then of the main statement) in the order in which their effects are collected.
     order: Vec<usize>,
     secured: Vec<TableId>,
+    readers: Readers,
+    /// Its writes by themselves, to tell what rights they need.
+    planned: Vec<WritePlan>,
 }
 
 #[derive(Debug)]
@@ -80,7 +84,15 @@ impl WithPlan {
         let tables = clause.children().filter(|inner| inner.kind() == K::WITH_TABLE);
         let tables = tables.map(|table| cte(text, &table)).collect::<Result<Vec<_>, _>>()?;
         let recursive = has_token(&clause, K::RECURSIVE_KW);
-        let mut plan = WithPlan { recursive, tables, main, order: Vec::new(), secured: Vec::new() };
+        let mut plan = WithPlan {
+            recursive,
+            tables,
+            main,
+            order: Vec::new(),
+            secured: Vec::new(),
+            readers: Readers::default(),
+            planned: Vec::new(),
+        };
         let elsewhere = |node: &SyntaxNode| {
             is_write(node.kind())
                 && *node != statement
@@ -102,7 +114,7 @@ impl WithPlan {
     /// Whether all parts can be evaluated, by themselves and beside each other.
     fn check(&mut self, names: Names<'_>, gate: &str) -> Result<(), Report> {
         // It would be evaluated once for each part that reads it, each time with other values.
-        let shared = |cte: &&Cte| cte.part.is_none() && self.readers(cte) > 1;
+        let shared = |cte: &&Cte| cte.part.is_none() && self.read_by(cte) > 1;
         if self.tables.iter().filter(shared).any(|cte| volatile_names(&cte.text, names).next().is_some()) {
             return Err(unsupported("a volatile query in WITH that several parts read cannot be buffered"));
         }
@@ -115,7 +127,9 @@ impl WithPlan {
             planned.push(part);
         }
         self.secured = planned.iter().flat_map(|part| part.secured().iter().copied()).collect();
+        self.readers = planned.iter().fold(Readers::default(), |all, part| all.and(part.readers()));
         self.order = order::order(&planned, names.catalog)?;
+        self.planned = planned;
         Ok(())
     }
 
@@ -124,8 +138,18 @@ impl WithPlan {
         &self.secured
     }
 
+    /// Its writes, as they are planned without each other's rows.
+    pub fn writes_planned(&self) -> &[WritePlan] {
+        &self.planned
+    }
+
+    /// By whose rights its writes read.
+    pub fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
     /// How many members and the main statement may read it: those that have its name somewhere.
-    fn readers(&self, cte: &Cte) -> usize {
+    fn read_by(&self, cte: &Cte) -> usize {
         let others = self.tables.iter().filter(|other| !std::ptr::eq(*other, cte)).map(|other| &other.text);
         let texts = others.chain(std::iter::once(&self.main.body));
         texts.filter(|text| words(text).any(|word| word.eq_ignore_ascii_case(&cte.name))).count()

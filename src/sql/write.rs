@@ -17,6 +17,7 @@ use bytes::Bytes;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::after::Event;
+use super::readers::Readers;
 use super::resolve::{Findings, Names, Text, security};
 use super::syntax::path_of;
 use super::template::{Rendering, Template};
@@ -98,6 +99,7 @@ pub struct WritePlan {
     findings: Findings,
     tables: Vec<TableId>,
     secured: Vec<TableId>,
+    readers: Readers,
     gate: String,
     assigned: Vec<AttNum>,
     /// The columns that an update changes, generated ones among them: for each of the statement's SETs.
@@ -235,6 +237,9 @@ impl WritePlan {
         canonical.template.tables(&mut tables);
         let mut secured = security::about(&target, names.catalog);
         canonical.template.secured(&mut secured);
+        let looks = canonical.outputs.iter().any(|output| matches!(output, Output::UniqueKey(_)));
+        let looked_at = if looks { &*target.key } else { &[] };
+        let readers = Readers::of(&canonical.template).and_target(target.id, looked_at);
         Ok(WritePlan {
             kind,
             returning: statement.children().any(|inner| inner.kind() == K::RETURNING_CLAUSE),
@@ -250,6 +255,7 @@ impl WritePlan {
             verbs: canonical.verbs,
             tables,
             secured,
+            readers,
             gate: gate.into(),
         })
     }
@@ -273,6 +279,15 @@ impl WritePlan {
             (kind, _) => self.right(kind.verb(), &self.assigned),
         };
         format!("SELECT {asked}")
+    }
+
+    /// The same for how new rows are replayed, as far as that asks for more: with all their columns, defaults as they were
+    /// evaluated at the site. `None`: it asks for no more.
+    pub fn permission_of_replay(&self) -> Option<String> {
+        let inserts = self.kind == WriteKind::Insert || self.verbs.contains(&"INSERT");
+        let columns = self.target.columns.iter().filter(|column| !column.generated);
+        let columns: Vec<AttNum> = columns.map(|column| column.attnum).collect();
+        inserts.then(|| format!("SELECT {}", self.right("INSERT", &columns)))
     }
 
     /// Whether the role has a right on the table, or on these columns of it.
@@ -307,6 +322,11 @@ impl WritePlan {
     /// The tables with row security that the write, or a foreign key, is about: none of it may apply to the role.
     pub fn secured(&self) -> &[TableId] {
         &self.secured
+    }
+
+    /// By whose rights it reads.
+    pub fn readers(&self) -> &Readers {
+        &self.readers
     }
 
     /// Which sequences an execution takes values of.

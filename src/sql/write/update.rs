@@ -7,6 +7,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::super::Report;
 use super::super::copy;
 use super::super::merge::{key_columns, list, qualified};
+use super::super::readers::By;
 use super::super::slice::{self, Reference};
 use super::super::syntax::{child, has_token, name_of, quoted, range};
 use super::super::template::{Piece, Relation, Source, Template};
@@ -101,6 +102,7 @@ pub(super) fn target(builder: &mut Builder<'_>, clause: K, word: K) {
         only: builder.only,
         tableoid: builder.request.source.tableoid || (!builder.only && !builder.table.family.is_empty()),
         security: None,
+        by: By::Server,
     };
     builder.from.piece(Piece::Relation(Arc::new(relation))).push(&format!(" AS {alias}"));
     if let Some(items) = items {
