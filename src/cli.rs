@@ -69,6 +69,8 @@ enum Command {
         /// Only if main has this system identifier
         system_identifier: Option<u64>,
     },
+    /// Show the newest rows that main did not have as clients here saw them; asks the running daemon
+    Conflicts(Source),
     /// Look at the transactions that main rejected, and decide about them; asks the running daemon
     Quarantine {
         #[command(subcommand)]
@@ -102,6 +104,7 @@ pub(crate) fn main() -> ExitCode {
         | Command::Check(source)
         | Command::Status(source)
         | Command::Fsck(source)
+        | Command::Conflicts(source)
         | Command::Export { source, .. }
         | Command::Import { source, .. } => source,
     };
@@ -136,6 +139,7 @@ async fn execute(command: &Command, config: Config) -> Result<ExitCode> {
         Command::Fsck(_) => buffer::check(&config).await,
         Command::Export { file, .. } => buffer::export(&config, file).await,
         Command::Import { file, .. } => buffer::import(&config, file).await,
+        Command::Conflicts(_) => quarantine::conflicts(&config).await,
         Command::Quarantine { command, .. } => quarantine::run(&config, command).await,
         Command::AcceptMain { system_identifier, .. } => quarantine::accept_main(&config, *system_identifier).await,
     }

@@ -121,6 +121,10 @@ impl Exposition {
             let labels = [("sequence", lease.sequence.clone())];
             self.registry.gauge_with("lease_remaining", &labels).set(lease.remaining as f64);
         }
+        for ((table, outcome), rows) in &now.replay.conflicts {
+            let labels = [("table", table.clone()), ("outcome", outcome.as_str().to_owned())];
+            self.registry.counter_with("conflicts_total", &labels).absolute(*rows);
+        }
         self.handle.render()
     }
 
@@ -146,7 +150,6 @@ struct Figures {
     replay_applied: Counter,
     replay_retries: Counter,
     replay_rejected: Counter,
-    conflicts: Counter,
     setbacks: Counter,
     replica_lag_bytes: Gauge,
     replica_lag_seconds: Gauge,
@@ -156,6 +159,7 @@ struct Figures {
 
 impl Figures {
     fn new(registry: &Registry) -> Figures {
+        registry.describe("conflicts_total", "Rows that main did not have as clients here saw them.");
         registry.describe_gauge("lease_remaining", "Values left of each leased sequence.");
         registry.describe_gauge("build_info", "Always 1; the labels say what runs.");
         registry.describe_gauge("seq", "The newest entry that has reached each place.");
@@ -176,7 +180,6 @@ impl Figures {
             replay_retries: registry
                 .counter("replay_retries_total", "Attempts repeated after a broken connection or the like."),
             replay_rejected: registry.counter("replay_rejected_total", "Entries rejected by main."),
-            conflicts: registry.counter("conflicts_total", "Replayed rows that had changed on main meanwhile."),
             setbacks: registry.counter("main_setbacks_total", "Times that main came back at an older state."),
             replica_lag_bytes: registry
                 .gauge("replica_lag_bytes", "WAL of main the replica does not show; -1 when unknown."),
@@ -207,7 +210,6 @@ impl Figures {
         self.replay_applied.absolute(now.replay.applied_total);
         self.replay_retries.absolute(now.replay.retries_total);
         self.replay_rejected.absolute(now.replay.rejected_total);
-        self.conflicts.absolute(now.replay.conflicts_total);
         self.setbacks.absolute(now.replay.setbacks_total);
         self.replica_lag_bytes.set(now.tracker.lag_bytes.map_or(-1.0, |bytes| bytes as f64));
         self.replica_lag_seconds.set(now.tracker.lag.map_or(-1.0, |lag| lag.as_secs_f64()));
@@ -230,6 +232,11 @@ impl Registry {
 
     fn labelled(&self, name: &str, label: &'static str, value: &'static str) -> Counter {
         self.0.register_counter(&Key::from_parts(prefixed(name), vec![Label::new(label, value)]), &METADATA)
+    }
+
+    fn counter_with(&self, name: &str, labels: &[(&'static str, String)]) -> Counter {
+        let labels: Vec<Label> = labels.iter().map(|(name, value)| Label::new(*name, value.clone())).collect();
+        self.0.register_counter(&Key::from_parts(prefixed(name), labels), &METADATA)
     }
 
     fn gauge(&self, name: &str, help: &'static str) -> Gauge {

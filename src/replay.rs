@@ -30,7 +30,7 @@ use crate::buffer::Buffer;
 use crate::upstream::own::Server;
 
 pub use export::export;
-pub use status::{ReplayState, ReplayStatus};
+pub use status::{Outcome, ReplayState, ReplayStatus};
 
 /// The `[replay]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -60,6 +60,17 @@ pub enum Policy {
     Reject,
     /// Main's: the effect is passed over.
     MainWins,
+}
+
+impl Policy {
+    /// As the configuration says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::LastWriteWins => "last-write-wins",
+            Policy::Reject => "reject",
+            Policy::MainWins => "main-wins",
+        }
+    }
 }
 
 /// `replay.on_reject`

@@ -7,9 +7,9 @@ use tokio_postgres::Config;
 use crate::upstream::own;
 
 /// What [`script`] makes; [`crate::check`] compares it with what it finds.
-pub const SCHEMA_VERSION: i32 = 2;
+pub const SCHEMA_VERSION: i32 = 3;
 
-const SCHEMA: &str = include_str!("setup/schema.sql");
+const SCHEMA: &str = concat!(include_str!("setup/schema.sql"), include_str!("setup/conflicts.sql"));
 
 /// What a set-up did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub fn script(site: &str, daemon_role: Option<&str>) -> String {
     if let Some(role) = daemon_role {
         let role = identifier(role);
         script.push_str(&format!(
-            "GRANT EXECUTE ON FUNCTION pgoutpost.advance(text, bigint, bigint, uuid) TO {role};\n\n"
+            "GRANT EXECUTE ON FUNCTION pgoutpost.advance(text, bigint, bigint, uuid) TO {role};\n\
+             GRANT SELECT ON pgoutpost.conflict TO {role};\n\n"
         ));
     }
     script.push_str(&format!(

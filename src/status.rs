@@ -3,6 +3,7 @@
 //! Reads only. Nothing here changes a part, waits for a server or keeps a history.
 
 mod clients;
+mod conflicts;
 mod snapshot;
 
 use std::pin::Pin;
@@ -16,6 +17,7 @@ pub use crate::buffer::{BufferStatus, Progress, Quarantined};
 pub use crate::replay::{ReplayState, ReplayStatus};
 pub use crate::tracker::TrackerStatus;
 pub use clients::{ClientGuard, ClientInfo, ClientSnapshot, ClientState, Clients, StatementKind, Totals};
+pub use conflicts::{Conflict, conflicts};
 pub use snapshot::{Health, Lease, Snapshot};
 
 /// A future of a [`Source`]; boxed, since the source is a trait object.
@@ -31,6 +33,8 @@ pub trait Source: Send + Sync {
     /// Pending entries after `after`, oldest first.
     fn entries(&self, after: Seq, limit: usize) -> Answer<Vec<Arc<Entry>>>;
     fn quarantine(&self, limit: usize) -> Answer<Vec<Quarantined>>;
+    /// The newest lines of the log of conflicts, newest first.
+    fn conflicts(&self, limit: usize) -> Answer<Vec<Conflict>>;
 }
 
 /// What is told about the daemon itself.
@@ -133,6 +137,14 @@ impl Status {
     /// The buffer's words for why it cannot be read.
     pub async fn quarantine(&self, limit: usize) -> Result<Vec<Quarantined>, String> {
         self.shared.source.quarantine(limit).await
+    }
+
+    /// The newest conflicts, as far as the replica has the log.
+    ///
+    /// # Errors
+    /// Why the replica does not tell.
+    pub async fn conflicts(&self, limit: usize) -> Result<Vec<Conflict>, String> {
+        self.shared.source.conflicts(limit).await
     }
 }
 

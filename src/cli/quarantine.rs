@@ -1,4 +1,4 @@
-//! `pgoutpost quarantine` and `accept-main`: the console's commands that act, for shells.
+//! `pgoutpost quarantine`, `conflicts` and `accept-main`: the console's commands, for shells.
 
 use std::io;
 use std::process::ExitCode;
@@ -50,6 +50,12 @@ pub(super) async fn accept_main(config: &Config, wanted: Option<u64>) -> Result<
     let table = ask(config, &format!("ACCEPT MAIN{wanted}")).await?;
     let identifier = table.get(1).and_then(|row| row.first()).context("the daemon gave no answer")?;
     super::say(&mut io::stdout(), &format!("this site belongs to main {identifier} from now on"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `pgoutpost conflicts`
+pub(super) async fn conflicts(config: &Config) -> Result<ExitCode> {
+    super::say(&mut io::stdout(), &aligned(&ask(config, "SHOW CONFLICTS").await?));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -62,7 +62,7 @@ impl Topic {
             Topic::Entries => "the oldest pending transactions",
             Topic::Quarantine => "transactions that main rejected, and those that wait for them",
             Topic::Conflicts => {
-                "rows that main did not have as clients here saw them, by table, since the daemon started"
+                "the newest rows that main did not have as clients here saw them, and what became of them"
             }
             Topic::Lag => "how far replay and the replica are behind",
             Topic::Clients => "who is connected",
@@ -82,7 +82,7 @@ pub(super) async fn show(topic: Topic, status: &Status) -> Result<Reply, Report>
         Topic::Buffer => buffer(&status.snapshot()),
         Topic::Entries => entries(status).await?,
         Topic::Quarantine => quarantined(status).await?,
-        Topic::Conflicts => conflicts(&status.snapshot()),
+        Topic::Conflicts => conflicts(status).await?,
         Topic::Lag => lag(&status.snapshot()),
         Topic::Clients => clients(status),
         Topic::Stats => stats(&status.snapshot()),
@@ -184,9 +184,27 @@ async fn quarantined(status: &Status) -> Result<Reply, Report> {
     Ok(Reply::rows("SHOW", &columns, rows.collect()))
 }
 
-fn conflicts(now: &Snapshot) -> Reply {
-    let rows = now.replay.conflicts.iter().map(|(table, rows)| vec![text(table), text(rows)]);
-    Reply::rows("SHOW", &["table", "rows"], rows.collect())
+async fn conflicts(status: &Status) -> Result<Reply, Report> {
+    let list = status.conflicts(ENTRIES_MAX).await.map_err(|reason| {
+        Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, "the log of conflicts cannot be read from the replica")
+            .detail(reason)
+    })?;
+    let rows = list.into_iter().map(|one| {
+        vec![
+            text(one.logged_at),
+            text(one.seq),
+            text(one.effect),
+            text(one.table),
+            text(one.key),
+            one.old,
+            one.mine,
+            one.theirs,
+            text(one.outcome),
+            text(one.role),
+        ]
+    });
+    let columns = ["logged_at", "seq", "effect", "table", "key", "old", "mine", "theirs", "outcome", "role"];
+    Ok(Reply::rows("SHOW", &columns, rows.collect()))
 }
 
 fn lag(now: &Snapshot) -> Reply {
@@ -274,6 +292,9 @@ fn stats(now: &Snapshot) -> Reply {
     .map(|(name, value)| vec![text(name), text(value)])
     .to_vec();
     rows.push(vec![text("replay_per_second"), text(format!("{:.1}", now.replay.rate))]);
+    for ((table, outcome), count) in &now.replay.conflicts {
+        rows.push(vec![text(format!("conflicts {table} {}", outcome.as_str())), text(count)]);
+    }
     for lease in &now.leases {
         rows.push(vec![text(format!("lease_remaining {}", lease.sequence)), text(lease.remaining)]);
     }

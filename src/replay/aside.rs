@@ -11,11 +11,12 @@ use tracing::{error, warn};
 
 use super::held::{Held, Tables, Waits};
 use super::session::{Link, STALL, Session};
-use super::steps::conflict::REFUSED;
+use super::status::Outcome;
 use super::verdict::{self, StepKind};
 use super::{Ending, OnReject, steps};
 use crate::buffer::{Quarantined, Which};
 use crate::entry::{Effect, Entry, EntryTable, Seq, Value};
+use crate::report::Report;
 use crate::upstream::own;
 
 /// Rows that are looked up on main for one rejected entry, at most.
@@ -67,11 +68,13 @@ impl Session<'_> {
         let tables = self.known_tables(link, std::slice::from_ref(entry)).await?;
         let rows = timeout(STALL, rows_on_main(&link.client, entry, &tables)).await;
         let rows_on_main = rows.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
-        if let Some(table) = refused_conflict(entry, step, error) {
-            self.status.send_modify(|status| status.conflict(Some(table), 1));
-        }
         let record = Quarantined { rows_on_main, ..Quarantined::new(Arc::clone(entry), described(step, error)) };
-        self.quarantine(record, &tables).await
+        let table = steps::rejected::loser(&record).map(|(table, _)| table.name.to_string());
+        self.quarantine(record, &tables).await?;
+        if let Some(table) = table {
+            self.status.send_modify(|status| status.conflict(&table, Outcome::Quarantined, 1));
+        }
+        Ok(())
     }
 
     /// Puts an entry aside that depends on a quarantined one.
@@ -174,14 +177,6 @@ fn identities(table: &EntryTable, effect: &Effect, tables: &Tables) -> Vec<(Vec<
     found
 }
 
-/// The table whose policy refused an effect, when that is what happened.
-fn refused_conflict(entry: &Entry, step: StepKind, error: &own::Error) -> Option<String> {
-    let (own::Error::Server(report), StepKind::Effect { effect, .. }) = (error, step) else { return None };
-    let refused = report.code.as_str() == "22P02" && report.message.contains(REFUSED);
-    let table = entry.tables.get(entry.effects.get(effect)?.table())?;
-    refused.then(|| table.name.to_string())
-}
-
 /// A server's error, field by field, for people and for a later retry.
 pub(super) fn described(step: StepKind, error: &own::Error) -> Json {
     // The first effect of the statement that failed: inserts in a row are one statement.
@@ -190,16 +185,13 @@ pub(super) fn described(step: StepKind, error: &own::Error) -> Json {
         StepKind::Begin | StepKind::Advance | StepKind::Role | StepKind::Commit | StepKind::Place => None,
     };
     match error {
-        own::Error::Server(report) if report.message.contains(REFUSED) => json!({
-            "code": "PO003", "message": REFUSED, "effect": effect,
-            "advice": "[replay.conflicts] says \"reject\": decide whose values are right; SKIP it, or EXPORT and correct it",
-        }),
         own::Error::Server(report) => {
             let about = report.about.as_deref().cloned().unwrap_or_default();
             json!({
                 "code": report.code.as_str(), "message": report.message, "detail": report.detail, "hint": report.hint,
                 "schema": about.schema, "table": about.table, "column": about.column,
                 "data_type": about.data_type, "constraint": about.constraint, "effect": effect,
+                "theirs": theirs(report),
                 "advice": verdict::advice(error),
             })
         }
@@ -207,4 +199,12 @@ pub(super) fn described(step: StepKind, error: &own::Error) -> Json {
             json!({ "code": "XX000", "message": why, "effect": effect })
         }
     }
+}
+
+/// What `pgoutpost.settle_conflict` found on main before it refused: of several rows, by their number in the statement.
+fn theirs(report: &Report) -> Option<Json> {
+    let detail = report.detail.as_deref().filter(|_| report.code.as_str() == verdict::CONFLICT)?;
+    let mut rows: serde_json::Map<String, Json> = serde_json::from_str(detail).ok()?;
+    let only = rows.keys().next().filter(|_| rows.len() == 1).cloned();
+    Some(only.and_then(|number| rows.remove(&number)).unwrap_or(Json::Object(rows)))
 }

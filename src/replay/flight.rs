@@ -1,17 +1,19 @@
 //! One transaction on its way to main: its statements are sent at once, its answers come later.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryStreamExt};
 use tokio::time::Instant;
-use tokio_postgres::types::{IsNull, ToSql, Type};
+use tokio_postgres::types::{BorrowToSql, IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
-use super::steps::{DEFER, Parameters, Step};
+use super::status::Outcome;
+use super::steps::{DEFER, Parameters, Step, Way};
 use super::verdict::StepKind;
 use crate::entry::{Entry, Seq, Value};
 use crate::lsn::Lsn;
@@ -42,6 +44,7 @@ impl Frame {
 enum Answer {
     Done,
     Rows(u64),
+    Settled(BTreeMap<Outcome, u64>),
     Place(Lsn),
 }
 
@@ -64,7 +67,7 @@ pub(super) struct Flight {
 pub(super) struct Landed {
     /// Main's place in its log after the commit.
     pub(super) place: Option<Lsn>,
-    /// Effects (by place of entry and effect) that touched another number of rows than they should have.
+    /// Rows that were not as the client's statement saw them.
     pub(super) surprises: Vec<Surprise>,
 }
 
@@ -72,8 +75,7 @@ pub(super) struct Landed {
 pub(super) struct Surprise {
     pub(super) entry: usize,
     pub(super) effect: usize,
-    pub(super) expected: u64,
-    pub(super) touched: u64,
+    pub(super) outcomes: BTreeMap<Outcome, u64>,
 }
 
 /// The first step that failed. The transaction has no effect, unless the connection broke at COMMIT.
@@ -118,14 +120,14 @@ impl Flight {
         flight.send(StepKind::Advance, advance(client, frame, site, from, last, uuid));
         let mut role = own_role.to_owned();
         for step in steps {
-            let wanted = &flight.entries[step.entry].role;
+            let wanted = if step.way == Way::Own { own_role } else { &flight.entries[step.entry].role };
             if *wanted != role {
-                role.clone_from(wanted);
+                wanted.clone_into(&mut role);
                 flight.send(StepKind::Role, command(client, format!("SET LOCAL ROLE {}", identifier(&role))));
             }
             let kind = StepKind::Effect { entry: step.entry, effect: step.effect, rows: step.rows };
             match find(&step.sql) {
-                Some(statement) => flight.send(kind, execute(client, statement, step.parameters)),
+                Some(statement) => flight.send(kind, execute(client, statement, step)),
                 None => {
                     let error = own::Error::Unexpected(format!("not prepared: {}", step.sql));
                     flight.waiting.push((kind, std::future::ready(Err(error)).boxed()));
@@ -157,9 +159,13 @@ impl Flight {
                 (Err(_), StepKind::Place) | (Ok(Answer::Done), _) => {}
                 (Err(error), _) => return Err(Crashed { step, error }),
                 (Ok(Answer::Rows(touched)), StepKind::Effect { entry, effect, rows }) if touched != rows => {
-                    self.landed.surprises.push(Surprise { entry, effect, expected: rows, touched });
+                    let outcomes = BTreeMap::from([(Outcome::Gone, rows.abs_diff(touched))]);
+                    self.landed.surprises.push(Surprise { entry, effect, outcomes });
                 }
-                (Ok(Answer::Rows(_)), _) => {}
+                (Ok(Answer::Settled(outcomes)), StepKind::Effect { entry, effect, .. }) if !outcomes.is_empty() => {
+                    self.landed.surprises.push(Surprise { entry, effect, outcomes });
+                }
+                (Ok(Answer::Rows(_) | Answer::Settled(_)), _) => {}
                 (Ok(Answer::Place(lsn)), _) => self.landed.place = Some(lsn),
             }
         }
@@ -205,23 +211,49 @@ fn place(client: &Arc<Client>, frame: &Frame) -> Waiting {
     .boxed()
 }
 
-fn execute(client: &Arc<Client>, statement: &Statement, parameters: Parameters) -> Waiting {
+fn execute(client: &Arc<Client>, statement: &Statement, step: Step) -> Waiting {
     let (client, statement) = (Arc::clone(client), statement.clone());
+    let Step { parameters, way, .. } = step;
     async move {
-        let touched = match parameters {
+        match parameters {
             Parameters::Row(values) => {
                 let values: Vec<Text> = values.into_iter().map(Text).collect();
-                client.execute_raw(&statement, values.iter()).await?
+                answered(&client, &statement, way, &values).await
             }
             Parameters::Columns(columns) => {
                 let columns: Vec<Vec<Text>> =
                     columns.into_iter().map(|column| column.into_iter().map(Text).collect()).collect();
-                client.execute_raw(&statement, columns.iter()).await?
+                answered(&client, &statement, way, &columns).await
             }
-        };
-        Ok(Answer::Rows(touched))
+        }
     }
     .boxed()
+}
+
+async fn answered<P: BorrowToSql + Sync>(
+    client: &Client,
+    statement: &Statement,
+    way: Way,
+    parameters: &[P],
+) -> Result<Answer, own::Error>
+where
+    for<'p> &'p P: BorrowToSql,
+{
+    let parameters = parameters.iter();
+    if way != Way::Settles {
+        return Ok(Answer::Rows(client.execute_raw(statement, parameters).await?));
+    }
+    let mut outcomes = BTreeMap::new();
+    let rows: Vec<_> = client.query_raw(statement, parameters).await?.try_collect().await?;
+    for row in rows {
+        // NULL: somebody set the row back before it was looked at again.
+        if let Some(text) = row.try_get::<_, Option<&str>>(0)? {
+            let told: BTreeMap<Outcome, u64> =
+                serde_json::from_str(text).map_err(|error| own::Error::Unexpected(error.to_string()))?;
+            told.into_iter().for_each(|(outcome, rows)| *outcomes.entry(outcome).or_default() += rows);
+        }
+    }
+    Ok(Answer::Settled(outcomes))
 }
 
 /// A value as a `text` parameter.

@@ -15,11 +15,13 @@ use crate::buffer::{Meeting, Progress};
 use crate::cluster::{History, MainServer};
 use crate::entry::Seq;
 use crate::lsn::Lsn;
+use crate::setup::SCHEMA_VERSION;
 
 /// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
 /// notice a dead link too, and set our locks free.
 const SETTINGS: &str =
     "SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET lc_monetary = 'C';
+SET extra_float_digits = 1; SET bytea_output = 'hex';
 SET lock_timeout = '10s'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '60s';
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '20s'; SET client_min_messages = error";
@@ -51,8 +53,9 @@ impl Session<'_> {
         let begin = |error| ended(StepKind::Begin, error);
         let before = self.before();
         let next = self.buffer.read(before.progress.applied, GROUP_ENTRIES).await.unwrap_or_default();
-        let (settings, who, server, history, found, frame, _) = tokio::join!(
+        let (settings, version, who, server, history, found, frame, _) = tokio::join!(
             client.batch_execute(SETTINGS),
+            client.query_typed_one("SELECT pgoutpost.schema_version()", &[]),
             client.query_typed_one("SELECT pg_catalog.pg_is_in_recovery(), session_user::text", &[]),
             client.query_typed_one(IDENTITY, &[]),
             client.query_typed_one("SELECT pgoutpost.timeline_history()", &[]),
@@ -81,6 +84,12 @@ impl Session<'_> {
             }
         };
         self.settle(found, before, place).await?;
+        // An older schema lacks what our statements call: nothing may be rejected for that.
+        let version = version.and_then(|row| row.try_get::<_, i32>(0));
+        let version = version.map_err(|error: tokio_postgres::Error| begin(error.into()))?;
+        if version < SCHEMA_VERSION {
+            return Err(Ending::Halted(format!("the schema on main is of version {version}: run `pgoutpost setup`")));
+        }
         let frame = frame.map_err(|error| ended(StepKind::Advance, error))?;
         self.status.send_modify(|status| status.link_up = true);
         info!(from = %self.sent.next(), "connected to main");

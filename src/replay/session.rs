@@ -8,15 +8,15 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
-use super::flight::{Cargo, Crashed, Flight, Frame, Landed};
+use super::flight::{Cargo, Crashed, Flight, Frame, Landed, Surprise};
 use super::held::{Held, Tables};
 use super::statements::Statements;
 use super::status::{ReplayState, ReplayStatus};
 use super::verdict::{self, StepKind, Verdict};
 use super::{Ending, ReplayConfig, steps};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Quarantined};
 use crate::entry::{Effect, Entry, Seq};
 use crate::upstream::own::{self, Server};
 
@@ -207,14 +207,21 @@ impl<'a> Session<'a> {
         let tables = self.known_tables(link, &entries).await?;
         self.hold_back(&entries, &tables).await?;
         let dead = |_| Ending::Away("main does not answer".to_owned());
+        let rejected = self.rejected(&entries).await?;
+        let ground = steps::Ground { site: self.site, main: &tables };
         let mut made = Vec::new();
-        let mut role = None;
+        let mut before: Option<(usize, &Entry)> = None;
         for (place, entry) in entries.iter().enumerate() {
             // In quarantine: the ledger goes past it, nothing else happens.
-            if !self.buffer.is_quarantined(entry.seq) {
-                steps::add(&mut made, place, entry, &tables, role == Some(&entry.role));
-                role = Some(&entry.role);
+            if self.buffer.is_quarantined(entry.seq) {
+                let record = rejected.iter().find(|record| record.seq == entry.seq);
+                made.extend(record.and_then(|record| steps::rejected::log(self.site, place, record)));
+                continue;
             }
+            let judged = before.is_some_and(|(place, before)| steps::judge(&mut made, place, before, ground));
+            let join = !judged && before.is_some_and(|(_, before)| before.role == entry.role);
+            steps::add(&mut made, place, entry, ground, join);
+            before = Some((place, entry));
         }
         let (from, last) = (self.sent, entries.last().map_or(self.sent, |entry| entry.seq));
         let prepared = timeout(STALL, self.statements.prepare(&link.client, &made)).await.map_err(dead)?;
@@ -236,6 +243,14 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
+    /// What is known of those entries that are in quarantine.
+    async fn rejected(&mut self, entries: &[Arc<Entry>]) -> Result<Vec<Quarantined>, Ending> {
+        if !entries.iter().any(|entry| self.buffer.is_quarantined(entry.seq)) {
+            return Ok(Vec::new());
+        }
+        self.buffer.quarantined().await.map_err(|error| Ending::Refused(error.to_string()))
+    }
+
     /// What main says about the entries' tables.
     pub(super) async fn known_tables(&mut self, link: &Link, entries: &[Arc<Entry>]) -> Result<Arc<Tables>, Ending> {
         let asked = timeout(STALL, self.statements.tables(&link.client, entries)).await;
@@ -246,7 +261,7 @@ impl<'a> Session<'a> {
     fn landed(&mut self, landed: &Landed) {
         let Some(flight) = self.flights.pop_front() else { return };
         for surprise in &landed.surprises {
-            conflict(&flight.entries[surprise.entry], surprise.effect, surprise.expected, surprise.touched);
+            conflict(&flight.entries[surprise.entry], surprise);
         }
         self.buffer.set_applied(flight.last);
         self.retried.extend(flight.entries.iter().filter_map(|entry| Some(entry.retry_of?.seq)));
@@ -255,11 +270,11 @@ impl<'a> Session<'a> {
         debug!(last = %flight.last, entries = flight.entries.len(), "applied");
         self.status.send_modify(|status| {
             status.applied(flight.entries.len() as u64, flight.begun.elapsed());
-            let missed = |surprise: &super::flight::Surprise| surprise.expected.abs_diff(surprise.touched);
             for surprise in &landed.surprises {
                 let entry = &flight.entries[surprise.entry];
                 let table = entry.effects.get(surprise.effect).and_then(|effect| entry.tables.get(effect.table()));
-                status.conflict(table.map(|table| table.name.to_string()), missed(surprise));
+                let table = table.map(|table| table.name.to_string()).unwrap_or_default();
+                surprise.outcomes.iter().for_each(|(outcome, rows)| status.conflict(&table, *outcome, *rows));
             }
             status.ledger = Some(flight.last);
             status.main_lsn = landed.place.or(status.main_lsn);
@@ -358,15 +373,11 @@ fn weight(entry: &Entry) -> usize {
     200 + entry.effects.iter().map(|one| effect(one) + 50).sum::<usize>()
 }
 
-/// Main did not have the row as the client saw it, or a trigger there kept it from changing. Last write wins: told, and
-/// passed over.
-fn conflict(entry: &Entry, effect: usize, expected: u64, touched: u64) {
-    let Some(ours) = entry.effects.get(effect) else { return };
-    let table = entry.tables.get(ours.table()).map(|table| table.name.to_string());
-    let ours = serde_json::to_string(ours).unwrap_or_default();
-    warn!(
-        seq = %entry.seq, table, expected, touched, ours,
-        main = if touched == 0 { "has no such row" } else { "changed another number of rows" },
-        "conflict: an effect did not find its row on main"
-    );
+/// The log on main has the values; here, that there is something to look at.
+fn conflict(entry: &Entry, surprise: &Surprise) {
+    let effect = entry.effects.get(surprise.effect);
+    let table = effect.and_then(|effect| entry.tables.get(effect.table())).map(|table| table.name.to_string());
+    let outcomes: Vec<String> =
+        surprise.outcomes.iter().map(|(outcome, rows)| format!("{} {rows}", outcome.as_str())).collect();
+    info!(seq = %entry.seq, table, effect = surprise.effect, outcomes = outcomes.join(", "), "conflict");
 }

@@ -102,6 +102,8 @@ impl Statements {
 struct Told {
     generated: Vec<String>,
     has_triggers: bool,
+    has_rules: bool,
+    has_late_triggers: bool,
     has_children: bool,
     refers_to_itself: bool,
     unique: Vec<Vec<Arc<str>>>,
@@ -123,6 +125,9 @@ const ASK: &str = "SELECT pg_catalog.jsonb_build_object(
         WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped),
     'has_triggers', EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal)
         OR c.relhasrules,
+    'has_rules', c.relhasrules,
+    'has_late_triggers', EXISTS (SELECT FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = c.oid AND t.tgdeferrable AND NOT t.tgisinternal),
     'has_children', c.relkind = 'r' AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid),
     'refers_to_itself', EXISTS (SELECT FROM pg_catalog.pg_constraint k
         WHERE k.contype = 'f' AND k.conrelid = c.oid
@@ -166,6 +171,8 @@ async fn ask(client: &Client, name: &TableName) -> Result<(MainTable, Vec<TableN
     let table = MainTable {
         generated: told.generated,
         has_triggers: told.has_triggers,
+        has_rules: told.has_rules,
+        has_late_triggers: told.has_late_triggers,
         has_children: told.has_children,
         refers_to_itself: told.refers_to_itself,
         unique: told.unique,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::entry::Seq;
@@ -39,6 +39,35 @@ impl ReplayState {
     }
 }
 
+/// What became of a row that was not on main as the client's statement saw it (`pgoutpost.conflict.outcome` there).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The site's values were written over main's.
+    Overwritten,
+    /// Main's row stayed.
+    Kept,
+    /// Main has no such row, or the role does not see it: passed over.
+    Gone,
+    /// A trigger on main kept the row from changing.
+    Suppressed,
+    /// The entry is in quarantine.
+    Quarantined,
+}
+
+impl Outcome {
+    /// As console, metrics and the log say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Overwritten => "overwritten",
+            Outcome::Kept => "kept",
+            Outcome::Gone => "gone",
+            Outcome::Suppressed => "suppressed",
+            Outcome::Quarantined => "quarantined",
+        }
+    }
+}
+
 /// Replay's figures since the daemon started.
 #[derive(Debug, Clone, Default)]
 pub struct ReplayStatus {
@@ -51,8 +80,8 @@ pub struct ReplayStatus {
     pub retries_total: u64,
     /// Rows that were not on main as the client's statement saw them.
     pub conflicts_total: u64,
-    /// The same by table.
-    pub conflicts: BTreeMap<String, u64>,
+    /// The same by table, and what became of them.
+    pub conflicts: BTreeMap<(String, Outcome), u64>,
     /// Entries put into quarantine.
     pub rejected_total: u64,
     /// Entries per second, over about the last ten seconds.
@@ -89,11 +118,9 @@ impl ReplayStatus {
     }
 
     /// Counts rows that main did not have as the client saw them.
-    pub(super) fn conflict(&mut self, table: Option<String>, rows: u64) {
+    pub(super) fn conflict(&mut self, table: &str, outcome: Outcome, rows: u64) {
         self.conflicts_total += rows;
-        if let Some(table) = table {
-            *self.conflicts.entry(table).or_default() += rows;
-        }
+        *self.conflicts.entry((table.to_owned(), outcome)).or_default() += rows;
     }
 
     /// Lets the rate decay, and adds entries to it.

@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use self::guarded::{Guarded, Verb};
 use super::Policy;
 use crate::entry::{Effect, Entry, EntryTable, TableName, Value};
 use crate::setup::identifier;
 
-pub(super) mod conflict;
-mod several;
+mod guarded;
+pub(super) mod rejected;
 
 /// What must be known of a table on main, beyond what entries say.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,10 @@ pub(super) struct MainTable {
     pub(super) has_children: bool,
     /// Row by row then: a trigger may look at the rows before its own.
     pub(super) has_triggers: bool,
+    /// Rewrite rules, which take part in no statement that yields rows.
+    pub(super) has_rules: bool,
+    /// Somebody's own triggers that can wait for the end of the transaction: they run as whoever is the role then.
+    pub(super) has_late_triggers: bool,
     /// Has a foreign key upon itself: its rows go together, as in the client's statement, since main judges at the end of
     /// each of ours.
     pub(super) refers_to_itself: bool,
@@ -48,6 +53,18 @@ pub(super) struct Step {
     pub(super) rows: u64,
     pub(super) sql: String,
     pub(super) parameters: Parameters,
+    pub(super) way: Way,
+}
+
+/// How a step is run and what its answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As the client's role; it tells how many rows it touched.
+    Counted,
+    /// As the client's role; it tells what became of rows that were not as the client saw them.
+    Settles,
+    /// As the daemon itself.
+    Own,
 }
 
 #[derive(Debug)]
@@ -64,63 +81,71 @@ pub(super) const DEFER: &str = "SET CONSTRAINTS ALL DEFERRED";
 /// Rows of one INSERT, at most; of one entry into a table that refers to itself there may be any number.
 const ROWS_MAX: usize = 1_000;
 
+/// Where the steps are to be taken.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) site: &'a str,
+    pub(super) main: &'a HashMap<TableName, Arc<MainTable>>,
+}
+
 /// The steps of one entry's effects, in their order. Inserts that follow each other in one table become one statement.
 /// `join`: the entry may add its rows to the last step of the one before.
-pub(super) fn add(
-    steps: &mut Vec<Step>,
-    place: usize,
-    entry: &Entry,
-    main: &HashMap<TableName, Arc<MainTable>>,
-    join: bool,
-) {
+pub(super) fn add(steps: &mut Vec<Step>, place: usize, entry: &Entry, ground: Ground<'_>, join: bool) {
     // Main's own referential actions do theirs.
     let own = entry.effects.iter().enumerate().filter(|(place, _)| entry.actions.binary_search(place).is_err());
     for (effect_place, effect) in own {
         let Some(table) = entry.tables.get(effect.table()) else { continue };
-        let main_table = main.get(&table.name).map(Arc::as_ref);
+        let main_table = ground.main.get(&table.name).map(Arc::as_ref);
         let first_of_entry = effect_place == 0;
         let policy = main_table.map_or(Policy::default(), |table| table.policy);
-        let together = policy == Policy::LastWriteWins && main_table.is_some_and(|table| table.refers_to_itself);
+        // Main judges a foreign key upon the own table at the end of each statement.
+        let together = main_table.is_some_and(|table| table.refers_to_itself);
         let at = (place, effect_place);
+        let kept = kept(table, main_table);
+        let is_kept = |place: usize| kept.binary_search(&place).is_ok();
+        let mut guarded = |verb, key, set, old| {
+            let guarded = Guarded { site: ground.site, table, main: main_table, policy, verb, key, set, old };
+            guarded.add(steps, at, entry.seq.0, together);
+        };
         match effect {
+            Effect::Insert { row, .. } if policy == Policy::MainWins => {
+                let set: Vec<(usize, Value)> =
+                    row.iter().cloned().enumerate().filter(|(place, _)| is_kept(*place)).collect();
+                guarded(Verb::Insert, &[], set.iter().collect(), Vec::new());
+            }
             Effect::Insert { row, .. } => {
-                let kept = kept(table, main_table);
                 let joins = main_table.is_some_and(|table| !table.has_triggers || table.refers_to_itself);
-                if policy == Policy::MainWins {
-                    let sql = format!("{} ON CONFLICT DO NOTHING", insert_one(table, &kept));
-                    let parameters = Parameters::Row(kept.iter().map(|&place| row[place].clone()).collect());
-                    steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
-                } else {
-                    let joins = joins && (join || !first_of_entry);
-                    let max = match main_table {
-                        Some(table) if table.refers_to_itself && !first_of_entry => usize::MAX,
-                        _ => ROWS_MAX,
-                    };
-                    insert(steps, at, (table, &kept), row, if joins { max } else { 0 });
-                }
+                let joins = joins && (join || !first_of_entry);
+                let max = if together && !first_of_entry { usize::MAX } else { ROWS_MAX };
+                insert(steps, at, (table, &kept), row, if joins { max } else { 0 });
             }
             Effect::Update { key, set, old, .. } | Effect::Move { key, set, old, .. } => {
-                let kept = kept(table, main_table);
-                let set: Vec<&(usize, Value)> = set.iter().filter(|(place, _)| kept.contains(place)).collect();
-                if together && !set.is_empty() {
-                    several::update(steps, at, (table, main_table), key, &set);
-                    continue;
-                }
-                let (sql, parameters) = conflict::guard(policy, table, old, update((table, main_table), key, &set));
-                steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
+                let set = set.iter().filter(|(place, _)| is_kept(*place)).collect();
+                let old = old.iter().filter(|(place, _)| is_kept(*place)).cloned().collect();
+                guarded(Verb::Update, key, set, old);
             }
-            Effect::Truncate { .. } => truncate(steps, at, entry, main),
-            Effect::Delete { key, .. } if together => several::delete(steps, at, (table, main_table), key),
             Effect::Delete { key, old, .. } => {
-                let sql = format!("DELETE FROM {} WHERE {}", own_rows(table, main_table), matches_key(table, 0));
-                let kept = kept(table, main_table);
-                let old = old.iter().cloned().enumerate().filter(|(place, _)| kept.contains(place));
-                let old: Vec<(usize, Value)> = if policy == Policy::LastWriteWins { Vec::new() } else { old.collect() };
-                let (sql, parameters) = conflict::guard(policy, table, &old, (sql, Parameters::Row(key.clone())));
-                steps.push(Step { entry: place, effect: effect_place, rows: 1, sql, parameters });
+                let old = old.iter().cloned().enumerate().filter(|(place, _)| is_kept(*place)).collect();
+                guarded(Verb::Delete, key, Vec::new(), old);
             }
+            Effect::Truncate { .. } => truncate(steps, at, entry, ground.main),
         }
     }
+}
+
+/// Has main judge, and its late triggers run, what the last entry has left for the end: under that entry's role, and
+/// before the next one is there. The last entry of a transaction is judged by its COMMIT. `false`: nothing is left.
+pub(super) fn judge(steps: &mut Vec<Step>, place: usize, entry: &Entry, ground: Ground<'_>) -> bool {
+    let is_late = |table: &EntryTable| ground.main.get(&table.name).is_some_and(|main| main.has_late_triggers);
+    if !entry.tables.iter().any(is_late) {
+        return false;
+    }
+    let effect = entry.effects.len().saturating_sub(1);
+    for sql in ["SET CONSTRAINTS ALL IMMEDIATE", DEFER] {
+        let parameters = Parameters::Row(Vec::new());
+        steps.push(Step { entry: place, effect, rows: 0, sql: sql.to_owned(), parameters, way: Way::Counted });
+    }
+    true
 }
 
 /// Tables that were truncated one after the other go at once: they may refer to each other. Main does not truncate a table
@@ -137,8 +162,16 @@ fn truncate(
     }
     let run = entry.effects[effect..].iter().take_while(is_truncate);
     let tables: Vec<&EntryTable> = run.filter_map(|effect| entry.tables.get(effect.table())).collect();
-    let mut push =
-        |sql| steps.push(Step { entry: place, effect, rows: 0, sql, parameters: Parameters::Row(Vec::new()) });
+    let mut push = |sql| {
+        steps.push(Step {
+            entry: place,
+            effect,
+            rows: 0,
+            sql,
+            parameters: Parameters::Row(Vec::new()),
+            way: Way::Counted,
+        });
+    };
     let known = tables.iter().filter_map(|table| main.get(&table.name));
     let checks: BTreeSet<String> = known.flat_map(|table| &table.deferrable).map(qualified).collect();
     if !checks.is_empty() {
@@ -189,7 +222,14 @@ fn insert(
         }
     }
     let parameters = Parameters::Row(kept.iter().map(value).collect());
-    steps.push(Step { entry: at.0, effect: at.1, rows: 1, sql: insert_one(table, kept), parameters });
+    steps.push(Step {
+        entry: at.0,
+        effect: at.1,
+        rows: 1,
+        sql: insert_one(table, kept),
+        parameters,
+        way: Way::Counted,
+    });
 }
 
 fn insert_one(table: &EntryTable, kept: &[usize]) -> String {
@@ -218,33 +258,6 @@ fn insert_several(table: &EntryTable, kept: &[usize]) -> String {
 fn insert_into(table: &EntryTable, kept: &[usize]) -> String {
     let names: Vec<String> = kept.iter().map(|&place| identifier(&table.columns[place].name)).collect();
     format!("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE", relation(table), names.join(", "))
-}
-
-fn update(
-    (table, main): (&EntryTable, Option<&MainTable>),
-    key: &[Value],
-    set: &[&(usize, Value)],
-) -> (String, Parameters) {
-    let mut values: Vec<Value> = set.iter().map(|(_, value)| value.clone()).collect();
-    let where_key = matches_key(table, values.len());
-    values.extend(key.iter().cloned());
-    let assign = |(n, (place, _)): (usize, &&(usize, Value))| {
-        format!("{} = {}", identifier(&table.columns[*place].name), parameter(table, *place, n))
-    };
-    let assignments: Vec<String> = set.iter().enumerate().map(assign).collect();
-    let sql = if assignments.is_empty() {
-        // Only generated columns changed: the row must still be there.
-        format!("SELECT FROM {} WHERE {where_key}", own_rows(table, main))
-    } else {
-        format!("UPDATE {} SET {} WHERE {where_key}", own_rows(table, main), assignments.join(", "))
-    };
-    (sql, Parameters::Row(values))
-}
-
-/// The row with the key in the parameters after the first `offset`.
-fn matches_key(table: &EntryTable, offset: usize) -> String {
-    let equal = |(n, &place): (usize, &usize)| equal(table, place, offset + n);
-    table.key.iter().enumerate().map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
 /// A column is what the parameter says.

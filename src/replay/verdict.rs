@@ -41,6 +41,9 @@ pub(super) enum Verdict {
     Halt(&'static str),
 }
 
+/// The row on main is not what the client saw, and the table's policy is to reject.
+pub(super) const CONFLICT: &str = "PO003";
+
 pub(super) const NO_SCHEMA: &str = "main has no pgoutpost schema for this site: run `pgoutpost setup`";
 const NO_ROLE: &str =
     "the main user may not act as the client's role: create the role on main and GRANT it to the main user";
@@ -84,7 +87,7 @@ enum Kind {
 
 /// The table: a code or the beginning of one, the first that fits; and what an operator should know
 /// (<https://www.postgresql.org/docs/15/errcodes-appendix.html>).
-const TABLE: [(&str, Kind, &str); 27] = [
+const TABLE: [(&str, Kind, &str); 28] = [
     ("XX001", Kind::Everything, DAMAGED),
     ("XX002", Kind::Everything, DAMAGED),
     ("55P03", Kind::Passing, "somebody holds a lock on main: look at pg_locks and pg_stat_activity there"),
@@ -110,6 +113,11 @@ const TABLE: [(&str, Kind, &str); 27] = [
     ("58", Kind::Passing, "main's system reports an error: look at its log and disks"),
     ("28", Kind::Everything, NO_LOGIN),
     ("3D", Kind::Everything, NO_LOGIN),
+    (
+        CONFLICT,
+        Kind::Entry,
+        "[replay.conflicts] says \"reject\": decide whose values are right; SKIP it, or EXPORT and correct it",
+    ),
     ("22", Kind::Entry, "a value does not fit main: mend the table there and RETRY, or EXPORT, correct it and SKIP"),
     (
         "23505",

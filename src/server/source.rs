@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use crate::buffer::{Buffer, BufferStatus, Progress, Quarantined};
 use crate::entry::{Entry, Seq};
 use crate::ids::Leases;
-use crate::status::{Answer, Lease, ReplayStatus, Source, TrackerStatus};
+use crate::status::{self, Answer, Conflict, Lease, ReplayStatus, Source, TrackerStatus};
+use crate::upstream::own;
 
 /// Filled while the daemon starts.
 #[derive(Default)]
@@ -16,11 +17,17 @@ pub(super) struct Running {
     leases: OnceLock<Leases>,
     replay: OnceLock<watch::Receiver<ReplayStatus>>,
     tracker: OnceLock<watch::Receiver<TrackerStatus>>,
+    /// The replica, and the site's name there.
+    replica: OnceLock<(own::Config, String)>,
 }
 
 impl Running {
     pub(super) fn set_buffer(&self, buffer: Buffer) {
         let _ = self.buffer.set(buffer);
+    }
+
+    pub(super) fn set_replica(&self, replica: own::Config, site: String) {
+        let _ = self.replica.set((replica, site));
     }
 
     pub(super) fn set_leases(&self, leases: Leases) {
@@ -76,6 +83,14 @@ impl Source for Shown {
             let mut list = buffer.quarantined().await.map_err(|error| error.to_string())?;
             list.truncate(limit);
             Ok(list)
+        })
+    }
+
+    fn conflicts(&self, limit: usize) -> Answer<Vec<Conflict>> {
+        let replica = self.0.replica.get().cloned();
+        Box::pin(async move {
+            let Some((replica, site)) = replica else { return Ok(Vec::new()) };
+            status::conflicts(&replica, &site, limit).await
         })
     }
 }

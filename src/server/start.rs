@@ -45,6 +45,7 @@ pub(super) async fn start(
     let buffer = open_buffer(config, catalog.current(), confirmed, parts).await?;
     buffer.show_quarantined(config.replay.quarantined_reads == QuarantinedReads::Show);
     running.set_buffer(buffer.clone());
+    running.set_replica(replica.clone(), config.site.name.clone());
     let leases = Leases::open(config.ids, buffer.clone(), MainSequences::new(main.clone())).await?;
     running.set_leases(leases.clone());
     parts.add("catalog follower", |stop| follow(catalog.clone(), leases.clone(), stop));

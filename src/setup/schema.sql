@@ -25,7 +25,7 @@ REVOKE ALL ON pgoutpost.ledger, pgoutpost.catalog, pgoutpost.definition_change F
 GRANT SELECT ON pgoutpost.ledger, pgoutpost.catalog TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION pgoutpost.schema_version() RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 2';
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 3';
 
 -- Replay calls this first in each transaction: it commits together with the entries, or neither does. A duplicate, a
 -- gap, a second replayer or what follows a failed entry raises PO001.

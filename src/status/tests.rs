@@ -13,6 +13,7 @@ pub(crate) struct Plain {
     pub(crate) leases: Vec<Lease>,
     pub(crate) entries: Vec<Arc<Entry>>,
     pub(crate) quarantine: Vec<Quarantined>,
+    pub(crate) conflicts: Vec<Conflict>,
     pub(crate) broken: bool,
 }
 
@@ -78,6 +79,11 @@ impl Source for Shown {
 
     fn quarantine(&self, limit: usize) -> Answer<Vec<Quarantined>> {
         let list = self.now().quarantine.into_iter().take(limit).collect();
+        Box::pin(async move { Ok(list) })
+    }
+
+    fn conflicts(&self, limit: usize) -> Answer<Vec<Conflict>> {
+        let list = self.now().conflicts.into_iter().take(limit).collect();
         Box::pin(async move { Ok(list) })
     }
 }
