@@ -192,6 +192,7 @@ struct Session {
     /// What main answered to a question of ours.
     asked: Option<String>,
     remembered: ids::Remembered,
+    spare: ids::Spare,
 }
 
 /// Whom a session waits for.

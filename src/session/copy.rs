@@ -194,7 +194,12 @@ impl Session {
             }
             let ids = match held.take() {
                 Some((of, ids)) if Arc::ptr_eq(&of, &plan) => ids,
-                _ => self.stock_for(&plan, rows.len(), &settings).await?,
+                other => {
+                    if let Some((of, ids)) = other {
+                        self.spare(of.insert.sequences(), ids);
+                    }
+                    self.stock_for(&plan, rows.len(), &settings).await?
+                }
             };
             let own = if whole { &self.transaction.work.own } else { &copying.before }.clone();
             let evaluated = self.evaluate_copy(&plan, View { base: &base, own: &own }, rows, &ids, &settings);

@@ -1,9 +1,10 @@
 //! Values of sequences in a session: what statements take from the site's leases, and what `currval` and `lastval` show.
 //!
 //! A counted statement says afterwards how many values it has taken. Had it too few, it is run again with more; what it
-//! has left over goes back to the lease. As in Postgres, nothing of this is undone by a rollback.
+//! has left over goes back to the lease. As in Postgres, nothing of this is undone by a rollback. But a statement that is
+//! evaluated again for reasons of ours takes the same values: otherwise there would be gaps that Postgres does not make.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Session;
@@ -20,6 +21,15 @@ use crate::sqlstate;
 pub(super) struct Remembered {
     current: HashMap<Arc<str>, i64>,
     last: Option<i64>,
+}
+
+/// Values that an evaluation has taken which does not count: the next one takes them first.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    renewals: u64,
+    values: HashMap<Arc<str>, VecDeque<i64>>,
+    /// What the parts of a statement have taken, which may all be evaluated once more.
+    of_parts: Vec<(u64, Arc<str>, Vec<i64>)>,
 }
 
 impl Session {
@@ -53,11 +63,53 @@ impl Session {
         self.permitted(&question, settings, refusal).await
     }
 
-    pub(super) async fn take_ids(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {
-        if count == 0 {
-            return Ok(Vec::new());
+    pub(super) async fn take_ids(&mut self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {
+        let mut taken = Vec::new();
+        if self.spare.renewals == self.shared.leases.renewals()
+            && let Some(values) = self.spare.values.get_mut(sequence)
+        {
+            taken.extend(values.drain(..count.min(values.len())));
         }
-        self.shared.leases.take(sequence, count).await.map_err(|error| error.report().into())
+        if taken.len() < count {
+            let more = self.shared.leases.take(sequence, count - taken.len()).await;
+            taken.extend(more.map_err(|error| error.report())?);
+        }
+        Ok(taken)
+    }
+
+    /// The evaluation with these values did not count.
+    pub(super) fn spare(&mut self, uses: &[SequenceUse], ids: Ids) {
+        let stocks = uses.iter().zip(ids.sequences);
+        let taken = stocks.map(|(sequence, stock)| (ids.renewals, Arc::clone(&sequence.name), stock.values));
+        self.keep_spare(taken.collect());
+    }
+
+    /// Nor did those of the statement's parts.
+    pub(super) fn spare_parts(&mut self) {
+        let taken = std::mem::take(&mut self.spare.of_parts);
+        self.keep_spare(taken);
+    }
+
+    fn keep_spare(&mut self, taken: Vec<(u64, Arc<str>, Vec<i64>)>) {
+        // Those of a lease that was given up meanwhile must not come back.
+        let renewals = self.shared.leases.renewals();
+        if self.spare.renewals != renewals {
+            (self.spare.renewals, self.spare.values) = (renewals, HashMap::new());
+        }
+        // From the last on, each before those that were taken after it.
+        for (_, name, values) in taken.into_iter().rev().filter(|(of, _, _)| *of == renewals) {
+            let spare = self.spare.values.entry(name).or_default();
+            values.into_iter().rev().for_each(|value| spare.push_front(value));
+        }
+    }
+
+    /// The statement is over: what it had to spare goes back to the leases.
+    pub(super) fn give_back_spare(&mut self) {
+        let spare = std::mem::take(&mut self.spare);
+        for (name, values) in spare.values {
+            let values: Vec<i64> = values.into();
+            self.shared.leases.give_back(&name, &values, spare.renewals);
+        }
     }
 
     /// Gives a counted statement its settings, before each run of it.
@@ -117,9 +169,15 @@ impl Session {
                 self.remembered.current.insert(Arc::clone(&sequence.name), *last);
                 self.remembered.last = Some(*last);
             }
+            if self.pinned.is_some() && !stock.values.is_empty() {
+                self.spare.of_parts.push((ids.renewals, Arc::clone(&sequence.name), stock.values));
+            }
         }
         if counted {
             self.remembered.last = registers.get(LAST).and_then(|last| last.parse().ok()).or(self.remembered.last);
+        }
+        if self.pinned.is_none() {
+            self.give_back_spare();
         }
     }
 

@@ -227,6 +227,7 @@ impl Session {
 
     /// What an error does to the client's transaction.
     pub(super) fn failed(&mut self) {
+        self.give_back_spare();
         match self.transaction.phase {
             Phase::Idle => self.end_transaction(false),
             Phase::Open | Phase::Failed => self.transaction.phase = Phase::Failed,

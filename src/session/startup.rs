@@ -260,6 +260,7 @@ impl Session {
             behind: None,
             asked: None,
             remembered: super::ids::Remembered::default(),
+            spare: super::ids::Spare::default(),
         };
         session.aim_at_replica();
         session

@@ -161,15 +161,17 @@ impl Session {
                 }
             };
             let Some(rows) = rows else {
+                self.spare(plan.sequences(), ids);
                 failures += 1;
                 continue;
             };
             let locks = row_locks(plan.locking(), &rows, visible, noted(&registers));
             let locked = self.lock_rows(plan.locking(), &locks, base.last(), &settings).await?;
-            self.remember(plan.sequences(), plan.counted(), ids, &registers);
             if locked == RowsTaken::Again {
+                self.spare(plan.sequences(), ids);
                 continue;
             }
+            self.remember(plan.sequences(), plan.counted(), ids, &registers);
             return Ok(shown(&rows, visible));
         }
         Err(changed().into())

@@ -140,8 +140,10 @@ impl Session {
             let judged = self.parts_of_one_state(plan, given, formats, settings).await;
             self.pinned = None;
             if let Some(judged) = judged? {
+                self.give_back_spare();
                 return Ok(judged);
             }
+            self.spare_parts();
         }
         let message = "the parts of the statement could not be evaluated over one state of the replica";
         let report = Report::new(sqlstate::SERIALIZATION_FAILURE, message);

@@ -197,7 +197,12 @@ impl Session {
             let canonical = settings.canonical();
             let mut ids = match held.take() {
                 Some((of, ids)) if Arc::ptr_eq(&of, &plan) => ids,
-                _ => self.stock(plan.sequences(), &settings).await?,
+                other => {
+                    if let Some((of, ids)) = other {
+                        self.spare(of.sequences(), ids);
+                    }
+                    self.stock(plan.sequences(), &settings).await?
+                }
             };
             self.may_lock(plan.locking(), &settings).await?;
             ids.busy = self.busy(plan.locking());

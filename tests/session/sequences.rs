@@ -1,5 +1,7 @@
 //! Sequences: what needs main, rights, and the end of a lease.
 
+use std::time::Duration;
+
 use super::{alone, connect, fails, outpost, value};
 
 const SCHEMA: &str = "CREATE SEQUENCE s; CREATE SEQUENCE tiny MAXVALUE 2;
@@ -34,4 +36,32 @@ async fn rights_to_sequences_are_asked_and_their_end_is_told() {
     assert_eq!(fails(&joe, "SELECT nextval('s')").await, "42501");
     assert_eq!(fails(&joe, "SELECT currval('s')").await, "55000");
     drop(site);
+}
+
+/// A gap that Postgres would not make: what an evaluation took that did not count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_evaluated_again_takes_the_same_values() {
+    let (site, outpost) = outpost("session_ids_again", "CREATE TABLE t (id serial PRIMARY KEY, a int)").await;
+    let main = connect(&site.main_url).await;
+    let client = connect(&outpost.url()).await;
+    // New definitions: the evaluation finds out that the catalog is old.
+    for number in 1..=5 {
+        main.batch_execute(&format!("CREATE TABLE other_{number} (id int)")).await.unwrap();
+        site.wait_replica_caught_up().await.unwrap();
+        let id = value(&client, "INSERT INTO t (a) VALUES (0) RETURNING id").await;
+        assert_eq!(id, number.to_string(), "after new definitions");
+    }
+    // What is replicated between two parts makes them begin again.
+    let busy = tokio::spawn(async move {
+        loop {
+            main.batch_execute("INSERT INTO other_1 VALUES (1)").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    for number in 6..=60 {
+        let text = "WITH w AS (INSERT INTO t (a) VALUES (0) RETURNING id) SELECT id FROM w";
+        assert_eq!(value(&client, text).await, number.to_string(), "beside writes on main");
+        assert_eq!(value(&client, "SELECT currval('t_id_seq')").await, number.to_string());
+    }
+    busy.abort();
 }
