@@ -48,8 +48,11 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         items.push(format!("{} AS {}", assign::assigned(column, &value), hidden("n", column.attnum)));
         new.push((column.attnum, format!("\"pgoutpost.n\".{}", hidden("n", column.attnum))));
     }
-    builder.lateral(&Template::text(format!("SELECT {}", list(items))), "pgoutpost.n");
-    builder.generate(&mut new, "pgoutpost.g", "");
+    // The proposed row is computed, and what its domains forbid is an error, whatever becomes of it.
+    let conflict = child(request.statement, K::ON_CONFLICT_CLAUSE);
+    let (always, whole) = if conflict.is_some() { ("true", " OFFSET 0") } else { ("", "") };
+    builder.lateral(&Template::text(format!("SELECT {}{whole}", list(items))), "pgoutpost.n");
+    builder.generate(&mut new, "pgoutpost.g", always);
     if let Some(filter) = &request.source.filter {
         builder.filter(&new, filter);
     }
@@ -61,7 +64,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         Rows::Values(values) => slice_of(values, &columns, other, column_for),
         Rows::Query(_) | Rows::Default => None,
     };
-    if let Some(clause) = child(request.statement, K::ON_CONFLICT_CLAUSE) {
+    if let Some(clause) = conflict {
         upsert::build(&mut builder, &clause, &new, Some(&slices))?;
         return Ok(builder.finish());
     }
