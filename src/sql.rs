@@ -210,6 +210,11 @@ pub fn parse(text: &str) -> Result<Script, Unparsed> {
     classify::script(text)
 }
 
+/// Where the statements of a text stand that [`parse()`] cannot read.
+pub fn statements(text: &str) -> Vec<std::ops::Range<usize>> {
+    parse::statements(text)
+}
+
 /// Whether a text is, at a glance and beyond doubt, one query that only reads. False says nothing: then [`parse()`] it.
 pub fn plainly_reads(text: &str) -> bool {
     classify::plainly_reads(text)

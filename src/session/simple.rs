@@ -131,14 +131,30 @@ impl Session {
     async fn unreadable(&mut self, message: &BytesMut) -> Result<(), End> {
         if self.nothing_pending() && self.transaction.route == Route::Here {
             self.settings = None;
-            return self.forward_query(message, None);
+            return self.forward_plain(message);
         }
         let sql = query(&message[HEADER..]).unwrap_or_default().to_vec();
-        let outcome = match self.analyse(&sql).await {
-            Ok(()) => self.refuse_blind("a statement that pgoutpost cannot read").map_err(Failure::from),
-            Err(failure) => Err(failure),
+        let statements = std::str::from_utf8(&sql).map(sql::statements).unwrap_or_default();
+        let several = statements.len() > 1 && self.transaction.phase != Phase::Failed;
+        let (mut outcome, mut before) = (Ok(()), 0);
+        for place in statements {
+            outcome = self.analyse(&sql[place.clone()]).await;
+            before = String::from_utf8_lossy(&sql[..place.start]).chars().count();
+            if outcome.is_err() {
+                break;
+            }
+        }
+        let outcome = match outcome {
+            // What else is wrong with one of several may hang on those before it.
+            Err(Failure::Server(error)) if several && error::code(&error[HEADER..]) != sqlstate::SYNTAX_ERROR => {
+                before = 0;
+                self.sync().await.map_err(Failure::from)
+            }
+            outcome => outcome,
         };
-        self.finish(outcome, 0).await
+        let refused = |session: &mut Session| session.refuse_blind("a statement that pgoutpost cannot read");
+        let outcome = outcome.and_then(|()| refused(self).map_err(Failure::from));
+        self.finish(outcome, before).await
     }
 
     /// Runs the statements of a string. The failed one's place in it is given in characters.

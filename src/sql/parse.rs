@@ -4,12 +4,15 @@
 //! parsed on a thread with a large stack, and what is deeper still is left to Postgres. A tree never leaves
 //! [`with_tree`], because dropping a deep tree is recursive as well.
 
+use std::ops::Range;
 use std::thread;
 
 use squawk_lexer::{TokenKind, tokenize};
-use squawk_syntax::{SourceFile, SyntaxNode};
+use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 
 use super::Unparsed;
+
+mod between;
 
 /// Bytes of SQL text that we look into. Longer statements are Postgres' business alone.
 const TEXT_BYTES_MAX: usize = 64 << 20;
@@ -29,7 +32,8 @@ struct Shape {
     chain: usize,
 }
 
-/// Parses the text and hands the tree to `use_tree`.
+/// Parses the text and hands the tree to `use_tree`. Places in the tree are those of the text; a node's own text is not
+/// always the client's (`between`).
 pub(super) fn with_tree<R: Send>(text: &str, use_tree: impl FnOnce(&SyntaxNode) -> R + Send) -> Result<R, Unparsed> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(Unparsed { reason: "the text is too long".into() });
@@ -50,12 +54,43 @@ pub(super) fn with_tree<R: Send>(text: &str, use_tree: impl FnOnce(&SyntaxNode) 
     })
 }
 
+/// Where the statements stand, by the semicolons between them; one, when it may have some within (`BEGIN ATOMIC`).
+pub(super) fn statements(text: &str) -> Vec<Range<usize>> {
+    let (mut found, mut depth, mut start) = (Vec::new(), 0_usize, 0);
+    let mut open: Option<Range<usize>> = None;
+    for token in tokenize(text) {
+        let place = start..start + token.len as usize;
+        start = place.end;
+        match token.kind {
+            TokenKind::Whitespace | TokenKind::LineComment | TokenKind::BlockComment { .. } => continue,
+            TokenKind::Semi if depth == 0 => {
+                found.extend(open.take());
+                continue;
+            }
+            TokenKind::Ident if text[place.clone()].eq_ignore_ascii_case("atomic") => {
+                return std::iter::once(0..text.len()).collect();
+            }
+            TokenKind::OpenParen => depth += 1,
+            TokenKind::CloseParen => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        open.get_or_insert(place.clone()).end = place.end;
+    }
+    found.extend(open);
+    found
+}
+
 fn parse_here<R>(text: &str, use_tree: impl FnOnce(&SyntaxNode) -> R) -> Result<R, Unparsed> {
-    let parse = SourceFile::parse(text);
+    let rewritten = between::as_operators(text);
+    let parse = SourceFile::parse(rewritten.as_deref().unwrap_or(text));
     if let Some(error) = parse.errors().first() {
         return Err(Unparsed { reason: error.message().into() });
     }
-    Ok(use_tree(&parse.syntax_node()))
+    let tree = parse.syntax_node();
+    if rewritten.is_some() && tree.descendants().any(|node| node.kind() == SyntaxKind::BETWEEN_EXPR) {
+        return Err(Unparsed { reason: "a BETWEEN that is not understood".into() });
+    }
+    Ok(use_tree(&tree))
 }
 
 /// One pass over the tokens, without recursion.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{code, connect, fails, outpost, run, value};
+use super::{alone, code, connect, fails, outpost, run, value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pgbench_runs_in_all_three_protocols() {
@@ -44,6 +44,41 @@ async fn errors_are_postgres_own_and_leave_the_connection_usable() {
     let error = client.batch_execute("SELECT 1; SELECT nothing").await.unwrap_err();
     let position = error.as_db_error().unwrap().position().cloned();
     assert_eq!(position, Some(tokio_postgres::error::ErrorPosition::Original(18)), "counted from the string's start");
+}
+
+/// A column that is called `set` makes a BETWEEN that our parser cannot read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_string_that_cannot_be_read_is_refused_for_what_it_is() {
+    let schema = "CREATE TABLE t (id int PRIMARY KEY, set int); INSERT INTO t VALUES (1, 1)";
+    let (lab, _site, outpost) = alone("session_unread", schema).await;
+    let client = connect(&outpost.url()).await;
+    const READ: &str = "SELECT id FROM t WHERE id BETWEEN set AND 5";
+    const WRITE: &str = "UPDATE t SET id = 7 WHERE id BETWEEN set AND 5";
+    // Nothing is pending: the replica answers, and main writes.
+    assert_eq!(value(&client, READ).await, "1");
+    client.batch_execute(WRITE).await.unwrap();
+    assert_eq!(value(&client, "SELECT id FROM t").await, "7");
+    client.batch_execute(&format!("{WRITE}; {WRITE}")).await.unwrap();
+    // Something is.
+    lab.freeze().await.unwrap();
+    client.batch_execute("INSERT INTO t VALUES (2, 2)").await.unwrap();
+    for text in [READ.to_owned(), WRITE.to_owned(), format!("{WRITE}; SELECT 1"), format!("SELECT 1; {READ}")] {
+        assert_eq!(fails(&client, &text).await, "0A000", "{text}");
+        assert_eq!(value(&client, "SELECT count(*) FROM t").await, "2");
+    }
+    // Made by what stands before it, for all that is known.
+    assert_eq!(fails(&client, &format!("CREATE TABLE u (set int); {}", READ.replace(" t ", " u "))).await, "0A000");
+    // What Postgres does not take either.
+    let error = client.batch_execute(&format!("{READ}; SELEC 2")).await.unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!(error.code().code(), "42601");
+    let position = tokio_postgres::error::ErrorPosition::Original(READ.len() as u32 + 3);
+    assert_eq!(error.position(), Some(&position));
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (3, 3)").await.unwrap();
+    assert_eq!(fails(&client, &format!("{WRITE}; SELECT 1")).await, "0A000");
+    assert_eq!(fails(&client, "SELECT 1").await, "25P02");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    lab.thaw().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
