@@ -4,7 +4,7 @@
 //! Locks are granted first come, first served; a cycle of waiting sessions is found when it would close. Shared locks
 //! are for what a row needs to stay (its parents): any number of sessions hold one, and who wants it gone waits.
 //! A lock remembers, after it is free, which entry last changed what it stands for: so a session can tell, once it holds
-//! the lock, whether what it evaluated is still true. Two things with one hash merely wait for each other needlessly.
+//! the lock, whether what it evaluated is still true. What was only locked has not been changed. Two things with one hash merely wait for each other needlessly.
 //!
 //! Never held across anything: the table's mutex is taken for a few map operations, and no `await` is under it.
 
@@ -175,7 +175,8 @@ impl Holder {
         self.take_all(wanted, seen, timeout, true).await
     }
 
-    /// The same for rows that are only read (`FOR UPDATE`): they do not count as changed afterwards.
+    /// The same for rows that are only read (`FOR UPDATE`), or judged: they do not count as changed afterwards, unless
+    /// [`Holder::wrote`] says so.
     ///
     /// # Errors
     /// As [`Holder::take`].
@@ -256,6 +257,22 @@ impl Holder {
             }
         }
         Ok(if self.stale.is_empty() { Taken::Fresh } else { Taken::Stale })
+    }
+
+    /// Says which of the locks stand for what the statement has changed. `mark`: from before it took any.
+    pub fn wrote(&mut self, mark: usize, mut hashes: HashSet<u64>) {
+        let mark = mark.min(self.held.len());
+        for held in &mut self.held[mark..] {
+            held.written |= hashes.remove(&held.hash);
+        }
+        if hashes.is_empty() {
+            return;
+        }
+        // Held before the statement: kept, but unchanged, when it is undone.
+        for held in self.held.iter().filter(|held| held.written) {
+            hashes.remove(&held.hash);
+        }
+        self.held.extend(hashes.into_iter().map(|hash| Held { hash, written: true }));
     }
 
     /// What had been changed, of the locks that were taken last.

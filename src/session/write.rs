@@ -225,7 +225,7 @@ impl Session {
                 continue;
             }
             let mut now_due = None;
-            if self.lock(&plan.locks(&rows), base.last(), &settings, true).await? == Taken::Stale {
+            if self.lock(&plan.locks(&rows), base.last(), &settings, false).await? == Taken::Stale {
                 if self.reads_committed(&settings) {
                     self.pin_anew();
                     continue;
@@ -241,6 +241,7 @@ impl Session {
             let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
             self.remember(plan.sequences(), plan.counted(), ids, &registers);
             let judged = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
+            self.locks.wrote(mark, plan.written(&rows));
             self.locks.pass(mark, &plan.passing(&rows));
             return Ok((plan, judged.by_now(now_due)));
         }

@@ -11,6 +11,7 @@
 //! WHERE <the client's condition>
 //! ```
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -382,6 +383,11 @@ impl WritePlan {
     /// with a row may be right again when another transaction has ended.
     pub fn locks(&self, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
         decode::locks(self, rows)
+    }
+
+    /// The hashes of those that stand for what is changed: not those of rows that are found and left as they are.
+    pub fn written(&self, rows: &[Vec<Option<Bytes>>]) -> HashSet<u64> {
+        decode::written(self, rows)
     }
 
     /// Those of them that are for the judgement only.

@@ -32,6 +32,29 @@ async fn what_was_changed_after_the_callers_state_is_stale() {
 }
 
 #[tokio::test]
+async fn what_was_locked_and_left_as_it_was_is_not_stale() {
+    let locks = Locks::default();
+    let (mut one, mut two) = (locks.holder(), locks.holder());
+    one.take_read(&exclusive(&[1]), NOW, None).await.unwrap();
+    let mark = one.mark();
+    one.take_read(&exclusive(&[1, 2, 3]), NOW, None).await.unwrap();
+    one.wrote(mark, [1, 2].into());
+    // Undone, then done again.
+    one.release_to(mark);
+    one.take_read(&exclusive(&[4]), NOW, None).await.unwrap();
+    one.wrote(mark, [4].into());
+    one.release(Some(Seq(11)));
+    assert_eq!(two.take(&exclusive(&[1, 2, 3]), NOW, None).await, Ok(Taken::Fresh));
+    assert_eq!(two.take(&exclusive(&[4]), NOW, None).await, Ok(Taken::Stale));
+    // What it held before is changed as well.
+    let (mut one, mut two) = (locks.holder(), locks.holder());
+    one.take_read(&exclusive(&[5]), NOW, None).await.unwrap();
+    one.wrote(one.mark(), [5].into());
+    one.release(Some(Seq(12)));
+    assert_eq!(two.take(&exclusive(&[5]), NOW, None).await, Ok(Taken::Stale));
+}
+
+#[tokio::test]
 async fn waiters_are_served_in_their_order() {
     let locks = Locks::default();
     let mut first = locks.holder();

@@ -1,5 +1,6 @@
 //! Reads the rows of an evaluation: effects, or the first constraint that fails, worded as Postgres words it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -154,6 +155,24 @@ pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> 
     locks
 }
 
+/// The hashes of what is changed, of [`locks`].
+pub(super) fn written(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> HashSet<u64> {
+    let action = plan.outputs.iter().position(|output| *output == Output::Action);
+    let acts = |row: &&Vec<Option<Bytes>>| match action {
+        Some(place) => row.get(place).is_some_and(|said| said.as_deref().is_some_and(|said| said != b"n")),
+        None => true,
+    };
+    let mut written = HashSet::new();
+    for row in rows.iter().filter(acts) {
+        let changed = plan.outputs.iter().zip(row).filter(|(output, _)| **output != Output::PassingLock);
+        written.extend(changed.filter_map(lock_of).map(|lock| lock.hash));
+    }
+    if !written.is_empty() {
+        written.insert(table_lock(plan.target.id, true).hash);
+    }
+    written
+}
+
 /// What an output says is to be locked.
 pub(super) fn lock_of((output, value): (&Output, &Option<Bytes>)) -> Option<Lock> {
     let shared = match output {
@@ -167,7 +186,7 @@ pub(super) fn lock_of((output, value): (&Output, &Option<Bytes>)) -> Option<Lock
 
 /// What is locked for the judgement only.
 pub(super) fn passing(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<u64> {
-    let (mut passing, mut lasting) = (Vec::new(), std::collections::HashSet::new());
+    let (mut passing, mut lasting) = (Vec::new(), HashSet::new());
     for (output, value) in rows.iter().flat_map(|row| plan.outputs.iter().zip(row)) {
         let Some(lock) = lock_of((output, value)) else { continue };
         match output {
