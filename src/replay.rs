@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 use crate::buffer::Buffer;
 use crate::upstream::own::Server;
 
-pub use export::export;
+pub use export::{CANONICAL, effects, export};
 pub use status::{Outcome, ReplayState, ReplayStatus};
 
 /// The `[replay]` section.

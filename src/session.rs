@@ -54,6 +54,7 @@ mod exchange;
 mod execute;
 mod extended;
 mod failure;
+mod hand_over;
 mod ids;
 mod isolation;
 pub mod locks;
@@ -126,6 +127,8 @@ pub struct Shared {
     pub statements: Statements,
     pub status: Status,
     pub limits: Limits,
+    /// Rows of some tables are compared with main's before they are written there.
+    pub has_conflict_policies: bool,
     pub slots: Arc<Semaphore>,
     pub shutdown: CancellationToken,
 }

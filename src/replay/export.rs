@@ -1,6 +1,8 @@
-//! A quarantined entry as SQL, for a person who wants to run it on main by hand, or parts of it. Pure.
+//! Effects as SQL: a quarantined entry for a person who wants to run it on main by hand, or parts of it; the work of a
+//! transaction that has to go on there. Pure.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use super::steps::{DEFER, bare_type, relation};
 use crate::buffer::Quarantined;
@@ -21,37 +23,61 @@ pub fn export(record: &Quarantined, catalog: &Catalog) -> String {
     }
     comment(&mut sql, &format!("After running this on main give the entry up at the site: SKIP {}", record.seq));
     sql.push_str("BEGIN;\n");
-    for setting in [
-        "standard_conforming_strings = on",
-        "datestyle = 'ISO, MDY'",
-        "intervalstyle = 'postgres'",
-        "timezone = 'UTC'",
-        "lc_monetary = 'C'",
-    ] {
-        let _ = writeln!(sql, "SET LOCAL {setting};");
-    }
+    let _ = writeln!(sql, "{CANONICAL}");
     let _ = writeln!(sql, "{DEFER};\nSET LOCAL ROLE {};", identifier(&entry.role));
-    let mut truncated = Vec::new();
+    // Checks that are still to come would be in the way of TRUNCATE.
+    let around = ("SET CONSTRAINTS ALL IMMEDIATE;\n", format!("\n{DEFER};"));
     for (place, effect) in entry.effects.iter().enumerate() {
         let Some(table) = entry.tables.get(effect.table()) else { continue };
-        // Tables that were truncated one after the other may refer to each other: they go at once.
-        if let Effect::Truncate { .. } = effect {
-            truncated.push(format!("ONLY {}", relation(table)));
-            if !matches!(entry.effects.get(place + 1), Some(Effect::Truncate { .. })) {
-                // Checks that are still to come would be in its way.
-                let tables = std::mem::take(&mut truncated).join(", ");
-                let _ = writeln!(sql, "SET CONSTRAINTS ALL IMMEDIATE;\nTRUNCATE {tables};\n{DEFER};");
-            }
-            continue;
-        }
         if entry.actions.contains(&place) {
             comment(&mut sql, &format!("by a foreign key of main: {}", statement(table, effect, catalog)));
+        } else if let Effect::Truncate { .. } = effect {
+            if let Some(truncate) = truncate(&entry.tables, &entry.effects, place) {
+                let _ = writeln!(sql, "{}{truncate};{}", around.0, around.1);
+            }
         } else {
             let _ = writeln!(sql, "{};", statement(table, effect, catalog));
         }
     }
     sql.push_str("COMMIT;\n");
     sql
+}
+
+/// How main must read the texts of values.
+pub const CANONICAL: &str = "SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = 'postgres'; \
+    SET LOCAL timezone = 'UTC'; SET LOCAL lc_monetary = 'C';";
+
+/// What these places of a transaction's effects do, one statement each; those of main's own foreign keys left out.
+pub fn effects(
+    places: Range<usize>,
+    tables: &[EntryTable],
+    effects: &[Effect],
+    actions: &[usize],
+    catalog: &Catalog,
+) -> String {
+    let mut sql = String::new();
+    for place in places.filter(|place| !actions.contains(place)) {
+        let effect = &effects[place];
+        let text = match effect {
+            Effect::Truncate { .. } => truncate(tables, effects, place),
+            _ => tables.get(effect.table()).map(|table| statement(table, effect, catalog)),
+        };
+        let _ = text.map(|text| write!(sql, "{text}; "));
+    }
+    sql
+}
+
+/// Tables that were truncated one after the other may refer to each other: they go at once, with the last of them.
+fn truncate(tables: &[EntryTable], effects: &[Effect], last: usize) -> Option<String> {
+    let is_truncate = |effect: &&Effect| matches!(effect, Effect::Truncate { .. });
+    if effects.get(last + 1).as_ref().is_some_and(is_truncate) {
+        return None;
+    }
+    let run = effects[..=last].iter().rev().take_while(is_truncate);
+    let mut named: Vec<String> =
+        run.filter_map(|effect| tables.get(effect.table())).map(|table| format!("ONLY {}", relation(table))).collect();
+    named.reverse();
+    Some(format!("TRUNCATE {}", named.join(", ")))
 }
 
 fn comment(sql: &mut String, text: &str) {
@@ -98,7 +124,12 @@ fn statement(table: &EntryTable, effect: &Effect, catalog: &Catalog) -> String {
 
 fn literal(value: &Value, type_name: &str) -> String {
     match value {
-        Some(text) => format!("'{}'::{}", text.replace('\'', "''"), bare_type(type_name)),
+        Some(text) => {
+            // However main reads backslashes.
+            let escape = if text.contains('\\') { "E" } else { "" };
+            let text = text.replace('\'', "''").replace('\\', "\\\\");
+            format!("{escape}'{text}'::{}", bare_type(type_name))
+        }
         None => "NULL".to_owned(),
     }
 }

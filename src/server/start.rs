@@ -73,6 +73,7 @@ pub(super) async fn start(
         statements: Statements::default(),
         status: status.clone(),
         limits,
+        has_conflict_policies: !config.replay.conflicts.is_empty(),
         slots: Arc::new(Semaphore::new(limits.clients)),
         shutdown: sessions,
     })))

@@ -23,6 +23,16 @@ impl Constraints {
         self.all.is_none() && self.named.is_empty()
     }
 
+    /// Whether something has been said of single ones.
+    pub fn has_named(&self) -> bool {
+        !self.named.is_empty()
+    }
+
+    /// Whether all were told to wait, or not to.
+    pub fn of_all(&self) -> Option<bool> {
+        self.all
+    }
+
     /// Whether the event waits for the end of the transaction.
     pub fn defers(&self, event: &Event) -> bool {
         let Some((table, name, initially)) = event.rule.deferrable() else { return false };

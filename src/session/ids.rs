@@ -183,7 +183,7 @@ impl Session {
 
     /// After `setval` on main: what is leased of the sequence lies at the old place, and is given up.
     pub(super) async fn sequences_were_set(&mut self, text: &str) -> Result<(), Failure> {
-        let has = |word: &str| text.to_ascii_lowercase().contains(&word.to_ascii_lowercase());
+        let has = |name: &str| names(text, name);
         if !has("setval") {
             return Ok(());
         }
@@ -220,6 +220,14 @@ impl Session {
             self.remembered = Remembered::default();
         }
     }
+}
+
+/// Whether the text has this name in it, as a whole word.
+fn names(text: &str, name: &str) -> bool {
+    let (text, name) = (text.to_lowercase(), name.to_lowercase());
+    let goes_on = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(&name)
+        .any(|(place, _)| !text[..place].ends_with(goes_on) && !text[place + name.len()..].starts_with(goes_on))
 }
 
 /// How many values a run has taken of the sequence in this place.

@@ -204,6 +204,14 @@ impl Session {
                 return (outcome.map_err(|failure| failure.because(why)), 0);
             }
         }
+        // What was asked for the later ones is not to be a part of the block that begins here: its modes come first.
+        if self.unsynced
+            && self.transaction.phase == Phase::Idle
+            && let [Statement { class: Class::Transaction(_), .. }, ..] = statements
+            && let Err(end) = self.sync().await
+        {
+            return (Err(end.into()), 0);
+        }
         let mut from = 0;
         for statement in statements {
             let place = text[from..].find(&*statement.text).map_or(from, |place| from + place);

@@ -254,10 +254,7 @@ impl Session {
             return if self.main.is_some() { Ok(()) } else { Err(lost().into()) };
         }
         if !self.transaction.work.is_empty() {
-            let message = "this statement cannot be buffered, and its transaction has buffered writes already";
-            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
-                .hint("Commit first, and run it in a transaction of its own.")
-                .into());
+            self.may_hand_over().await?;
         }
         let settings = self.settings().await?;
         self.connect_main().await?;
@@ -281,13 +278,8 @@ impl Session {
                 read_only: self.transaction.read_only,
                 start: false,
             };
-            let mut sql = plain(&begin);
-            for savepoint in &self.transaction.savepoints {
-                sql.push_str("; ");
-                sql.push_str(&plain(&TransactionCommand::Savepoint(savepoint.name.clone())));
-            }
-            self.ask_main(&sql).await?;
-            self.transaction.route = Route::Straight;
+            self.ask_main(&plain(&begin)).await?;
+            self.hand_over().await?;
         }
         Ok(())
     }

@@ -157,6 +157,21 @@ impl Transaction {
         }
     }
 
+    /// The parts of the work up to each savepoint and after the last: how many effects there are at its end, and what
+    /// SET CONSTRAINTS has said by then.
+    pub fn parts(&self) -> impl Iterator<Item = (Option<&str>, usize, &Constraints)> {
+        let savepoints = self.savepoints.iter();
+        let parts = savepoints.map(|savepoint| (Some(&*savepoint.name), savepoint.effects, &savepoint.constraints));
+        parts.chain([(None, self.work.effects.len(), &self.work.constraints)])
+    }
+
+    /// From now on it is main's.
+    pub fn hand_over(&mut self) {
+        self.route = Route::Straight;
+        self.work = Work::default();
+        self.savepoints.clear();
+    }
+
     /// Undoes what was done since the savepoint, which stays. Returns its place in the session's locks.
     pub fn roll_back_to(&mut self, name: &str) -> Option<usize> {
         let place = self.savepoints.iter().rposition(|savepoint| savepoint.name == name)?;
@@ -200,6 +215,11 @@ pub struct Work {
 impl Work {
     pub fn is_empty(&self) -> bool {
         self.effects.is_empty()
+    }
+
+    /// Bytes of values, roughly.
+    pub fn size(&self) -> usize {
+        self.bytes
     }
 
     /// Adds what a referential action does to `table`: main's own will do it again.

@@ -31,10 +31,97 @@ async fn a_straight_transaction_is_all_or_nothing() {
     transaction.commit().await.unwrap();
     assert_eq!(value(&client, "SELECT count(*) FROM u").await, "1");
     client.execute("INSERT INTO u VALUES ($1)", &[&2]).await.unwrap();
-    client.batch_execute("BEGIN; INSERT INTO t VALUES (1)").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_with_buffered_writes_is_handed_over_to_main() {
+    let schema = "CREATE TABLE t (id serial PRIMARY KEY, v text, at timestamptz, span interval);
+        CREATE TABLE u (id int PRIMARY KEY, t int REFERENCES t ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED);
+        INSERT INTO t (v) VALUES ('old'); INSERT INTO u VALUES (1, 1)";
+    let (site, outpost) = outpost("session_hand_over", schema).await;
+    let client = connect(&outpost.url()).await;
+    client
+        .batch_execute("SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET timezone = 'Asia/Tokyo'")
+        .await
+        .unwrap();
+    client
+        .batch_execute(
+            "BEGIN; DELETE FROM t WHERE id = 1; INSERT INTO t (v, at, span) VALUES ('it''s \\ one', '2026-02-03 04:05+00', '-1 day +02:00');
+             INSERT INTO u VALUES (2, 100); SAVEPOINT a; UPDATE t SET v = 'lost'; SAVEPOINT b; INSERT INTO t (v) VALUES ('lost too')",
+        )
+        .await
+        .unwrap();
+    // As Django's loaddata does it.
+    assert_eq!(value(&client, "SELECT setval(pg_get_serial_sequence('t', 'id'), 5000 + max(id)) FROM t").await, "5003");
+    assert_eq!(value(&client, "SELECT string_agg(v, ',' ORDER BY id) FROM t").await, "lost,lost too");
+    client
+        .batch_execute(
+            "ROLLBACK TO a; ALTER TABLE t ADD COLUMN w int DEFAULT 7; UPDATE u SET t = 2 WHERE id = 2; COMMIT",
+        )
+        .await
+        .unwrap();
+    let main = connect(&site.main_url).await;
+    for client in [&client, &connect(&outpost.url()).await, &main] {
+        client
+            .batch_execute("SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'")
+            .await
+            .unwrap();
+        let row = "SELECT concat_ws('|', id, v, at, span, w) FROM t";
+        assert_eq!(value(client, row).await, r"2|it's \ one|2026-02-03 04:05:00+00|-1 days +02:00:00|7");
+        assert_eq!(value(client, "SELECT string_agg(id || '-' || t, ',') FROM u").await, "2-2");
+    }
+    assert_eq!(
+        value(&main, "SELECT coalesce(max(seq), 0) FROM pgoutpost.ledger").await,
+        "0",
+        "it went through the buffer too"
+    );
+    // The value that main was told.
+    assert_eq!(value(&client, "INSERT INTO t (v) VALUES ('next') RETURNING id").await, "5004");
+
+    // What SET CONSTRAINTS said is said on main too, for each savepoint.
+    client
+        .batch_execute("BEGIN; SAVEPOINT a; SET CONSTRAINTS ALL IMMEDIATE; INSERT INTO u VALUES (3, 2)")
+        .await
+        .unwrap();
+    client.batch_execute("CREATE TABLE x (id int)").await.unwrap();
+    assert_eq!(fails(&client, "INSERT INTO u VALUES (4, 4000)").await, "23503");
+    client
+        .batch_execute("ROLLBACK TO a; INSERT INTO u VALUES (4, 4000); DELETE FROM u WHERE id = 4; COMMIT")
+        .await
+        .unwrap();
+
+    // Rolled back, nothing of it is left anywhere.
+    client.batch_execute("BEGIN; INSERT INTO t (v) VALUES ('never'); CREATE TABLE w (id int); ROLLBACK").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "2");
+    assert_eq!(value(&client, "SELECT to_regclass('w')").await, "NULL");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_main_cannot_take_over_stays_as_it_was() {
+    let schema = "CREATE TABLE t (id int PRIMARY KEY, v int)";
+    let (lab, site, outpost) = alone("session_no_hand_over", schema).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO t VALUES (1, 1)").await.unwrap();
     assert_eq!(fails(&client, "CREATE TABLE w (id int)").await, "0A000");
     client.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(value(&client, "SELECT count(*) FROM t").await, "0");
+    // Main has a rule that the site does not know of: it refuses, and what was before the savepoint can be kept.
+    let main = connect(&site.main_url).await;
+    main.batch_execute(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+         CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW WHEN (new.id = 3) EXECUTE FUNCTION no()",
+    )
+    .await
+    .unwrap();
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (2, 2); SAVEPOINT a; INSERT INTO t VALUES (3, 3)").await.unwrap();
+    assert_eq!(fails(&client, "CREATE TABLE w (id int)").await, "55000");
+    client.batch_execute("ROLLBACK TO a; COMMIT").await.unwrap();
+    assert_eq!(value(&client, "SELECT sum(id) FROM t").await, "2");
+    // Without the link it cannot be: the transaction can still be committed from before.
+    lab.link().cut().unwrap();
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (4, 4); SAVEPOINT a").await.unwrap();
+    assert_eq!(fails(&client, "CREATE TABLE w (id int)").await, "57P03");
+    client.batch_execute("ROLLBACK TO a; COMMIT").await.unwrap();
+    assert_eq!(value(&client, "SELECT sum(id) FROM t").await, "6");
 }
 
 #[tokio::test(flavor = "multi_thread")]
