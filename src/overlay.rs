@@ -15,102 +15,22 @@
 //! A table that was truncated by entry `S` has forgotten all rows pending before it, and shows none of the replica's
 //! while `S > L`: what the replica has by then came after.
 
+mod row;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdMap};
+use imbl::HashMap;
 
 use crate::catalog::{AttNum, Catalog, Table, TableId};
 use crate::entry::{Effect, Entry, Seq, TableName, Value};
 
-/// What identifies a row within its table.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RowId {
-    /// The values of the table's key columns, in key order.
-    Key(Arc<[Arc<str>]>),
-    /// A row of a table without a key: the entry that inserted it, and its number among that entry's effects.
-    Anonymous(Seq, u32),
-}
+pub use row::{Columns, Existence, PendingColumn, PendingRow, RowId};
 
-/// Whether an entry of ours made or removed a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existence {
-    Inserted,
-    Deleted,
-}
-
-/// The pending state of one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingRow {
-    pub existence: Option<(Existence, Seq)>,
-    /// In `attnum` order. Every column of an inserted row; the columns we set, of a patch; none, of a deleted row.
-    pub columns: Arc<[PendingColumn]>,
-    /// The number of the newest change among its entry's: with [`PendingRow::newest`], the order in which a table comes
-    /// to hold its rows.
-    pub change: u32,
-}
-
-/// A column's pending value, and the entry that set it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PendingColumn {
-    pub attnum: AttNum,
-    pub seq: Seq,
-    pub value: Value,
-}
-
-impl PendingRow {
-    /// The newest entry that touched the row.
-    pub fn newest(&self) -> Seq {
-        let existence = self.existence.map(|(_, seq)| seq);
-        self.columns.iter().map(|column| column.seq).chain(existence).max().unwrap_or(Seq::ZERO)
-    }
-
-    /// The pending value of a column, if it has one.
-    pub fn column(&self, attnum: AttNum) -> Option<&PendingColumn> {
-        let place = self.columns.binary_search_by_key(&attnum, |column| column.attnum).ok()?;
-        Some(&self.columns[place])
-    }
-
-    /// This row, whose effects are all later, laid over an earlier state of the same row.
-    fn over(&self, earlier: &PendingRow) -> PendingRow {
-        if self.existence.is_some() {
-            return self.clone();
-        }
-        PendingRow {
-            existence: earlier.existence,
-            columns: lay_over(&earlier.columns, &self.columns),
-            change: self.change,
-        }
-    }
-
-    /// What is left of the row when the replica has all entries up to `confirmed`.
-    fn trimmed(&self, confirmed: Seq) -> Option<PendingRow> {
-        let existence = self.existence.filter(|&(_, seq)| seq > confirmed);
-        if existence.is_some() {
-            return Some(self.clone());
-        }
-        let columns: Arc<[_]> = self.columns.iter().filter(|column| column.seq > confirmed).cloned().collect();
-        (!columns.is_empty()).then_some(PendingRow { existence: None, columns, change: self.change })
-    }
-}
-
-/// `later`'s columns replace `earlier`'s; both are, and the result is, in `attnum` order.
-fn lay_over(earlier: &[PendingColumn], later: &[PendingColumn]) -> Arc<[PendingColumn]> {
-    let mut merged: Vec<PendingColumn> = Vec::with_capacity(earlier.len().max(later.len()));
-    let mut rest = later.iter().peekable();
-    for column in earlier {
-        while let Some(new) = rest.next_if(|new| new.attnum < column.attnum) {
-            merged.push(new.clone());
-        }
-        let replacement = rest.next_if(|new| new.attnum == column.attnum);
-        merged.push(replacement.unwrap_or(column).clone());
-    }
-    merged.extend(rest.cloned());
-    merged.into()
-}
+use row::Filed;
 
 /// One row-level change, bound to the catalog's numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,17 +62,17 @@ impl Change {
     }
 }
 
-/// A row, or all of a table.
-type Touched = (TableId, Option<RowId>);
+/// A table's pending rows.
+type Rows = HashMap<Filed, ()>;
 
 /// Pending rows of all tables.
 #[derive(Debug, Clone, Default)]
 pub struct Overlay {
-    tables: HashMap<TableId, HashMap<RowId, PendingRow>>,
+    tables: HashMap<TableId, Rows>,
     /// The last entry that truncated each table.
     truncated: HashMap<TableId, Seq>,
-    /// Which rows each entry touched, so that trimming visits only those; `None`: all of the table.
-    touched: OrdMap<Seq, Arc<[Touched]>>,
+    /// Which rows the entries touched, oldest first, so that trimming visits only those; `None`: all of the table.
+    touched: VecDeque<(Seq, TableId, Option<RowId>)>,
     last: Seq,
     trimmed: Seq,
     /// How many uncommitted changes were folded in.
@@ -163,6 +83,19 @@ impl Overlay {
     /// An overlay of a site whose replica has all entries up to `confirmed`.
     pub fn starting_at(confirmed: Seq) -> Overlay {
         Overlay { last: confirmed, trimmed: confirmed, ..Overlay::default() }
+    }
+
+    /// This overlay for those who read it: it costs nothing, and cannot be trimmed.
+    #[must_use]
+    pub fn for_readers(&self) -> Overlay {
+        Overlay {
+            tables: self.tables.clone(),
+            truncated: self.truncated.clone(),
+            touched: VecDeque::new(),
+            last: self.last,
+            trimmed: self.trimmed,
+            uncommitted: self.uncommitted,
+        }
     }
 
     /// The newest entry applied.
@@ -182,12 +115,12 @@ impl Overlay {
 
     /// How many rows are pending.
     pub fn row_count(&self) -> usize {
-        self.tables.values().map(HashMap::len).sum()
+        self.tables.values().map(Rows::len).sum()
     }
 
     /// The pending state of one row.
     pub fn row(&self, table: TableId, row: &RowId) -> Option<&PendingRow> {
-        self.tables.get(&table)?.get(row)
+        filed(self.tables.get(&table)?, row)
     }
 
     /// Folds one entry's changes in. Entries must come in order.
@@ -195,9 +128,8 @@ impl Overlay {
         debug_assert!(seq > self.last, "entries are applied in order");
         for (number, (table, change)) in changes.iter().enumerate() {
             self.fold((seq, u32::try_from(number).unwrap_or(u32::MAX)), *table, change);
+            self.touched.push_back((seq, *table, change.row().cloned()));
         }
-        let touched = changes.iter().map(|(table, change)| (*table, change.row().cloned())).collect();
-        self.touched.insert(seq, touched);
         self.last = seq;
     }
 
@@ -216,12 +148,13 @@ impl Overlay {
     }
 
     fn fold(&mut self, (seq, number): (Seq, u32), table: TableId, change: &Change) {
-        let pending = |values: &[(AttNum, Value)]| -> Arc<[PendingColumn]> {
-            let column =
-                |(attnum, value): &(AttNum, Value)| PendingColumn { attnum: *attnum, seq, value: value.clone() };
-            let mut columns: Vec<_> = values.iter().map(column).collect();
-            columns.sort_by_key(|column| column.attnum);
-            columns.into()
+        let pending = |values: &[(AttNum, Value)]| -> Columns {
+            let mut values: Vec<&(AttNum, Value)> = values.iter().collect();
+            values.sort_by_key(|(attnum, _)| *attnum);
+            values
+                .into_iter()
+                .map(|(attnum, value)| PendingColumn { attnum: *attnum, seq, value: value.as_deref() })
+                .collect()
         };
         if *change == Change::Truncate {
             self.tables.remove(&table);
@@ -237,36 +170,34 @@ impl Overlay {
             }
             Change::Delete { row } => {
                 let existence = Some((Existence::Deleted, seq));
-                (row, PendingRow { existence, columns: Arc::new([]), change: number })
+                (row, PendingRow { existence, columns: std::iter::empty().collect(), change: number })
             }
             Change::Update { row, set } => {
                 let patch = PendingRow { existence: None, columns: pending(set), change: number };
-                let state = match rows.get(row) {
+                let state = match filed(rows, row) {
                     Some(earlier) => patch.over(earlier),
                     None => patch,
                 };
                 (row, state)
             }
         };
-        rows.insert(row.clone(), state);
+        rows.insert(Filed::new(row.clone(), state), ());
     }
 
     /// Drops what the replica has: all entries up to `confirmed`.
     pub fn trim(&mut self, confirmed: Seq) {
-        while let Some(&(seq, _)) = self.touched.get_min() {
-            if seq > confirmed {
-                break;
-            }
-            let Some(touched) = self.touched.remove(&seq) else { break };
-            for (table, row) in touched.iter() {
-                match row {
-                    Some(row) => self.trim_row(*table, row, confirmed),
-                    None if self.truncated.get(table).is_some_and(|seq| *seq <= confirmed) => {
-                        self.truncated.remove(table);
-                    }
-                    None => {}
+        while let Some((_, table, row)) = self.touched.pop_front_if(|(seq, ..)| *seq <= confirmed) {
+            match row {
+                Some(row) => self.trim_row(table, &row, confirmed),
+                None if self.truncated.get(&table).is_some_and(|seq| *seq <= confirmed) => {
+                    self.truncated.remove(&table);
                 }
+                None => {}
             }
+        }
+        // Not at once: a backlog that is drained by steps would be copied at each of them.
+        if self.touched.capacity() > 4 * self.touched.len() + 4096 {
+            self.touched.shrink_to(2 * self.touched.len());
         }
         self.trimmed = self.trimmed.max(confirmed);
         self.last = self.last.max(confirmed);
@@ -276,15 +207,20 @@ impl Overlay {
         let Some(rows) = self.tables.get_mut(&table) else {
             return;
         };
-        match rows.get(row).map(|pending| pending.trimmed(confirmed)) {
-            Some(Some(rest)) => drop(rows.insert(row.clone(), rest)),
-            Some(None) => drop(rows.remove(row)),
-            None => {}
+        match filed(rows, row).map(|pending| (pending.is_past(confirmed), pending.trimmed(confirmed))) {
+            Some((true, _)) => drop(rows.remove(row)),
+            Some((false, Some(rest))) => drop(rows.insert(Filed::new(row.clone(), rest), ())),
+            Some((false, None)) | None => {}
         }
         if rows.is_empty() {
             self.tables.remove(&table);
         }
     }
+}
+
+/// A row of a table, by its identity.
+fn filed<'a>(rows: &'a Rows, row: &RowId) -> Option<&'a PendingRow> {
+    rows.get_key_value(row).map(|(filed, ())| filed.row())
 }
 
 /// What a session reads through: acknowledged entries, and over them the effects of its own open transaction.
@@ -313,13 +249,13 @@ impl<'a> View<'a> {
     }
 
     /// What was pending when the open transaction began, unless it has truncated the table.
-    fn below(self, table: TableId) -> Option<&'a HashMap<RowId, PendingRow>> {
+    fn below(self, table: TableId) -> Option<&'a Rows> {
         if self.own.truncated.contains_key(&table) { None } else { self.base.tables.get(&table) }
     }
 
     /// The pending state of one row.
     pub fn row(self, table: TableId, row: &RowId) -> Option<Cow<'a, PendingRow>> {
-        match (self.own.row(table, row), self.below(table).and_then(|rows| rows.get(row))) {
+        match (self.own.row(table, row), self.below(table).and_then(|rows| filed(rows, row))) {
             (Some(own), Some(base)) => Some(Cow::Owned(own.over(base))),
             (Some(only), None) | (None, Some(only)) => Some(Cow::Borrowed(only)),
             (None, None) => None,
@@ -330,11 +266,12 @@ impl<'a> View<'a> {
     pub fn rows(self, table: TableId) -> impl Iterator<Item = (&'a RowId, Cow<'a, PendingRow>)> {
         let own = self.own.tables.get(&table);
         let base = self.below(table);
-        let untouched =
-            base.into_iter().flatten().filter(move |(row, _)| !own.is_some_and(|own| own.contains_key(*row)));
-        let untouched = untouched.map(|(row, pending)| (row, Cow::Borrowed(pending)));
-        let touched = own.into_iter().flatten().map(move |(row, pending)| {
-            let earlier = base.and_then(|base| base.get(row));
+        let untouched = base.into_iter().flat_map(HashMap::keys);
+        let untouched = untouched.filter(move |filed| !own.is_some_and(|own| own.contains_key(filed.id())));
+        let untouched = untouched.map(|filed| (filed.id(), Cow::Borrowed(filed.row())));
+        let touched = own.into_iter().flat_map(HashMap::keys).map(move |own| {
+            let (row, pending) = (own.id(), own.row());
+            let earlier = base.and_then(|base| filed(base, row));
             (row, earlier.map_or(Cow::Borrowed(pending), |earlier| Cow::Owned(pending.over(earlier))))
         });
         untouched.chain(touched)

@@ -41,6 +41,10 @@ pub struct ReplayConfig {
     pub retry_delay: Duration,
     #[serde(with = "crate::config::duration")]
     pub retry_delay_max: Duration,
+    /// How many entries share a transaction on main, at most.
+    pub group: u32,
+    /// How many transactions may be on their way to main at a time.
+    pub window: u32,
     /// What becomes of an entry that main rejects.
     pub on_reject: OnReject,
     /// Whether reads at the site show what quarantined entries did.
@@ -100,6 +104,8 @@ impl Default for ReplayConfig {
         ReplayConfig {
             retry_delay: Duration::from_millis(100),
             retry_delay_max: Duration::from_secs(10),
+            group: 256,
+            window: 64,
             on_reject: OnReject::default(),
             quarantined_reads: QuarantinedReads::default(),
             conflicts: BTreeMap::new(),

@@ -39,7 +39,7 @@ const PART_STOP_MAX: Duration = Duration::from_secs(5);
 pub enum ServerError {
     #[error("cannot listen on http.address = {address:?}: {error}")]
     HttpListen { address: String, error: std::io::Error },
-    #[error("cannot start the threads that serve clients: {0}")]
+    #[error("cannot start the threads of clients and buffer: {0}")]
     Threads(std::io::Error),
     #[error("{key}: {error}")]
     Url { key: &'static str, error: own::Error },

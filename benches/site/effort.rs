@@ -15,6 +15,8 @@ pub(crate) struct Effort {
     pub(crate) items: u64,
     /// Transactions in the buffer when its drain is timed.
     pub(crate) drained: u64,
+    /// How long replay is watched that sends one transaction at a time, in seconds.
+    pub(crate) alone_s: u32,
     /// Entries in the long backlog.
     pub(crate) backlog: u64,
     /// Numbers of pending rows that merged reads meet.
@@ -31,7 +33,8 @@ impl Effort {
             scale: 10,
             items: 1_000_000,
             drained: 20_000,
-            backlog: 100_000,
+            alone_s: 5,
+            backlog: 1_000_000,
             pending: &[100, 10_000],
         }
     }
@@ -44,6 +47,7 @@ impl Effort {
             scale: 2,
             items: 100_000,
             drained: 3_000,
+            alone_s: 2,
             backlog: 20_000,
             ..Effort::full()
         }

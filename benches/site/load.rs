@@ -83,7 +83,7 @@ impl Load {
             }
             Length::Transactions(number) => {
                 command.arg("-t").arg(number.to_string());
-                Duration::from_secs(300)
+                Duration::from_secs(1200)
             }
         };
         match &self.script {

@@ -1,5 +1,7 @@
 //! Processes: what they cost, what they say, and waiting for what they do.
 
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,22 @@ pub(crate) fn resident_bytes(pid: u32) -> Result<f64> {
     let (_, rest) = status.split_once("VmRSS:").context("/proc/PID/status has no VmRSS")?;
     let kilobytes: f64 = rest.split_whitespace().next().context("VmRSS")?.parse()?;
     Ok(kilobytes * 1024.0)
+}
+
+/// What a server on this machine answers to a GET.
+pub(crate) fn get(server: &str, path: &str) -> Result<String> {
+    let address = server.strip_prefix("http://").context("not an http:// URL")?;
+    let mut stream = std::net::TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// What the files in a folder and below take on the disk, in bytes.
+pub(crate) fn folder_bytes(folder: &Path) -> Result<f64> {
+    let said = say(Command::new("du").args(["-s", "-B1"]).arg(folder))?;
+    Ok(said.split_whitespace().next().context("du says nothing")?.parse()?)
 }
 
 /// Runs a command to its end, which must come within the limit.

@@ -16,13 +16,29 @@ use tokio::runtime::Runtime;
 
 use crate::effort::Effort;
 use crate::load::{Load, Outcome};
-use crate::process::{say, wait_until};
+use crate::process::{self, say, wait_until};
 use crate::sql::Sql;
 
 const SITE: &str = "bench";
 
 /// How long the replica may take to show everything that is pending.
 const DRAIN_LIMIT: Duration = Duration::from_secs(240);
+
+/// Where the daemon keeps what it has acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    Redis,
+    Files,
+}
+
+impl Store {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Store::Redis => "Redis",
+            Store::Files => "files",
+        }
+    }
+}
 
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +55,7 @@ pub(crate) enum Contender {
 #[derive(Debug)]
 pub(crate) struct Stand {
     outpost: Option<Outpost>,
+    store: Store,
     bouncer: Bouncer,
     pub(crate) main: Sql,
     pub(crate) replica: Sql,
@@ -62,7 +79,7 @@ impl Stand {
         let main = Sql::connect(&runtime, &site.main_url)?;
         let replica = Sql::connect(&runtime, &site.replica_url)?;
         let scratch = tempfile::tempdir()?;
-        Ok(Stand { outpost: None, bouncer, main, replica, site, lab, scratch, pgbench, runtime })
+        Ok(Stand { outpost: None, store: Store::Redis, bouncer, main, replica, site, lab, scratch, pgbench, runtime })
     }
 
     /// The state that every part starts from: the daemon runs, the link is up without delay, nothing is pending.
@@ -73,9 +90,29 @@ impl Stand {
         if self.outpost.is_some() && self.drain().is_ok() {
             return Ok(());
         }
+        self.begin(Store::Redis)
+    }
+
+    /// A new daemon with an empty buffer of this kind.
+    pub(crate) fn begin(&mut self, store: Store) -> Result<()> {
+        self.heal(Duration::ZERO)?;
         self.outpost = None;
-        self.redis(&["FLUSHALL"])?;
+        self.store = store;
+        let folder = self.buffer_folder();
+        let url = match store {
+            Store::Redis => {
+                self.redis(&["FLUSHALL"])?;
+                self.site.redis_url.clone()
+            }
+            Store::Files => {
+                if folder.exists() {
+                    std::fs::remove_dir_all(&folder)?;
+                }
+                format!("file://{}", folder.display())
+            }
+        };
         let options = OutpostOptions::new(env!("CARGO_BIN_EXE_pgoutpost"))
+            .setting("BUFFER__URL", url)
             // Out of the way: the long backlog is to be measured, not refused.
             .setting("BUFFER__MAX_TRANSACTIONS", "10000000")
             .setting("BUFFER__MAX_BYTES", "16GiB")
@@ -86,8 +123,20 @@ impl Stand {
         Ok(())
     }
 
+    /// Where the files are of a buffer in files.
+    pub(crate) fn buffer_folder(&self) -> PathBuf {
+        self.site.folder.join("bench-buffer")
+    }
+
     pub(crate) fn outpost(&self) -> Result<&Outpost> {
         self.outpost.as_ref().context("pgoutpost does not run")
+    }
+
+    /// Changes a setting of the daemon, and starts it again.
+    pub(crate) fn restart_with(&mut self, settings: &[(&str, &str)]) -> Result<Duration> {
+        let outpost = self.outpost.as_mut().context("pgoutpost does not run")?;
+        settings.iter().for_each(|(key, value)| outpost.set(key, *value));
+        self.restart()
     }
 
     /// Kills the daemon and starts it again; returns how long it takes until clients are served.
@@ -144,8 +193,14 @@ impl Stand {
         self.runtime.block_on(self.site.wait_replica_caught_up())
     }
 
-    /// The newest seq in the buffer: Redis' own word, so that the daemon is not the judge of itself.
+    /// The newest seq in the buffer: Redis' own word, so that the daemon is not the judge of itself. Files have none but
+    /// the daemon's.
     pub(crate) fn last_seq(&self) -> Result<u64> {
+        if self.store == Store::Files {
+            let said = process::get(&self.outpost()?.http_url(), "/buffer-stats")?;
+            let (_, rest) = said.split_once("\"last_seq\":").context("/buffer-stats names no last_seq")?;
+            return Ok(rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default().parse()?);
+        }
         let key = format!("site:{SITE}:transaction_buffer");
         if self.redis(&["EXISTS", &key])? == "0" {
             return Ok(0);
@@ -164,9 +219,14 @@ impl Stand {
 
     /// Heals the link and waits until nothing is pending.
     pub(crate) fn drain(&self) -> Result<()> {
+        self.drain_within(DRAIN_LIMIT)
+    }
+
+    /// The same, for long backlogs.
+    pub(crate) fn drain_within(&self, limit: Duration) -> Result<()> {
         self.heal(Duration::ZERO)?;
         let last = self.last_seq()?;
-        wait_until("the buffer to drain", DRAIN_LIMIT, || Ok(self.ledger(&self.replica)? >= last))?;
+        wait_until("the buffer to drain", limit, || Ok(self.ledger(&self.replica)? >= last))?;
         self.wait_replica()?;
         // The tracker looks every 100 ms; then the daemon knows what the replica's ledger says.
         std::thread::sleep(Duration::from_millis(500));

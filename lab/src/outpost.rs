@@ -103,6 +103,12 @@ impl Outpost {
         self.wait_until_it_accepts().await
     }
 
+    /// Changes a setting; it counts from the next start on.
+    pub fn set(&mut self, key: &str, value: impl Into<String>) {
+        self.options.settings.retain(|(known, _)| known != key);
+        self.options.settings.push((key.to_owned(), value.into()));
+    }
+
     /// As [`Outpost::restart`] without waiting, for starts that must fail or must wait for something else.
     pub fn launch(&self) -> Result<()> {
         self.kill9()?;

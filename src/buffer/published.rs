@@ -4,6 +4,7 @@
 //! durable gets here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,10 +18,13 @@ use crate::catalog::TableId;
 use crate::entry::Seq;
 use crate::overlay::{Change, Overlay, RowId};
 
-/// How many bytes of the newest entries stay in memory: for replay, and to mend a log that lost its tail.
-const RECENT_BYTES_MAX: u64 = 16 << 20;
+/// How many bytes the newest entries may take in memory, where they stay for replay and to mend a log that lost its tail.
+const RECENT_BYTES_MAX: u64 = 32 << 20;
 /// How many entries are trimmed from the overlay at a time, so that commits get in between.
-const TRIM_STEP: u64 = 512;
+const TRIM_STEP: u64 = 64;
+
+/// How often trimming lets a commit go first, between two steps.
+const YIELDS_MAX: usize = 100;
 
 /// The state shared between the committer and the handles.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(super) struct Published {
     overlay: ArcSwap<Overlay>,
     state: Mutex<State>,
     progress: watch::Sender<Progress>,
+    /// The committer waits for the state: whoever works on it for long lets it in between.
+    publishing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -75,9 +81,10 @@ impl Published {
         let overlay = Overlay::starting_at(confirmed);
         let quarantined = aside.values().filter(|fate| fate.is_open()).count() as u64;
         Published {
-            overlay: ArcSwap::from_pointee(overlay.clone()),
+            overlay: ArcSwap::from_pointee(overlay.for_readers()),
             state: Mutex::new(State { overlay, aside, quarantined, available: true, ..State::default() }),
             progress: watch::Sender::new(Progress { last, sent: confirmed, applied: confirmed, confirmed }),
+            publishing: AtomicBool::new(false),
         }
     }
 
@@ -101,7 +108,9 @@ impl Published {
     /// Shows durable entries to everybody, in order.
     pub(super) fn publish(&self, entries: Vec<(Record, Changes)>) {
         let Some(last) = entries.last().map(|(record, _)| record.seq()) else { return };
+        self.publishing.store(true, Ordering::Relaxed);
         let mut state = self.state();
+        self.publishing.store(false, Ordering::Relaxed);
         for (record, mut changes) in entries {
             let seq = record.seq();
             name_anonymous(&mut changes, seq);
@@ -109,7 +118,7 @@ impl Published {
             state.appended += 1;
             state.tally.add(record);
         }
-        self.overlay.store(Arc::new(state.overlay.clone()));
+        self.overlay.store(Arc::new(state.overlay.for_readers()));
         drop(state);
         self.progress.send_modify(|progress| progress.last = last);
     }
@@ -125,7 +134,7 @@ impl Published {
         overlay.trim(restart.unwrap_or(self.progress().confirmed));
         state.overlay = overlay;
         state.generation += 1;
-        self.overlay.store(Arc::new(state.overlay.clone()));
+        self.overlay.store(Arc::new(state.overlay.for_readers()));
         // Last: whoever finds the replica at this place takes the overlay that goes with it.
         if let Some(confirmed) = restart {
             self.progress.send_modify(|progress| progress.confirmed = confirmed);
@@ -142,10 +151,17 @@ impl Published {
         let mut at = progress.confirmed;
         while at < seq {
             at = Seq(at.0 + TRIM_STEP).min(seq);
+            // A mutex knows no turns: whoever frees it and asks again at once has it again.
+            for _ in 0..YIELDS_MAX {
+                if !self.publishing.load(Ordering::Relaxed) {
+                    break;
+                }
+                std::thread::yield_now();
+            }
             let mut state = self.state();
             state.overlay.trim(at);
             state.tally.forget_pending(at);
-            self.overlay.store(Arc::new(state.overlay.clone()));
+            self.overlay.store(Arc::new(state.overlay.for_readers()));
         }
         self.progress.send_modify(|progress| {
             progress.confirmed = progress.confirmed.max(seq);
@@ -273,13 +289,18 @@ impl Tally {
             self.recent.clear();
             self.recent_bytes = 0;
         }
-        self.recent_bytes += record.bytes();
+        self.recent_bytes += held_bytes(&record);
         self.recent.push_back(record);
         while self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1 {
-            let dropped = self.recent.pop_front().map_or(0, |record| record.bytes());
+            let dropped = self.recent.pop_front().map_or(0, |record| held_bytes(&record));
             self.recent_bytes -= dropped;
         }
     }
+}
+
+/// What a record takes in memory, about: its JSON, and the same once more as an entry, of many small pieces.
+fn held_bytes(record: &Record) -> u64 {
+    5 * record.bytes()
 }
 
 /// Rows without a key are named after their entry, which only now has its number.

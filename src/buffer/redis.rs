@@ -25,6 +25,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer may take: longer than a slow fsync, shorter than a client's patience.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How many entries are trimmed at a time.
+const TRIM_STEP: u64 = 1_000;
+
 /// One site's log in a Redis.
 #[derive(Debug)]
 pub struct RedisLog {
@@ -306,6 +309,22 @@ impl RedisLog {
         rows.into_iter().map(|(id, fields)| decode(&id, fields)).collect()
     }
 
+    /// By steps: Redis does nothing else meanwhile, and commits wait.
+    async fn trim_now(&self, upto: Seq) -> Result<(), LogError> {
+        loop {
+            let mut oldest = cmd("XRANGE");
+            oldest.arg(&self.keys.stream).arg("-").arg("+").arg("COUNT").arg(1);
+            let rows: Vec<(String, Vec<(String, String)>)> = self.ask(&oldest).await?;
+            let Some(first) = rows.first().map(|(id, _)| seq_of(id)).transpose()?.filter(|first| *first <= upto) else {
+                return Ok(());
+            };
+            let end = Seq(first.0.saturating_add(TRIM_STEP)).min(upto.next());
+            let mut trim = cmd("XTRIM");
+            trim.arg(&self.keys.stream).arg("MINID").arg("=").arg(format!("{end}-0"));
+            self.ask::<()>(&trim).await?;
+        }
+    }
+
     async fn hash(&self, key: &str) -> Result<Vec<(String, String)>, LogError> {
         let pairs: BTreeMap<String, String> = self.ask(cmd("HGETALL").arg(key)).await?;
         Ok(pairs.into_iter().collect())
@@ -345,11 +364,7 @@ impl Log for RedisLog {
     }
 
     fn trim(&self, upto: Seq) -> Answer<'_, ()> {
-        Box::pin(async move {
-            let mut command = cmd("XTRIM");
-            command.arg(&self.keys.stream).arg("MINID").arg("=").arg(format!("{}-0", upto.next()));
-            self.ask(&command).await
-        })
+        Box::pin(self.trim_now(upto))
     }
 
     fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {
@@ -407,11 +422,15 @@ impl Log for RedisLog {
 }
 
 fn decode(id: &str, fields: Vec<(String, String)>) -> Result<Record, LogError> {
-    let seq = id.strip_suffix("-0").and_then(|seq| seq.parse().ok()).map(Seq);
-    let seq = seq.ok_or_else(|| LogError::Corrupt(format!("an entry has the foreign id {id:?}")))?;
+    let seq = seq_of(id)?;
     let json = fields.into_iter().find_map(|(name, value)| (name == "entry").then_some(value));
     let json = json.ok_or_else(|| LogError::Corrupt(format!("entry {seq} has no field `entry`")))?;
     Record::decode(seq, &json)
+}
+
+fn seq_of(id: &str) -> Result<Seq, LogError> {
+    let seq = id.strip_suffix("-0").and_then(|seq| seq.parse().ok()).map(Seq);
+    seq.ok_or_else(|| LogError::Corrupt(format!("an entry has the foreign id {id:?}")))
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(field: &str, json: &str) -> Result<T, LogError> {

@@ -30,6 +30,8 @@ impl Config {
         found.positive("buffer.max_transactions", self.buffer.max_transactions);
         found.positive("buffer.max_bytes", self.buffer.max_bytes);
         found.positive("ids.lease_size", u64::from(self.ids.lease_size));
+        found.positive("replay.group", u64::from(self.replay.group));
+        found.positive("replay.window", u64::from(self.replay.window));
         found.lasting("replay.retry_delay", self.replay.retry_delay);
         found.lasting("replay.retry_delay_max", self.replay.retry_delay_max);
         found.lasting("tracker.poll_interval", self.tracker.poll_interval);

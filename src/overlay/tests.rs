@@ -69,13 +69,13 @@ fn merged(replica: &State, view: View<'_>, table: TableId, ledger: Seq) -> State
         }
         let shown = match pending.existence.filter(|&(_, seq)| seq > ledger) {
             Some((Existence::Inserted, _)) => {
-                Some(pending.columns.iter().map(|column| (column.attnum, column.value.clone())).collect())
+                Some(pending.columns.iter().map(|column| (column.attnum, column.value.map(Arc::from))).collect())
             }
             Some((Existence::Deleted, _)) => None,
             None => replica.get(row).map(|there| {
                 let mut there = there.clone();
                 let newer = pending.columns.iter().filter(|column| column.seq > ledger);
-                there.extend(newer.map(|column| (column.attnum, column.value.clone())));
+                there.extend(newer.map(|column| (column.attnum, column.value.map(Arc::from))));
                 there
             }),
         };
@@ -172,7 +172,7 @@ fn a_clone_stays_as_it_was() {
     let frozen = overlay.clone();
     overlay.apply(Seq(2), &[(KEYED, patch(5, 2, 2))]);
     overlay.trim(Seq(2));
-    assert_eq!(frozen.row(KEYED, &key(5)).unwrap().column(AttNum(2)).unwrap().value, value("1"));
+    assert_eq!(frozen.row(KEYED, &key(5)).unwrap().column(AttNum(2)).unwrap().value, Some("1"));
     assert!(overlay.row(KEYED, &key(5)).is_none());
 }
 
@@ -241,4 +241,41 @@ proptest! {
         let open = if own { entries.pop().unwrap_or_default() } else { Vec::new() };
         check(&start(), &entries, &open);
     }
+}
+
+#[test]
+fn columns_come_back_as_they_were() {
+    let column = |attnum, seq, value| PendingColumn { attnum: AttNum(attnum), seq, value };
+    let written = [
+        column(1, Seq::ZERO, None),
+        column(2, Seq(1), Some("")),
+        column(3, Seq(u64::from(u32::MAX) + 77), Some("Zürich, 東京 🛰")),
+        column(1600, Seq::HELD, Some("x")),
+        column(i16::MAX, Seq::UNCOMMITTED, None),
+    ];
+    let long = "ä".repeat(100_000);
+    for columns in
+        [written.to_vec(), vec![column(7, Seq(128), Some(&long)), column(8, Seq(127), Some("after"))], vec![]]
+    {
+        let packed: Columns = columns.iter().copied().collect();
+        assert_eq!(packed.iter().collect::<Vec<_>>(), columns);
+        assert_eq!(packed.is_empty(), columns.is_empty());
+    }
+}
+
+#[test]
+fn readers_keep_what_is_trimmed() {
+    let mut overlay = Overlay::default();
+    for number in 0..100 {
+        overlay.apply(Seq(u64::from(number) + 1), &[(KEYED, insert(number, 1))]);
+    }
+    let readers = overlay.for_readers();
+    overlay.trim(Seq(60));
+    assert_eq!((overlay.row_count(), readers.row_count()), (40, 100));
+    assert_eq!((overlay.trimmed(), readers.trimmed()), (Seq(60), Seq::ZERO));
+    let mut own = Overlay::default();
+    own.apply_uncommitted(KEYED, &patch(70, 2, 9));
+    let view = View { base: &readers, own: &own };
+    assert_eq!(view.row(KEYED, &key(70)).unwrap().column(AttNum(2)).unwrap().value, Some("9"));
+    assert_eq!(view.rows(KEYED).count(), 100);
 }

@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use super::Ending;
 use super::flight::Frame;
 use super::ledger::{self, Known, Ledger, NoLedger};
-use super::session::{GROUP_ENTRIES, Link, STALL, Session, ended};
+use super::session::{Link, STALL, Session, ended};
 use super::verdict::StepKind;
 use crate::buffer::{Meeting, Progress};
 use crate::cluster::{History, MainServer};
@@ -52,7 +52,7 @@ impl Session<'_> {
     async fn greet(&mut self, client: &Client) -> Result<(Frame, String), Ending> {
         let begin = |error| ended(StepKind::Begin, error);
         let before = self.before();
-        let next = self.buffer.read(before.progress.applied, GROUP_ENTRIES).await.unwrap_or_default();
+        let next = self.buffer.read(before.progress.applied, self.config.group as usize).await.unwrap_or_default();
         let (settings, version, who, server, history, found, frame, _) = tokio::join!(
             client.batch_execute(SETTINGS),
             client.query_typed_one("SELECT pgoutpost.schema_version()", &[]),

@@ -20,10 +20,9 @@ use crate::buffer::{Buffer, Quarantined};
 use crate::entry::{Effect, Entry, Seq};
 use crate::upstream::own::{self, Server};
 
-/// Entries of one transaction on main, at most.
-pub(super) const GROUP_ENTRIES: usize = 256;
+/// A transaction on main, unless one entry alone is larger.
 const GROUP_BYTES: usize = 1 << 20;
-/// Transactions under way, at most: entries that come meanwhile gather into larger ones.
+/// With so many under way only whole groups follow: what comes meanwhile gathers into larger ones.
 const FLIGHTS: usize = 32;
 const FLIGHT_BYTES: usize = 32 << 20;
 /// The patience to begin with, and for short questions.
@@ -50,7 +49,7 @@ pub(super) struct Session<'a> {
     pub(super) sent: Seq,
     /// Entries up to here go one by one: a group that held them failed.
     alone_until: Seq,
-    /// How many transactions may be under way: few after a rejection, for what follows it is sent in vain.
+    /// How many transactions may be under way now: few after a rejection, for what follows it is sent in vain.
     window: usize,
     /// What quarantined entries did.
     pub(super) held: Held,
@@ -91,7 +90,7 @@ impl<'a> Session<'a> {
             flights: VecDeque::new(),
             sent: Seq::ZERO,
             alone_until: Seq::ZERO,
-            window: FLIGHTS,
+            window: config.window as usize,
             held: Held::default(),
             held_since: 0,
             retried: Vec::new(),
@@ -179,7 +178,11 @@ impl<'a> Session<'a> {
             if self.flights.len() >= self.window || bytes >= FLIGHT_BYTES {
                 return Ok(());
             }
-            let limit = if self.sent < self.alone_until { 1 } else { GROUP_ENTRIES };
+            let limit = if self.sent < self.alone_until { 1 } else { self.config.group as usize };
+            let waiting = self.buffer.progress().borrow().last.0.saturating_sub(self.sent.0);
+            if self.flights.len() >= FLIGHTS && waiting < limit as u64 {
+                return Ok(());
+            }
             let read = self.buffer.read(self.sent, limit).await;
             let mut entries = read.map_err(|error| Ending::Refused(error.to_string()))?;
             let Some(first) = entries.first() else { return Ok(()) };
@@ -266,7 +269,7 @@ impl<'a> Session<'a> {
         self.buffer.set_applied(flight.last);
         self.retried.extend(flight.entries.iter().filter_map(|entry| Some(entry.retry_of?.seq)));
         *self.patience = STALL;
-        self.window = (self.window * 2).min(FLIGHTS);
+        self.window = (self.window * 2).min(self.config.window as usize);
         debug!(last = %flight.last, entries = flight.entries.len(), "applied");
         self.status.send_modify(|status| {
             status.applied(flight.entries.len() as u64, flight.begun.elapsed());

@@ -1,16 +1,23 @@
 //! The tasks of the daemon, each with its own way to be told to stop.
 
+use std::io;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::workers;
 use super::{PART_STOP_MAX, SESSIONS_STOP_MAX};
 
 /// In the order in which they were started; they stop the other way round, so that nobody loses what it leans on.
 #[derive(Default)]
-pub(super) struct Parts(Vec<Part>);
+pub(super) struct Parts {
+    parts: Vec<Part>,
+    /// Threads that end when all parts have.
+    threads: Vec<DropGuard>,
+}
 
 struct Part {
     name: &'static str,
@@ -45,13 +52,21 @@ impl Parts {
 
     /// A task that its part started itself.
     pub(super) fn adopt(&mut self, name: &'static str, stop: CancellationToken, task: JoinHandle<()>) {
-        self.0.push(Part { name, stop, task });
+        self.parts.push(Part { name, stop, task });
+    }
+
+    /// A thread that parts run on.
+    pub(super) fn thread(&mut self, name: &str) -> io::Result<Handle> {
+        let stop = CancellationToken::new();
+        let handle = workers::thread(name.to_owned(), stop.clone())?;
+        self.threads.push(stop.drop_guard());
+        Ok(handle)
     }
 
     /// Waits until any part ends; none should.
     pub(super) async fn first_to_end(&mut self) -> &'static str {
-        let (ended, at, _) = select_all(self.0.iter_mut().map(|part| &mut part.task)).await;
-        let part = self.0.remove(at);
+        let (ended, at, _) = select_all(self.parts.iter_mut().map(|part| &mut part.task)).await;
+        let part = self.parts.remove(at);
         match ended {
             Ok(()) => tracing::error!(part = part.name, "ended by itself"),
             Err(error) => tracing::error!(part = part.name, %error, "died"),
@@ -62,8 +77,8 @@ impl Parts {
     /// Stops one after the other, each within bounds.
     pub(super) async fn stop(mut self) {
         // Clients first, whenever their part was started: they lean on all others.
-        self.0.sort_by_key(|part| stage(part.name));
-        for part in self.0 {
+        self.parts.sort_by_key(|part| stage(part.name));
+        for part in self.parts {
             part.stop.cancel();
             let limit = if stage(part.name) == 0 { SESSIONS_STOP_MAX + PART_STOP_MAX } else { PART_STOP_MAX };
             stop_one(part, limit).await;

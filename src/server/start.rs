@@ -128,11 +128,13 @@ async fn open_buffer(
     parts: &mut Parts,
 ) -> Result<Buffer, ServerError> {
     let mut told = String::new();
+    let thread = parts.thread("buffer").map_err(ServerError::Threads)?;
     loop {
         let stop = parts.token();
-        let error = match Buffer::open(&config.buffer, &config.site.name, Arc::clone(&catalog), confirmed, stop.clone())
-            .await
-        {
+        let (buffer, site) = (config.buffer.clone(), config.site.name.clone());
+        let (catalog, token) = (Arc::clone(&catalog), stop.clone());
+        let opened = thread.spawn(async move { Buffer::open(&buffer, &site, catalog, confirmed, token).await });
+        let error = match opened.await.unwrap_or(Err(BufferError::Stopped)) {
             Ok((buffer, task)) => {
                 parts.adopt("buffer", stop, task);
                 return Ok(buffer);

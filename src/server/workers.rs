@@ -1,8 +1,8 @@
 //! The threads that serve clients, each with a runtime of its own.
 //!
 //! A session and its connection to the replica stay on one thread: what wakes it wakes that thread and no other, and
-//! nothing of it moves between cores. A relayed read is little more than its system calls, so this is felt. Everything
-//! that is not a session stays on the daemon's own runtime.
+//! nothing of it moves between cores. A relayed read is little more than its system calls, so this is felt. The buffer
+//! has such a thread too, for every commit waits for it. Everything else stays on the daemon's own runtime.
 //!
 //! Nothing here may block: a session that computes for long holds up those who share its thread.
 
@@ -34,7 +34,11 @@ impl Workers {
     pub(super) fn start() -> io::Result<Workers> {
         let stop = CancellationToken::new();
         let count = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let workers = (0..count).map(|number| Worker::start(number, stop.clone())).collect::<io::Result<_>>()?;
+        let start = |number| {
+            let runtime = thread(format!("clients-{number}"), stop.clone())?;
+            Ok(Worker { runtime, clients: Arc::new(()) })
+        };
+        let workers = (0..count).map(start).collect::<io::Result<_>>()?;
         Ok(Workers { workers, _running: stop.drop_guard() })
     }
 
@@ -69,13 +73,13 @@ impl Workers {
     }
 }
 
-impl Worker {
-    fn start(number: usize, stop: CancellationToken) -> io::Result<Worker> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        std::thread::Builder::new()
-            .name(format!("clients-{number}"))
-            .spawn(move || runtime.block_on(stop.cancelled_owned()))?;
-        Ok(Worker { runtime: handle, clients: Arc::new(()) })
-    }
+/// A thread with a runtime of its own, until it is told to stop.
+///
+/// # Errors
+/// When the system has no more threads.
+pub(super) fn thread(name: String, stop: CancellationToken) -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new().name(name).spawn(move || runtime.block_on(stop.cancelled_owned()))?;
+    Ok(handle)
 }

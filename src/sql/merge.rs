@@ -17,7 +17,7 @@ use super::syntax::quoted;
 use super::template::Rendering;
 use super::{Report, View};
 use crate::catalog::{AttNum, Column, RelationKind, Table, TableId};
-use crate::entry::{Seq, Value};
+use crate::entry::Seq;
 use crate::overlay::{Existence, PendingRow, RowId};
 use crate::sabotage::{self, Sabotage};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
@@ -50,11 +50,11 @@ impl Row<'_> {
         self.numbers.as_ref().and_then(|numbers| numbers.get(place).copied()).unwrap_or(column.attnum)
     }
 
-    fn value(&self, place: usize, column: &Column) -> Option<Value> {
-        self.state.column(self.number(place, column)).map(|pending| pending.value.clone())
+    fn value(&self, place: usize, column: &Column) -> Option<Option<&str>> {
+        self.state.column(self.number(place, column)).map(|pending| pending.value)
     }
 
-    fn patch(&self, place: usize, column: &Column) -> Option<(Seq, Value)> {
+    fn patch(&self, place: usize, column: &Column) -> Option<(Seq, Option<&str>)> {
         patch_of(&self.state, self.number(place, column))
     }
 }
@@ -275,7 +275,7 @@ fn inserted_branch(
             return Err(added_since(table, column));
         }
         let texts: Vec<_> = inserted.iter().map(|(_, row)| row.value(place, column).flatten()).collect();
-        arrays.push(rendering.array(Element::of(column), texts.iter().map(Option::as_deref))?);
+        arrays.push(rendering.array(Element::of(column), texts.iter().copied())?);
         names.push(format!("c{}", column.attnum.0));
         values.push(pending_value(column, &format!("o.c{}", column.attnum.0)));
     }
@@ -351,10 +351,9 @@ fn patched_rows(
             values.push(format!("t.{name}"));
             continue;
         }
-        let texts: Vec<_> =
-            pending.iter().map(|pending| pending.as_ref().and_then(|(_, value)| value.clone())).collect();
+        let texts: Vec<_> = pending.iter().map(|pending| pending.and_then(|(_, value)| value)).collect();
         let number = column.attnum.0;
-        arrays.push(rendering.array(Element::of(column), texts.iter().map(Option::as_deref))?);
+        arrays.push(rendering.array(Element::of(column), texts.iter().copied())?);
         arrays
             .push(seqs(rendering, pending.iter().map(|pending| pending.as_ref().map_or(Seq::ZERO, |(seq, _)| *seq)))?);
         names.push(format!("c{number}"));
@@ -454,10 +453,10 @@ fn patches(row: &PendingRow) -> bool {
 }
 
 /// A column's value and seq, when it was set after the row came into being.
-fn patch_of(row: &PendingRow, attnum: AttNum) -> Option<(Seq, Value)> {
+fn patch_of(row: &PendingRow, attnum: AttNum) -> Option<(Seq, Option<&str>)> {
     let column = row.column(attnum)?;
     let since = row.existence.map_or(Seq::ZERO, |(_, seq)| seq);
-    (column.seq > since).then(|| (column.seq, column.value.clone()))
+    (column.seq > since).then_some((column.seq, column.value))
 }
 
 /// An array element as a value of the column's own type.
