@@ -181,6 +181,7 @@ struct Session {
     begun_again: u64,
     /// The overlay that all parts of a statement see.
     pinned: Option<Arc<Overlay>>,
+    one_snapshot: with::OneSnapshot,
     /// How many portals the pipeline has bound.
     binds: usize,
     /// The only portal of the pipeline, when the replica runs it as it came.

@@ -1,8 +1,12 @@
 //! Sessions against real servers: what ordinary clients do, through the daemon.
-#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, dead_code)]
 
+#[path = "session/cancel.rs"]
+mod cancel;
 #[path = "session/copy.rs"]
 mod copy;
+#[path = "session/pipelines.rs"]
+mod pipelines;
 #[path = "session/protocol.rs"]
 mod protocol;
 #[path = "session/regressions.rs"]
@@ -15,6 +19,10 @@ mod sequences;
 mod straight;
 #[path = "session/transactions.rs"]
 mod transactions;
+#[path = "sql_exec/wire.rs"]
+mod wire;
+#[path = "session/with.rs"]
+mod with;
 
 use std::process::{Command, Output};
 

@@ -188,3 +188,6 @@ pub enum LogError {
     #[error("the buffer's log cannot be read: {0}")]
     Corrupt(String),
 }
+
+#[cfg(test)]
+mod tests;

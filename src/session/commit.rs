@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use super::failure::Failure;
-use super::settings::CommitLevel;
+use super::settings::{CommitLevel, Settings};
 use super::transaction::Work;
 use super::{Session, Waited};
 use crate::buffer::{CommitError, Draft, Progress};
@@ -71,8 +71,10 @@ impl Session {
         self.guard.commit(began.elapsed());
         match settings.commit() {
             CommitLevel::Buffered => {}
-            CommitLevel::Applied => self.wait_for(seq, "main has", |progress| progress.applied).await?,
-            CommitLevel::Visible => self.wait_for(seq, "the replica has", |progress| progress.confirmed).await?,
+            CommitLevel::Applied => self.wait_for(seq, "main has", |progress| progress.applied, &settings).await?,
+            CommitLevel::Visible => {
+                self.wait_for(seq, "the replica has", |progress| progress.confirmed, &settings).await?;
+            }
         }
         Ok(())
     }
@@ -90,13 +92,22 @@ impl Session {
     }
 
     /// Waits until entries have come as far as the client wants; it is warned when they have not, for they are safe.
-    async fn wait_for(&mut self, seq: Seq, who: &str, far: fn(&Progress) -> Seq) -> Result<(), Failure> {
+    async fn wait_for(
+        &mut self,
+        seq: Seq,
+        who: &str,
+        far: fn(&Progress) -> Seq,
+        settings: &Settings,
+    ) -> Result<(), Failure> {
         let mut progress = self.shared.buffer.progress();
-        let limit = self.shared.limits.commit;
+        // As with synchronous replication: a timeout ends the wait, not the transaction.
+        let own = self.shared.limits.commit;
+        let limit = settings.statement_timeout().map_or(own, |timeout| timeout.min(own));
         let reached = async move { progress.wait_for(|progress| far(progress) >= seq).await.is_ok() };
         let why = match self.wait(tokio::time::timeout(limit, reached)).await? {
             Waited::Done(Ok(true)) => return Ok(()),
             Waited::Done(Ok(false)) => "the daemon is stopping".to_owned(),
+            Waited::Done(Err(_)) if limit < own => "waiting was canceled due to statement timeout".to_owned(),
             Waited::Done(Err(_)) => format!("it took more than {} s", limit.as_secs()),
             Waited::Cancelled => "waiting was canceled due to user request".to_owned(),
         };

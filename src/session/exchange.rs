@@ -118,6 +118,20 @@ impl Session {
         }
     }
 
+    /// Ends the replica's implicit transaction, and what it skips after an error; the session's own goes on, with its locks.
+    /// Returns the replica's status.
+    pub(super) async fn end_on_replica(&mut self) -> Result<u8, Failure> {
+        self.settle().await?;
+        build::sync(self.ask());
+        loop {
+            match self.reply().await {
+                Ok((b'Z', message)) => return Ok(message.last().copied().unwrap_or(b'I')),
+                Ok(_) | Err(Failure::Inner(_) | Failure::Server(_) | Failure::Own(_) | Failure::Told) => {}
+                Err(Failure::End(end)) => return Err(end.into()),
+            }
+        }
+    }
+
     /// Makes the replica's transaction block fail, as the client's has. It is left skipping to the next Sync.
     pub(super) async fn fail_replica(&mut self) -> Result<(), End> {
         let out = self.ask();

@@ -172,18 +172,12 @@ impl Session {
     }
 
     /// EXECUTE in the simple protocol.
-    pub(super) async fn simple_execute(&mut self, name: &str, execute: &Statement) -> Result<(), Failure> {
+    pub(super) async fn simple_execute(&mut self, name: &str, execute: &Statement, last: bool) -> Result<(), Failure> {
         if self.execute_is_plain(name, execute).await? {
-            return self.pass(&execute.text).await;
+            return self.pass(&execute.text, last).await;
         }
-        let (description, (rows, tag)) = self.execute_named(name, execute, &[]).await?;
-        let out = &mut self.client.output;
-        if let Some(columns) = &description.columns {
-            out.extend_from_slice(columns);
-        }
-        rows.iter().for_each(|row| out.extend_from_slice(row));
-        build::command_complete(out, &tag);
-        Ok(())
+        let (description, written) = self.execute_named(name, execute, &[]).await?;
+        self.show(&description, written, last).await
     }
 
     /// Why an EXECUTE has to go to main: its statement writes what cannot be buffered.

@@ -280,7 +280,7 @@ impl Session {
         let state = match state {
             PortalState::Rows { rows, tag } => {
                 self.settle().await?;
-                self.hand_out(rows, tag, limit)
+                self.hand_out(rows, tag, limit, true)
             }
             PortalState::Merged { description } => {
                 self.execute_read(&statement, &bind, &message).await?;
@@ -294,7 +294,7 @@ impl Session {
                     return outcome.map_err(|failure| failure.because(Some(why)));
                 }
                 let (rows, tag) = self.execute_whole(inner, &bind, &description).await?;
-                self.hand_out(rows, tag, limit)
+                self.hand_out(rows, tag, limit, false)
             }
             PortalState::Straight { why } => {
                 self.settle().await?;
@@ -335,7 +335,7 @@ impl Session {
                 let (rows, tag) = self.execute_write(prepared, statement, bind).await?;
                 // Nothing may reach the client before it is durable, unless it insists.
                 self.held = self.transaction.phase == Phase::Idle;
-                Ok(self.hand_out(rows, tag, limit))
+                Ok(self.hand_out(rows, tag, limit, false))
             }
             Class::With => {
                 if let Some(why) = self.not_bufferable(statement).await? {
@@ -345,7 +345,7 @@ impl Session {
                 }
                 let (rows, tag) = self.execute_with(prepared, statement, bind).await?;
                 self.held = self.transaction.phase == Phase::Idle;
-                Ok(self.hand_out(rows, tag, limit))
+                Ok(self.hand_out(rows, tag, limit, false))
             }
             Class::CopyIn | Class::Truncate(_) => {
                 self.settle().await?;
@@ -402,7 +402,7 @@ impl Session {
                 let results = Bind::read(&bind[HEADER..])?.results;
                 let (_, (rows, tag)) = self.execute_named(name, statement, &results).await?;
                 self.held = self.transaction.phase == Phase::Idle;
-                Ok(self.hand_out(rows, tag, limit))
+                Ok(self.hand_out(rows, tag, limit, false))
             }
             Class::Query
             | Class::Part
@@ -417,8 +417,9 @@ impl Session {
         }
     }
 
-    /// Gives the client rows that are ready, up to a limit, and the tag when there are no more.
-    fn hand_out(&mut self, mut rows: VecDeque<BytesMut>, tag: String, limit: i32) -> Option<PortalState> {
+    /// Gives the client rows that are ready, up to a limit, and the tag when there are no more. `later`: not the portal's
+    /// first; its tag then counts the last rows only, as Postgres' does.
+    fn hand_out(&mut self, mut rows: VecDeque<BytesMut>, tag: String, limit: i32, later: bool) -> Option<PortalState> {
         let most = usize::try_from(limit).ok().filter(|&limit| limit > 0).unwrap_or(usize::MAX);
         let mut given = 0;
         while given < most
@@ -431,6 +432,10 @@ impl Session {
             self.held = false;
         }
         if rows.is_empty() && given < most {
+            let tag = match tag.rsplit_once(' ').filter(|_| later) {
+                Some((verb, _)) => format!("{verb} {given}"),
+                None => tag,
+            };
             build::command_complete(&mut self.client.output, &tag);
             None
         } else {

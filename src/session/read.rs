@@ -16,6 +16,7 @@ use super::serve::TRIES;
 use super::settings::{PROBE, ReadLevel, Settings};
 use super::statements::{Description, Place, Portal, PortalState, Prepared};
 use super::transaction::Phase;
+use super::with::OneSnapshot;
 use crate::overlay::{Overlay, View};
 use crate::report::Report;
 use crate::sql::{Isolation, Parameters, Plan, Rendered, Statement};
@@ -319,7 +320,10 @@ impl Session {
             self.ask().extend_from_slice(message);
             build::flush(self.ask());
             match self.pass_rows(None).await {
-                Ok(_) => return Ok(()),
+                Ok(tag) => {
+                    self.client.output.extend_from_slice(&tag);
+                    return Ok(());
+                }
                 Err((Failure::Inner(error), Passed::Nothing | Passed::Bound)) => {
                     self.prepare_again(&error).await?;
                     self.bind_read(prepared, bind, false).await?;
@@ -330,7 +334,8 @@ impl Session {
         Err(changed().into())
     }
 
-    /// Passes rows on up to the end of an Execute; `first` goes before them. An error says whether anything was passed.
+    /// Passes rows on up to the end of an Execute, which is returned; `first` goes before them. An error says whether
+    /// anything was passed.
     pub(super) async fn pass_rows(&mut self, first: Option<&[u8]>) -> Result<BytesMut, (Failure, Passed)> {
         let mut first = first;
         let mut passed = Passed::Nothing;
@@ -348,15 +353,19 @@ impl Session {
                 self.client.output.extend_from_slice(first);
             }
             passed = Passed::Rows;
-            self.client.output.extend_from_slice(&message);
             if matches!(kind, b'C' | b's' | b'I') {
                 return Ok(message);
             }
+            self.client.output.extend_from_slice(&message);
         }
     }
 
     /// After a rewritten statement's error: makes the replica ready for another try, or says why there is none.
     pub(super) async fn prepare_again(&mut self, message: &BytesMut) -> Result<(), Failure> {
+        if self.one_snapshot != OneSnapshot::No {
+            // All that was evaluated in it has to begin again.
+            return Err(Failure::Inner(message.clone()));
+        }
         let what = again(message);
         match (what, self.transaction.phase) {
             (Again::No, _) | (Again::Repeat, Phase::Open | Phase::Failed) => {
@@ -397,11 +406,11 @@ impl Session {
     }
 
     /// A read in the simple protocol, by the unnamed statement and portal.
-    pub(super) async fn simple_read(&mut self, statement: &Statement) -> Result<(), Failure> {
+    pub(super) async fn simple_read(&mut self, statement: &Statement, last: bool) -> Result<(), Failure> {
         for _ in 0..TRIES {
             let description = self.describe_text(&statement.text).await?;
             if description.types.is_empty() && self.is_whole(statement).await? {
-                return self.simple_whole(statement, &description).await;
+                return self.simple_whole(statement, &description, last).await;
             }
             let given = Given { types: &description.types, ..Given::default() };
             let rendered = match description.types.is_empty() {
@@ -419,7 +428,7 @@ impl Session {
             build::execute(out, b"", 0);
             build::flush(out);
             match self.pass_rows(description.columns.as_deref()).await {
-                Ok(_) => return Ok(()),
+                Ok(tag) => return self.simple_end(&tag, last).await,
                 Err((Failure::Inner(error), Passed::Rows)) => return Err(Failure::Inner(error)),
                 Err((Failure::Inner(error), passed)) => {
                     let refused = error::code(&error[HEADER..]) == sqlstate::READ_ONLY_SQL_TRANSACTION;

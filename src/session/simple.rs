@@ -12,9 +12,10 @@ use super::failure::{End, Failure};
 use super::relay::{Expect, Unanswered};
 use super::serve::TRIES;
 use super::settings::check_own;
-use super::statements::Parsed;
+use super::statements::{Description, Parsed};
 use super::straight::Leaves;
 use super::transaction::{Phase, Route};
+use super::write::Written;
 use crate::report::Report;
 use crate::sql::{self, Class, Statement};
 use crate::sqlstate;
@@ -225,14 +226,14 @@ impl Session {
 
     async fn statement(&mut self, statement: &Statement, parsed: &Parsed) -> Result<(), Failure> {
         if self.transaction.phase == Phase::Failed && !matches!(statement.class, Class::Transaction(_)) {
-            return self.pass(&statement.text).await;
+            return self.pass(&statement.text, false).await;
         }
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
         let last = statements.last().is_some_and(|last| std::ptr::eq(last, statement));
         match &statement.class {
             Class::Query => {
                 self.changes_settings(parsed.sets_config);
-                let read = self.simple_read(statement).await;
+                let read = self.simple_read(statement, last).await;
                 let alone = parsed.single().is_some() && self.transaction.phase == Phase::Idle;
                 match read {
                     Err(Failure::Server(error) | Failure::Inner(error)) if alone && writes(&error) => {
@@ -246,12 +247,12 @@ impl Session {
             Class::With => self.simple_with(statement, last).await,
             Class::CopyIn => {
                 let tag = self.copy_in(statement).await?;
-                self.simple_end(&tag, last).await
+                self.simple_tag(&tag, last).await
             }
             Class::Transaction(command) => self.control(command, None).await,
             Class::Truncate(truncate) => {
                 let tag = self.truncate(statement, truncate).await?;
-                self.simple_end(tag, last).await
+                self.simple_tag(tag, last).await
             }
             Class::Constraints(command) => {
                 let answer = self.run_unnamed(&statement.text).await.map_err(super::read::as_clients)?;
@@ -262,7 +263,7 @@ impl Session {
             Class::OwnSetting { name, value, show } => {
                 check_own(name, value.as_deref(), *show)?;
                 self.changes_settings(!show);
-                self.pass(&statement.text).await
+                self.pass(&statement.text, last).await
             }
             Class::Settings { .. } | Class::Replica | Class::Prepare { .. } => {
                 self.changes_settings(matches!(statement.class, Class::Settings { .. }));
@@ -270,9 +271,9 @@ impl Session {
                     self.names.forget_all();
                 }
                 self.forget_ids(statement);
-                self.pass(&statement.text).await
+                self.pass(&statement.text, last).await
             }
-            Class::Execute { name } => self.simple_execute(name, statement).await,
+            Class::Execute { name } => self.simple_execute(name, statement, last).await,
             Class::Refused(report) => {
                 self.analyse(statement.text.as_bytes()).await?;
                 Err(report.clone().into())
@@ -284,7 +285,7 @@ impl Session {
     }
 
     /// Runs a statement on the replica as it is, its answer shown.
-    pub(super) async fn pass(&mut self, text: &str) -> Result<(), Failure> {
+    pub(super) async fn pass(&mut self, text: &str, last: bool) -> Result<(), Failure> {
         let out = self.ask();
         build::parse(out, b"", text.as_bytes(), &[]);
         build::bind(out, b"", b"", &[], &[]);
@@ -292,9 +293,40 @@ impl Session {
         build::execute(out, b"", 0);
         build::flush(out);
         match self.pass_rows(None).await {
-            Ok(_) => Ok(()),
+            Ok(tag) => self.simple_end(&tag, last).await,
             Err((failure, _)) => Err(super::read::as_clients(failure)),
         }
+    }
+
+    /// Answers a statement of a query string with rows that are ready. `last`: of the string.
+    pub(super) async fn show(
+        &mut self,
+        description: &Description,
+        (rows, tag): Written,
+        last: bool,
+    ) -> Result<(), Failure> {
+        let out = &mut self.client.output;
+        if let Some(columns) = &description.columns {
+            out.extend_from_slice(columns);
+        }
+        rows.iter().for_each(|row| out.extend_from_slice(row));
+        self.simple_tag(&tag, last).await
+    }
+
+    async fn simple_tag(&mut self, tag: &str, last: bool) -> Result<(), Failure> {
+        let mut message = BytesMut::new();
+        build::command_complete(&mut message, tag);
+        self.simple_end(&message, last).await
+    }
+
+    /// The CommandComplete of a statement in a query string. The last one's comes when the end of the implicit transaction
+    /// cannot fail any more.
+    pub(super) async fn simple_end(&mut self, complete: &[u8], last: bool) -> Result<(), Failure> {
+        if last && self.transaction.phase == Phase::Idle {
+            self.judge_deferred().await?;
+        }
+        self.client.output.extend_from_slice(complete);
+        Ok(())
     }
 
     /// Ends a query string: commits its implicit transaction or tells why not, then ReadyForQuery.

@@ -255,6 +255,7 @@ impl Session {
             binds: 0,
             only_bind: None,
             permitted: lru::LruCache::new(PERMITTED),
+            one_snapshot: super::with::OneSnapshot::No,
             unread: lru::LruCache::new(PERMITTED),
             pipeline: Pipeline::default(),
             behind: None,

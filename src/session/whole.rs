@@ -86,21 +86,18 @@ impl Session {
         &mut self,
         statement: &Statement,
         description: &Description,
+        last: bool,
     ) -> Result<(), Failure> {
         let given = Given { types: &description.types, ..Given::default() };
         self.admit(statement).await?;
         let ran = self.whole(statement, &given, returning(description, &[])?, By::Once).await;
-        let out = &mut self.client.output;
-        // Also before an error: a simple query has told its columns when it begins to run.
+        // A simple query has told its columns when it begins to run.
         if let Some(columns) = &description.columns
-            && !matches!(ran, Err(Failure::End(_) | Failure::Server(_)))
+            && matches!(ran, Err(Failure::Inner(_) | Failure::Own(_) | Failure::Told))
         {
-            out.extend_from_slice(columns);
+            self.client.output.extend_from_slice(columns);
         }
-        let (rows, tag) = ran?;
-        rows.iter().for_each(|row| out.extend_from_slice(row));
-        build::command_complete(out, &tag);
-        Ok(())
+        self.show(description, ran?, last).await
     }
 
     /// Runs the read until its rows are those that it may show.

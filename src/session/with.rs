@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tokio::time::{Duration, Instant};
 
 use super::Session;
 use super::failure::Failure;
@@ -27,8 +28,19 @@ use crate::wire::{HEADER, build};
 /// `text[]`
 const TEXT_ARRAY: u32 = 1009;
 
-/// How often the parts are evaluated until nothing comes between them.
+/// How often, and for how long, the parts are evaluated until nothing comes between them.
 const TRIES_OF_PARTS: usize = 20;
+const PARTS_FOR: Duration = Duration::from_secs(3);
+
+/// Whether the replica shows one snapshot from statement to statement, though the session reads what is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum OneSnapshot {
+    #[default]
+    No,
+    Kept,
+    /// What was evaluated is stale: a newer one is needed.
+    TooOld,
+}
 
 /// The parts that write, and what the main statement gives when it is a query.
 type Evaluation = (Vec<(Arc<WritePlan>, Judged)>, Option<Written>);
@@ -67,13 +79,8 @@ impl Session {
         if !description.types.is_empty() {
             return Err(Report::new(sqlstate::SqlState(*b"42P02"), "there is no parameter $1").into());
         }
-        let (rows, tag) = self.with(statement, &Given::default(), returning(&description, &[])?).await?;
-        let out = &mut self.client.output;
-        if let Some(columns) = &description.columns {
-            out.extend_from_slice(columns);
-        }
-        rows.iter().for_each(|row| out.extend_from_slice(row));
-        self.simple_end(&tag, last).await
+        let written = self.with(statement, &Given::default(), returning(&description, &[])?).await?;
+        self.show(&description, written, last).await
     }
 
     pub(super) async fn with(
@@ -121,8 +128,8 @@ impl Session {
         Ok(written.or(last).unwrap_or_else(nothing))
     }
 
-    /// Evaluates all parts over one state. What arrives between two of them, from main or from another session, makes
-    /// them begin again.
+    /// Evaluates all parts over one state. In a transaction block that reads what is committed, what arrives between two of
+    /// them, from main or from another session, makes them begin again.
     async fn parts(
         &mut self,
         plan: &WithPlan,
@@ -135,9 +142,15 @@ impl Session {
         {
             return self.parts_once(plan, given, formats, settings).await;
         }
-        for _ in 0..TRIES_OF_PARTS {
+        let until = Instant::now() + PARTS_FOR;
+        let mut tries = 0;
+        while tries < TRIES_OF_PARTS || Instant::now() < until {
+            tries += 1;
             self.pinned = Some(self.overlay());
-            let judged = self.parts_of_one_state(plan, given, formats, settings).await;
+            let judged = match self.is_alone() {
+                true => self.parts_of_one_snapshot(plan, given, formats, settings).await,
+                false => self.parts_of_one_state(plan, given, formats, settings).await,
+            };
             self.pinned = None;
             if let Some(judged) = judged? {
                 self.give_back_spare();
@@ -170,12 +183,53 @@ impl Session {
         Ok((replayed, self.begun_again))
     }
 
+    /// Whether nothing before the statement is part of its transaction, so that the replica's may be another one.
+    fn is_alone(&self) -> bool {
+        self.transaction.phase == Phase::Idle && self.transaction.work.is_empty() && self.binds <= 1
+    }
+
+    /// All parts in one snapshot of the replica's, by a transaction of our own. `None`: they have to begin again, with the
+    /// locks that they have taken.
+    async fn parts_of_one_snapshot(
+        &mut self,
+        plan: &WithPlan,
+        given: &Given<'_>,
+        formats: &[i16],
+        settings: &Settings,
+    ) -> Result<Option<Evaluation>, Failure> {
+        self.end_on_replica().await?;
+        self.question("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        self.one_snapshot = OneSnapshot::Kept;
+        let judged = self.parts_once(plan, given, formats, settings).await;
+        let kept = std::mem::take(&mut self.one_snapshot);
+        if let Err(Failure::End(end)) = judged {
+            return Err(end.into());
+        }
+        if self.end_on_replica().await? != b'I' {
+            self.question("ROLLBACK").await?;
+        }
+        match judged {
+            Ok(judged) => Ok(Some(judged)),
+            Err(_) if kept == OneSnapshot::TooOld => Ok(None),
+            Err(Failure::Inner(error)) => self.prepare_again(&error).await.map(|()| None),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Another session has changed what a part writes: the parts see the overlay as it is now, from the first on.
-    pub(super) fn pin_anew(&mut self) {
+    ///
+    /// # Errors
+    /// The replica's snapshot is older than that overlay would be.
+    pub(super) fn pin_anew(&mut self) -> Result<(), Failure> {
+        if self.one_snapshot == OneSnapshot::Kept {
+            self.one_snapshot = OneSnapshot::TooOld;
+            return Err(Failure::Told);
+        }
         if self.pinned.is_some() {
             self.pinned = Some(self.overlay());
             self.begun_again += 1;
         }
+        Ok(())
     }
 
     async fn parts_once(

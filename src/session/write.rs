@@ -17,7 +17,6 @@ use super::rows::{RowsTaken, noted};
 use super::serve::TRIES;
 use super::settings::{ReadLevel, Settings};
 use super::statements::{Description, Parsed, Prepared};
-use super::transaction::Phase;
 use crate::overlay::View;
 use crate::report::Report;
 use crate::sql::{Class, Decoded, Ids, Judged, Plan, Rendered, Statement, WriteKind, WritePlan, row_locks};
@@ -75,22 +74,8 @@ impl Session {
             let message = "there is no parameter $1";
             return Err(Report::new(sqlstate::SqlState(*b"42P02"), message).into());
         }
-        let (rows, tag) = self.write(statement, &given, returning(&description, &[])?, By::Once).await?;
-        let out = &mut self.client.output;
-        if let Some(columns) = &description.columns {
-            out.extend_from_slice(columns);
-        }
-        rows.iter().for_each(|row| out.extend_from_slice(row));
-        self.simple_end(&tag, last).await
-    }
-
-    /// The tag of a write in a query string. The last one's comes when the end of the transaction cannot fail any more.
-    pub(super) async fn simple_end(&mut self, tag: &str, last: bool) -> Result<(), Failure> {
-        if last && self.transaction.phase == Phase::Idle {
-            self.judge_deferred().await?;
-        }
-        build::command_complete(&mut self.client.output, tag);
-        Ok(())
+        let written = self.write(statement, &given, returning(&description, &[])?, By::Once).await?;
+        self.show(&description, written, last).await
     }
 
     /// Why a write cannot be evaluated here, so that it has to go straight to main: `None` for what can.
@@ -227,7 +212,7 @@ impl Session {
             let mut now_due = None;
             if self.lock(&plan.locks(&rows), base.last(), &settings, false).await? == Taken::Stale {
                 if self.reads_committed(&settings) {
-                    self.pin_anew();
+                    self.pin_anew()?;
                     continue;
                 }
                 let now = self.disturbed(&plan, &rows, &base).await?;

@@ -171,7 +171,8 @@ fn write(node: &SyntaxNode) -> Class {
     Class::Write
 }
 
-/// EXPLAIN: of a query it is planned as the query; of anything else it is the replica's.
+/// EXPLAIN: of a query it is planned as the query, of EXECUTE it is refused while rows are pending; of anything else it is
+/// the replica's.
 fn query_or_plain(node: &SyntaxNode) -> Class {
     match node.children().find(|inner| is_select(inner.kind())) {
         Some(inner) if [K::EXPLAIN_ANALYZE, K::EXPLAIN_OPTION_LIST].iter().any(|mode| child(node, *mode).is_some()) => {
@@ -181,6 +182,7 @@ fn query_or_plain(node: &SyntaxNode) -> Class {
             }
         }
         Some(inner) => query(&inner),
+        None if child(node, K::EXECUTE).is_some() => Class::Query,
         None => Class::Replica,
     }
 }

@@ -29,6 +29,8 @@ pub struct ReadPlan {
     select: bool,
     /// EXPLAIN of something else than a query.
     explains_write: bool,
+    /// EXPLAIN EXECUTE: what is explained is only known on the replica.
+    explains_execute: bool,
 }
 
 impl ReadPlan {
@@ -70,6 +72,7 @@ impl ReadPlan {
             inline: copy.is_some(),
             select,
             explains_write: explained,
+            explains_execute: statement.as_ref().is_some_and(|node| child(node, K::EXECUTE).is_some()),
         })
     }
 
@@ -139,6 +142,10 @@ impl ReadPlan {
     ) -> Result<Option<Rendered>, Report> {
         if view.is_empty() && !self.always {
             return Ok(None);
+        }
+        if self.explains_execute && !view.is_empty() {
+            let message = "EXPLAIN EXECUTE cannot be used while rows are pending: the plan would be one without them";
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("EXPLAIN the statement itself."));
         }
         self.findings.refuse_opaque(view)?;
         let mut rendering = Rendering::new(view, parameters, &self.gate, ids);

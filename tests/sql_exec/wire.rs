@@ -11,6 +11,17 @@ pub struct Wire {
     stream: TcpStream,
 }
 
+/// A message of the protocol, about the unnamed statement and portal.
+pub enum Message<'a> {
+    Parse(&'a str),
+    Bind,
+    /// With a limit of rows; 0: none.
+    Execute(i32),
+    Flush,
+    Sync,
+    Query(&'a str),
+}
+
 pub struct Parameter {
     pub oid: u32,
     pub binary: bool,
@@ -114,6 +125,38 @@ impl Wire {
                     _ => None,
                 })
                 .collect()),
+        }
+    }
+
+    /// Sends messages as they are, and tells what comes back up to ReadyForQuery: `D a|b`, `C SELECT 1`, `E 23505`, or the
+    /// message's letter.
+    pub fn exchange(&mut self, messages: &[Message<'_>]) -> Vec<String> {
+        let mut out = Vec::new();
+        for sent in messages {
+            out.extend(match sent {
+                Message::Parse(sql) => parse(sql, &[]),
+                Message::Bind => message(b'B', b"\0\0\0\0\0\0\0\0"),
+                Message::Execute(limit) => message(b'E', &[&[0], &limit.to_be_bytes()[..]].concat()),
+                Message::Flush => message(b'H', b""),
+                Message::Sync => message(b'S', b""),
+                Message::Query(sql) => message(b'Q', &[sql.as_bytes(), b"\0"].concat()),
+            });
+        }
+        self.stream.write_all(&out).unwrap();
+        let mut told = Vec::new();
+        loop {
+            let (kind, body) = self.read();
+            let text = |body: &[u8]| String::from_utf8_lossy(body).trim_end_matches('\0').to_owned();
+            told.push(match kind {
+                'D' => {
+                    let values = data_row(&body).into_iter().map(|value| text(&value.unwrap_or_default()));
+                    format!("D {}", values.collect::<Vec<_>>().join("|"))
+                }
+                'C' => format!("C {}", text(&body)),
+                'E' => format!("E {}", fields(&body).remove(&'C').unwrap_or_default()),
+                'Z' => return told,
+                other => other.to_string(),
+            });
         }
     }
 
