@@ -164,6 +164,8 @@ pub struct Column {
     pub sequence: Option<Arc<str>>,
     /// The column's own collation, quoted and qualified, when it is not its type's default.
     pub collation: Option<Arc<str>>,
+    /// Its collation is the database's own.
+    pub collates_by_default: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

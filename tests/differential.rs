@@ -17,6 +17,8 @@
 //! - `---- differs: <reason>` before a statement: its answer is not compared.
 //! - `---- any error` before a statement: several rows may fail, and which is first is the plan's affair; both sides must
 //!   fail, with an error of a value or a constraint.
+//! - `---- any value` before a statement: the same, but its rows have an order, so that only an error of a value may be told
+//!   in the place of another.
 //! - `---- refused <SQLSTATE>: <reason>` before a statement: through the daemon it must fail with that; the plain
 //!   Postgres gets some statement that fails in its place, so that both sides go on from the same state.
 //! - `---- only buffered`, `---- only up: <reason>`, after `---- run`: one state of the link only.

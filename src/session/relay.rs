@@ -230,7 +230,11 @@ impl Session {
         self.give_back_spare();
         match self.transaction.phase {
             Phase::Idle => self.end_transaction(false),
-            Phase::Open | Phase::Failed => self.transaction.phase = Phase::Failed,
+            Phase::Open | Phase::Failed => {
+                // What it has locked since the last savepoint cannot be written any more: others need not wait.
+                self.locks.release_to(self.transaction.savepoints.last().map_or(0, |savepoint| savepoint.locks));
+                self.transaction.phase = Phase::Failed;
+            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! Scripts out of a seed: tables with rows, and sessions that write and read.
 //!
 //! Sessions are interleaved statement by statement. Only one of them holds locks at a time (the others read, in
-//! transactions of their own, or commit at once what nobody holds), so that the outcome does not depend on speed.
-//! Which statement waits for whom is what the scripts `two_sessions*.sql` are for.
+//! transactions of their own, or commit at once what nobody holds), so that the outcome does not depend on speed. At most
+//! one other waits, with one statement about one row, for the end of that transaction.
 
 #[path = "generate/dice.rs"]
 pub mod dice;
@@ -37,6 +37,9 @@ pub struct Features {
     pub cursors: bool,
     pub views: bool,
     pub partitions: bool,
+    pub exclusion: bool,
+    pub inheritance: bool,
+    pub waiting: bool,
     pub sessions: usize,
 }
 
@@ -55,6 +58,9 @@ impl Features {
             cursors: true,
             views: true,
             partitions: true,
+            exclusion: true,
+            inheritance: true,
+            waiting: true,
             sessions: 3,
         };
         let words = std::env::var("FEATURES").unwrap_or_default();
@@ -72,6 +78,9 @@ impl Features {
                 "cursors" => features.cursors = on,
                 "views" => features.views = on,
                 "partitions" => features.partitions = on,
+                "exclusion" => features.exclusion = on,
+                "inheritance" => features.inheritance = on,
+                "waiting" => features.waiting = on,
                 "sessions" => features.sessions = if on { 3 } else { 1 },
                 other => panic!("FEATURES: there is no {other:?}"),
             }
@@ -102,6 +111,7 @@ pub const TRANSACTIONS: usize = 12;
 enum State {
     Idle,
     Reading,
+    Waiting,
 }
 
 struct Author<'a> {
@@ -123,31 +133,33 @@ impl Author<'_> {
         }
         if self.sessions[session] == State::Idle && self.dice.chance(15) {
             // An implicit transaction.
-            let parts: Vec<_> = (0..2 + self.dice.below(2)).map(|_| self.text().0).collect();
+            let parts: Vec<_> = (0..2 + self.dice.below(2)).map(|_| self.text()).collect();
             let between = if self.protocol == Protocol::Simple { "; " } else { PIPELINED };
-            self.say(session, parts.join(between), None, true);
+            self.step(session, Action::Run { sql: parts.join(between), copy: None }, Judged::AnyError);
             return;
         }
-        if self.sessions[session] == State::Reading {
-            // It may have begun with REPEATABLE READ.
-            self.say(session, "COMMIT".to_owned(), None, false);
+        // Who has read goes on to write, perhaps with a snapshot that is older than what others have written.
+        let goes_on = self.sessions[session] == State::Reading && self.dice.chance(50);
+        if self.sessions[session] == State::Reading && !goes_on {
+            self.say(session, "COMMIT".to_owned());
         }
-        // Beside others a writer takes READ COMMITTED: F9 of the findings.
-        let begin = if self.sessions.len() > 1 { "BEGIN".to_owned() } else { self.begin() };
-        self.say(session, begin, None, false);
+        if !goes_on {
+            let begin = self.begin();
+            self.say(session, begin);
+        }
         let (mut savepoints, mut cursors) = (Vec::new(), Vec::new());
         for _ in 0..1 + self.dice.below(5) {
             match self.dice.below(10) {
                 0 => {
                     let name = (*self.dice.one(&["s1", "s2", "\"S 3\""])).to_owned();
-                    self.say(session, format!("SAVEPOINT {name}"), None, false);
+                    self.say(session, format!("SAVEPOINT {name}"));
                     savepoints.push(name);
                 }
                 1 if !savepoints.is_empty() => {
                     let name = self.dice.one(&savepoints).clone();
                     let what = self.dice.one(&["ROLLBACK TO SAVEPOINT", "ROLLBACK TO", "RELEASE"]);
                     let text = format!("{what} {name}");
-                    self.say(session, text, None, false);
+                    self.say(session, text);
                 }
                 2 if self.features.cursors => self.cursor(session, &mut cursors),
                 2..=4 => self.read(session),
@@ -155,15 +167,36 @@ impl Author<'_> {
             }
             self.onlookers(session);
         }
+        // Nobody may do anything until it has waited: whether it is before or after that would be a race.
+        let waiter = if self.features.waiting && self.dice.chance(25) { self.wait(session) } else { None };
         let end = (*self.dice.one(&["COMMIT", "COMMIT", "COMMIT", "END", "ROLLBACK", "COMMIT AND CHAIN"])).to_owned();
         let chained = end.ends_with("CHAIN");
-        self.say(session, end, None, false);
+        self.say(session, end);
+        if let Some(waiter) = waiter {
+            self.step(waiter, Action::Finish, Judged::Compared);
+            self.sessions[waiter] = State::Idle;
+        }
         if chained {
             self.read(session);
-            self.say(session, "ROLLBACK".to_owned(), None, false);
+            self.say(session, "ROLLBACK".to_owned());
         }
         self.sessions[session] = State::Idle;
         self.onlookers(session);
+    }
+
+    /// The session writes a row, and another one, idle till then, does something about the same row.
+    fn wait(&mut self, session: usize) -> Option<usize> {
+        let idle = (0..self.sessions.len()).filter(|other| *other != session && self.sessions[*other] == State::Idle);
+        let idle: Vec<usize> = idle.collect();
+        if idle.is_empty() {
+            return None;
+        }
+        let other = *self.dice.one(&idle);
+        let (first, second) = write::about_one_row(&mut self.dice, &self.tables)?;
+        self.say(session, first);
+        self.step(other, Action::Start { sql: second }, Judged::Compared);
+        self.sessions[other] = State::Waiting;
+        Some(other)
     }
 
     /// Opens a cursor, or goes on with one.
@@ -173,7 +206,7 @@ impl Author<'_> {
             let scroll = self.dice.chance(50);
             let query = query::in_order(&mut self.dice, &self.tables);
             let how = if scroll { "SCROLL" } else { "NO SCROLL" };
-            self.say(session, format!("DECLARE {name} {how} CURSOR FOR {query}"), None, false);
+            self.say(session, format!("DECLARE {name} {how} CURSOR FOR {query}"));
             cursors.push((name, scroll));
         }
         let (name, scroll) = self.dice.one(cursors).clone();
@@ -185,7 +218,7 @@ impl Author<'_> {
             4 => format!("FETCH {name}"),
             _ => format!("FETCH FORWARD 2 FROM {name}"),
         };
-        self.say(session, text, None, false);
+        self.say(session, text);
     }
 
     /// Another session reads: by itself, or in a transaction that stays open.
@@ -195,14 +228,15 @@ impl Author<'_> {
         }
         let other = (writer + 1 + self.dice.below(self.sessions.len() - 1)) % self.sessions.len();
         match self.sessions[other] {
+            State::Waiting => {}
             State::Idle if self.dice.chance(30) => {
                 let begin = self.begin();
-                self.say(other, begin, None, false);
+                self.say(other, begin);
                 self.read(other);
                 self.sessions[other] = State::Reading;
             }
             State::Reading if self.dice.chance(25) => {
-                self.say(other, "COMMIT".to_owned(), None, false);
+                self.say(other, "COMMIT".to_owned());
                 self.sessions[other] = State::Idle;
             }
             _ => self.read(other),
@@ -216,41 +250,44 @@ impl Author<'_> {
 
     fn read(&mut self, session: usize) {
         let sql = query::query(&mut self.dice, &self.tables);
-        self.say(session, sql, None, false);
+        self.say(session, sql);
     }
 
     fn write(&mut self, session: usize) {
         let write = write::write(&mut self.dice, self.features, &self.tables);
-        self.say(session, write.sql, write.copy, write.any_error);
+        self.step(session, Action::Run { sql: write.sql, copy: write.copy }, write.judged);
     }
 
     /// A statement that needs nothing but its text.
-    fn text(&mut self) -> (String, bool) {
+    fn text(&mut self) -> String {
         if self.dice.chance(30) {
-            return (query::query(&mut self.dice, &self.tables), false);
+            return query::query(&mut self.dice, &self.tables);
         }
         let write = write::write(&mut self.dice, self.features, &self.tables);
         match write.copy {
-            Some(_) => (query::query(&mut self.dice, &self.tables), false),
-            None => (write.sql, write.any_error),
+            Some(_) => query::query(&mut self.dice, &self.tables),
+            None => write.sql,
         }
     }
 
-    fn say(&mut self, session: usize, sql: String, copy: Option<String>, any_error: bool) {
-        let judged = if any_error { Judged::AnyError } else { Judged::Compared };
+    fn say(&mut self, session: usize, sql: String) {
+        self.step(session, Action::Run { sql, copy: None }, Judged::Compared);
+    }
+
+    fn step(&mut self, session: usize, action: Action, judged: Judged) {
         let line = self.steps.len() + 1;
-        self.steps.push(Step { line, session: session as u32 + 1, action: Action::Run { sql, copy }, judged });
+        self.steps.push(Step { line, session: session as u32 + 1, action, judged });
     }
 
     fn end_all(&mut self) {
         for session in 0..self.sessions.len() {
             if self.sessions[session] != State::Idle {
-                self.say(session, "COMMIT".to_owned(), None, false);
+                self.say(session, "COMMIT".to_owned());
             }
         }
         for number in 0..self.tables.len() {
             let sql = format!("SELECT * FROM {}", self.tables[number].name);
-            self.say(0, sql, None, false);
+            self.say(0, sql);
         }
     }
 }

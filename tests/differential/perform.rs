@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a statement that should be blocked is watched.
 const WATCHED: Duration = Duration::from_millis(300);
+/// The same when nobody knows whether it should be.
+const WATCHED_BLIND: Duration = Duration::from_millis(1500);
 /// What the plain server gets in the place of a statement that the daemon refuses: it fails as well.
 const REFUSED: &str = "DO 'BEGIN RAISE EXCEPTION ''refused at the site''; END'";
 
@@ -242,7 +244,7 @@ impl<'a> Stand<'a> {
                 Ok(answer.map_or(Seen::Blocked, Seen::Answered))
             }
             None if !self.plain => {
-                let answer = self.answer_by(session, Instant::now() + WATCHED).await?;
+                let answer = self.answer_by(session, Instant::now() + WATCHED_BLIND).await?;
                 Ok(answer.map_or(Seen::Blocked, Seen::Answered))
             }
             None => {

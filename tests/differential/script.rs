@@ -59,6 +59,9 @@ pub enum Judged {
     Differs(String),
     /// Several rows may fail, and which is first is the plan's affair: any error of a value or a constraint is as good.
     AnyError,
+    /// The same, but rows are written in their order: only what is wrong with a value of a later one may be told before
+    /// what an earlier one breaks.
+    ValueFirst,
     /// The daemon refuses it with this SQLSTATE, for a reason. The plain server gets a statement that fails instead.
     Refused(String, String),
 }
@@ -86,6 +89,7 @@ impl Script {
                     "only" if reason.starts_with("up") => script.links = Links::Up,
                     "differs" if !reason.is_empty() => judged = Judged::Differs(reason.to_owned()),
                     "any" if reason.starts_with("error") => judged = Judged::AnyError,
+                    "any" if reason.starts_with("value") => judged = Judged::ValueFirst,
                     "refused" if reason.len() > 6 => {
                         let (state, reason) = reason.split_once(':').unwrap_or((reason, ""));
                         judged = Judged::Refused(state.trim().to_owned(), reason.trim().to_owned());
@@ -170,6 +174,7 @@ impl fmt::Display for Script {
             match &step.judged {
                 Judged::Compared => {}
                 Judged::AnyError => writeln!(f, "---- any error")?,
+                Judged::ValueFirst => writeln!(f, "---- any value")?,
                 Judged::Differs(reason) => writeln!(f, "---- differs: {reason}")?,
                 Judged::Refused(state, reason) => writeln!(f, "---- refused {state}: {reason}")?,
             }

@@ -147,6 +147,7 @@ fn column(row: ColumnRow) -> Column {
         identity,
         sequence: row.sequence.map(Into::into),
         collation: row.collation.map(Into::into),
+        collates_by_default: row.collates_by_default,
     }
 }
 

@@ -76,7 +76,8 @@ SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
        CASE WHEN a.attcollation <> t.typcollation THEN (
                 SELECT pg_catalog.format('%I.%I', cn.nspname, co.collname)
                   FROM pg_catalog.pg_collation co JOIN pg_catalog.pg_namespace cn ON cn.oid = co.collnamespace
-                 WHERE co.oid = a.attcollation) END
+                 WHERE co.oid = a.attcollation) END,
+       a.attcollation = (SELECT oid FROM pg_catalog.pg_collation WHERE collname = 'default' AND collprovider = 'd')
   FROM column_of a
   JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
   LEFT JOIN ground g ON g.oid = a.atttypid

@@ -73,6 +73,7 @@ row!(ColumnRow {
     identity: i8,
     sequence: Option<String>,
     collation: Option<String>,
+    collates_by_default: bool,
 });
 
 row!(IndexRow {

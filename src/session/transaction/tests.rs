@@ -23,6 +23,7 @@ fn table() -> Table {
         identity: None,
         sequence: None,
         collation: None,
+        collates_by_default: false,
     };
     Table {
         id: TableId(1),

@@ -35,7 +35,7 @@ pub(in super::super) fn assigned(column: &Column, value: &str) -> String {
         value.to_owned()
     } else if column.is_array {
         match ["character", "bit", "bpchar", "\"bit\""].iter().any(|name| column.base_type_name.starts_with(name)) {
-            true => return elements(column, value),
+            true => return collated(column, elements(column, value)),
             false => full(column, value),
         }
     } else {
@@ -47,7 +47,16 @@ pub(in super::super) fn assigned(column: &Column, value: &str) -> String {
             _ => full(column, value),
         }
     };
-    if column.is_domain { format!("({limited})::{}", column.full_type_name) } else { limited }
+    collated(column, if column.is_domain { format!("({limited})::{}", column.full_type_name) } else { limited })
+}
+
+/// With the collation of the column, whatever the expression's is: what a check, a generated column or RETURNING compares.
+fn collated(column: &Column, value: String) -> String {
+    match (&column.collation, column.collates_by_default) {
+        (Some(collation), _) => format!("({value}) COLLATE {collation}"),
+        (None, true) => format!("({value}) COLLATE pg_catalog.\"default\""),
+        (None, false) => value,
+    }
 }
 
 /// An array whose elements must not be truncated: by the type's input, which is as strict as assignment.

@@ -14,10 +14,18 @@ pub struct Table {
     pub key: Vec<usize>,
     /// Other unique sets of columns, fit for ON CONFLICT.
     pub unique: Vec<Vec<usize>>,
+    /// Columns of exclusion constraints, and of unique ones that are deferrable.
+    pub apart: Vec<usize>,
+    pub has_exclusion: bool,
+    pub has_deferrable: bool,
+    /// Numbers are added to what ids are otherwise: those of a table that inherits must not be those of its parent.
+    pub first_id: i64,
     pub references: Vec<Reference>,
     /// A view is read only; its key is the one of the table under it.
     pub is_view: bool,
     pub is_partitioned: bool,
+    /// Another one has its columns, or it has another one's.
+    pub is_inherited: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -54,7 +62,9 @@ impl Table {
 
     /// Columns whose values must differ from row to row, or are referenced.
     pub fn is_unique(&self, place: usize) -> bool {
-        self.key.contains(&place) || self.unique.iter().any(|places| places.contains(&place))
+        self.key.contains(&place)
+            || self.apart.contains(&place)
+            || self.unique.iter().any(|places| places.contains(&place))
     }
 
     pub fn names(&self, places: &[usize]) -> String {
@@ -72,6 +82,14 @@ pub fn schema(dice: &mut Dice, features: &Features) -> (Vec<String>, Vec<Table>)
     for number in 0..2 + dice.below(3) {
         let table = table(dice, features, number, &tables, &mut statements);
         tables.push(table);
+    }
+    // What is buffered: writes to trees without foreign keys, checks and generated columns of single members.
+    let parents: Vec<usize> = (0..tables.len()).filter(|place| is_fit_for_heirs(&tables, *place)).collect();
+    if features.inheritance && dice.chance(20) && !parents.is_empty() {
+        let parent = *dice.one(&parents);
+        let heir = heir(dice, parent, &tables[parent], &mut statements);
+        tables[parent].is_inherited = true;
+        tables.push(Table { is_inherited: true, ..heir });
     }
     for table in &tables {
         rows(dice, table, &tables, &mut statements);
@@ -104,9 +122,14 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         columns: Vec::new(),
         key: Vec::new(),
         unique: Vec::new(),
+        apart: Vec::new(),
+        has_exclusion: false,
+        has_deferrable: false,
+        first_id: 0,
         references: Vec::new(),
         is_view: false,
         is_partitioned: features.partitions && dice.chance(12),
+        is_inherited: false,
     };
     let (mut declared, mut constraints) = (Vec::new(), Vec::new());
     key(dice, &mut table, &mut declared, &mut constraints);
@@ -158,8 +181,18 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
     }
     if dice.chance(30) && !table.is_partitioned {
         let nulls = if dice.chance(30) { "NULLS NOT DISTINCT " } else { "" };
-        constraints.push(format!("UNIQUE {nulls}({})", column.name));
-        table.unique.push(vec![place]);
+        let late = match features.deferrable && dice.chance(35) {
+            true => *dice.one(&[" DEFERRABLE", " DEFERRABLE INITIALLY DEFERRED"]),
+            false => "",
+        };
+        constraints.push(format!("UNIQUE {nulls}({}){late}", column.name));
+        match late {
+            "" => table.unique.push(vec![place]),
+            _ => (table.has_deferrable, table.apart) = (true, vec![place]),
+        }
+    }
+    if features.exclusion && !table.is_partitioned && dice.chance(25) {
+        exclusion(dice, features, &mut table, &mut constraints);
     }
     let by = match (table.is_partitioned, dice.chance(50)) {
         (false, _) => "",
@@ -182,6 +215,60 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
     }
     table
 }
+
+/// Ranges that must not overlap, or values that must not be equal.
+fn exclusion(dice: &mut Dice, features: &Features, table: &mut Table, constraints: &mut Vec<String>) {
+    let own = table.key.len()..table.columns.len();
+    let with = |column: &Column| match column.kind {
+        Kind::Range => Some(("gist", "&&")),
+        Kind::Int | Kind::Date | Kind::Uuid => Some(("btree", "=")),
+        _ => None,
+    };
+    let fit: Vec<_> = own.filter_map(|place| Some((place, with(&table.columns[place])?))).collect();
+    if fit.is_empty() {
+        return;
+    }
+    let (place, (method, operator)) = *dice.one(&fit);
+    let name = &table.columns[place].name;
+    let condition = if dice.chance(30) { format!(" WHERE (id <> {})", dice.between(0, 9)) } else { String::new() };
+    let late = match features.deferrable && dice.chance(25) {
+        true => *dice.one(&[" DEFERRABLE", " DEFERRABLE INITIALLY DEFERRED"]),
+        false => "",
+    };
+    constraints.push(format!("EXCLUDE USING {method} ({name} WITH {operator}){condition}{late}"));
+    (table.has_exclusion, table.has_deferrable) = (true, table.has_deferrable || !late.is_empty());
+    table.apart.push(place);
+}
+
+/// A table with the columns of another one and one more, whose rows are that one's as well.
+fn heir(dice: &mut Dice, number: usize, parent: &Table, out: &mut Vec<String>) -> Table {
+    let mut table = parent.clone();
+    (table.name, table.first_id) = (format!("heir{number}"), HEIRS_FIRST);
+    (table.unique, table.apart, table.references) = (Vec::new(), Vec::new(), Vec::new());
+    (table.has_exclusion, table.has_deferrable) = (false, false);
+    // Identity is not inherited, and a sequence's values are the parent's.
+    table.columns[0].filled = Filled::Null;
+    let kind = *dice.one(&[Kind::Int, Kind::Text, Kind::Json]);
+    let key = table.names(&table.key);
+    out.push(format!(
+        "CREATE TABLE {} (more {}, PRIMARY KEY ({key})) INHERITS ({})",
+        table.name,
+        kind.declared(),
+        parent.name
+    ));
+    table.columns.push(Column { name: "more".to_owned(), kind, not_null: false, filled: Filled::Null });
+    table
+}
+
+fn is_fit_for_heirs(tables: &[Table], place: usize) -> bool {
+    let table = &tables[place];
+    let referenced = tables.iter().flat_map(|other| &other.references).any(|reference| reference.table == place);
+    let generated = table.columns.iter().any(|column| column.filled == Filled::Generated);
+    !table.is_partitioned && !referenced && table.references.is_empty() && !generated && table.apart.is_empty()
+}
+
+/// Ids of tables that inherit begin here: so that those of parent and heir together are one order.
+const HEIRS_FIRST: i64 = 1000;
 
 fn key(dice: &mut Dice, table: &mut Table, declared: &mut Vec<String>, constraints: &mut Vec<String>) {
     let (text, filled) = match dice.below(6) {
@@ -264,7 +351,7 @@ fn rows(dice: &mut Dice, table: &Table, tables: &[Table], out: &mut Vec<String>)
         let values = places.iter().map(|place| {
             let column = &table.columns[*place];
             match () {
-                () if *place == 0 => number.to_string(),
+                () if *place == 0 => (number as i64 + table.first_id).to_string(),
                 () if !column.not_null && dice.chance(20) => "NULL".to_owned(),
                 () if table.references.iter().any(|reference| reference.columns.contains(place)) => {
                     let known = table.references.iter().find(|reference| reference.columns.contains(place));

@@ -1,22 +1,33 @@
 //! Statements that write.
 
+use super::super::script::Judged;
 use super::Features;
 use super::dice::Dice;
 use super::expression::{Scope, condition, expression};
 use super::kind::Kind;
 use super::schema::{Filled, Table};
 
-/// A statement, and whether several of its rows may fail, in an order that is the plan's affair.
+/// A statement, and how exactly its error is known.
 #[derive(Debug)]
 pub struct Write {
     pub sql: String,
     pub copy: Option<String>,
-    pub any_error: bool,
+    pub judged: Judged,
 }
 
 impl Write {
     fn sure(sql: String) -> Write {
-        Write { sql, copy: None, any_error: false }
+        Write { sql, copy: None, judged: Judged::Compared }
+    }
+
+    /// Several rows may fail, in an order that is the plan's affair.
+    fn in_any_order(sql: String) -> Write {
+        Write { sql, copy: None, judged: Judged::AnyError }
+    }
+
+    /// Rows that are written one after the other, as they stand there.
+    fn in_order(sql: String, rows: usize) -> Write {
+        Write { sql, copy: None, judged: if rows > 1 { Judged::ValueFirst } else { Judged::Compared } }
     }
 }
 
@@ -54,9 +65,64 @@ fn value(dice: &mut Dice, table: &Table, place: usize, tables: &[Table]) -> Stri
     match dice.below(12) {
         0 if column.filled != Filled::Null || !column.not_null || dice.chance(20) => "DEFAULT".to_owned(),
         1 if !column.not_null || dice.chance(15) => "NULL".to_owned(),
-        2 => expression(dice, &Scope::empty(tables), column.kind, 2),
+        2 if place != 0 => expression(dice, &Scope::empty(tables), column.kind, 2),
+        _ if place == 0 => id(dice, table, 12),
         _ => column.kind.literal(dice),
     }
+}
+
+/// An id that the table may have.
+fn id(dice: &mut Dice, table: &Table, last: i64) -> String {
+    (dice.between(0, last) + table.first_id).to_string()
+}
+
+/// A write of one row, and what another session does about it meanwhile: mostly it has to wait.
+pub fn about_one_row(dice: &mut Dice, tables: &[Table]) -> Option<(String, String)> {
+    let table = target(dice, tables);
+    let id = id(dice, table, 4);
+    let places = table.writable().into_iter().filter(|place| *place != 0 && !table.is_unique(*place));
+    let places: Vec<_> = places.collect();
+    if places.is_empty() {
+        return None;
+    }
+    let key: Vec<_> = table
+        .key
+        .iter()
+        .filter(|place| **place != 0)
+        .map(|place| {
+            let column = &table.columns[*place];
+            format!(" AND {} = {}", column.name, column.kind.literal(dice))
+        })
+        .collect();
+    let row = format!("id = {id}{}", key.concat());
+    let own = Scope::of(&table.name, table, tables);
+    // Its own columns only: what else a statement looks at is not looked at again after it has waited.
+    let alone = Scope { tables: &[], ..own };
+    let one = |dice: &mut Dice| {
+        let place = *dice.one(&places);
+        let column = &table.columns[place];
+        match dice.below(6) {
+            0 => format!("DELETE FROM {} WHERE {row}", table.name),
+            // Rows of tables with others below them are not locked at the site.
+            1 if !table.is_inherited && !table.is_partitioned => {
+                format!("SELECT * FROM {} WHERE {row} FOR {}", table.name, dice.one(&["UPDATE", "SHARE", "KEY SHARE"]))
+            }
+            2 => format!(
+                "UPDATE {} SET {} = {} WHERE {row} AND {}",
+                table.name,
+                column.name,
+                column.kind.literal(dice),
+                condition(dice, &alone, 0)
+            ),
+            _ => format!(
+                "UPDATE {} SET {} = {} WHERE {row} RETURNING *",
+                table.name,
+                column.name,
+                column.kind.literal(dice)
+            ),
+        }
+    };
+    Some((one(dice), one(dice)))
 }
 
 /// Columns that an INSERT names: those that must have a value, and some others.
@@ -88,17 +154,21 @@ fn insert_into(dice: &mut Dice, table: &Table, tables: &[Table], rows: usize) ->
 fn insert(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
     let rows = if dice.chance(60) { 1 } else { 1 + dice.below(4) };
     let sql = insert_into(dice, table, tables, rows) + &returning(dice, table, tables);
-    Write { sql, copy: None, any_error: rows > 1 }
+    Write::in_order(sql, rows)
 }
 
-fn insert_select(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
+fn insert_select(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
     let source = dice.one(tables);
+    if source.is_inherited && table.is_inherited {
+        // Their ids are to stay apart.
+        return insert(dice, features, table, tables);
+    }
     let scope = Scope::of("s", source, tables);
     let places = named(dice, table);
     let list = places.iter().map(|place| {
         let kind = table.columns[*place].kind;
         match *place == 0 {
-            true => format!("s.id + {}", dice.between(5, 40)),
+            true => format!("s.id + {}", dice.between(5, 40) + table.first_id - source.first_id),
             false => format!("({})::{}", expression(dice, &scope, kind, 1), kind.cast()),
         }
     });
@@ -113,7 +183,7 @@ fn insert_select(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table])
         condition(dice, &scope, 1),
         order.join(", ")
     );
-    Write { sql: sql + &returning(dice, table, tables), copy: None, any_error: true }
+    Write::in_any_order(sql + &returning(dice, table, tables))
 }
 
 fn returning(dice: &mut Dice, table: &Table, tables: &[Table]) -> String {
@@ -169,20 +239,20 @@ fn update(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table])
         }
     }
     let sql = format!("UPDATE {} AS t SET {set}{joined} WHERE {on}{}", table.name, condition(dice, &scope, 1));
-    Write { sql: sql + &returning(dice, table, tables), copy: None, any_error: true }
+    Write::in_any_order(sql + &returning(dice, table, tables))
 }
 
 /// One row's key or unique column.
 fn update_key(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
     let places: Vec<_> = table.writable().into_iter().filter(|place| table.is_unique(*place)).collect();
-    if places.is_empty() || table.key.len() != 1 {
+    if places.is_empty() || table.key.len() != 1 || table.is_inherited {
         return update(dice, features, table, tables);
     }
     let place = *dice.one(&places);
     let column = &table.columns[place];
     let scope = Scope::of("t", table, tables);
     let value = expression(dice, &scope, column.kind, 1);
-    let sql = format!("UPDATE {} AS t SET {} = {value} WHERE t.id = {}", table.name, column.name, dice.between(0, 9));
+    let sql = format!("UPDATE {} AS t SET {} = {value} WHERE t.id = {}", table.name, column.name, id(dice, table, 9));
     Write::sure(sql + &returning(dice, table, tables))
 }
 
@@ -197,15 +267,19 @@ fn delete(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Wri
     };
     let mut limits = vec![condition(dice, &all, 1)];
     if dice.chance(70) {
-        limits.push(format!("t.id = {}", dice.between(0, 9)));
+        limits.push(format!("t.id = {}", id(dice, table, 9)));
     }
     let sql = format!("DELETE FROM {} AS t{using} WHERE {}", table.name, limits.join(" AND "));
     // A row of the other table may be any of several.
     let returning = returning(dice, table, tables).replace("RETURNING *", "RETURNING t.*");
-    Write { sql: sql + &returning, copy: None, any_error: true }
+    Write::in_any_order(sql + &returning)
 }
 
 fn on_conflict(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    if table.has_exclusion {
+        // Not buffered.
+        return insert(dice, features, table, tables);
+    }
     let rows = 1 + dice.below(3);
     let mut sql = insert_into(dice, table, tables, rows);
     let target = match table.unique.is_empty() || dice.chance(60) {
@@ -214,7 +288,7 @@ fn on_conflict(dice: &mut Dice, features: &Features, table: &Table, tables: &[Ta
     };
     let target = format!(" ON CONFLICT ({})", table.names(target));
     if dice.chance(40) {
-        sql += if dice.chance(40) { " ON CONFLICT" } else { &target };
+        sql += if dice.chance(40) && !table.has_deferrable { " ON CONFLICT" } else { &target };
         sql += " DO NOTHING";
     } else {
         let scope = Scope::of("t", table, tables).and(&Scope::of("excluded", table, tables));
@@ -224,11 +298,11 @@ fn on_conflict(dice: &mut Dice, features: &Features, table: &Table, tables: &[Ta
             sql += &format!(" WHERE {}", condition(dice, &scope, 1));
         }
     }
-    Write { sql: sql + &returning(dice, table, tables), copy: None, any_error: rows > 1 }
+    Write::in_order(sql + &returning(dice, table, tables), rows)
 }
 
 fn merge(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
-    if table.is_partitioned {
+    if table.is_partitioned || table.is_inherited {
         return update(dice, features, table, tables);
     }
     let source = dice.one(tables);
@@ -247,7 +321,7 @@ fn merge(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) 
         whens.push(format!("WHEN NOT MATCHED AND s.id > 3 THEN INSERT ({columns}) VALUES ({values})"));
     }
     let sql = format!("MERGE INTO {} AS t USING {} s ON t.id = s.id {}", table.name, source.name, whens.join(" "));
-    Write { sql, copy: None, any_error: true }
+    Write::in_any_order(sql)
 }
 
 fn writing_cte(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
@@ -262,30 +336,40 @@ fn writing_cte(dice: &mut Dice, features: &Features, table: &Table, tables: &[Ta
     };
     // Two writes of one table are not buffered.
     let other = target(dice, tables);
-    let sql = match dice.chance(50) || other.name == table.name {
+    let related = other.name == table.name || (other.is_inherited && table.is_inherited);
+    let sql = match dice.chance(50) || related {
         true => {
             format!("WITH w AS ({first} RETURNING *) SELECT count(*), (SELECT count(*) FROM {}) FROM w", table.name)
         }
         false => format!("WITH w AS ({first} RETURNING *) {}", insert_into(dice, other, tables, 1)),
     };
-    Write { sql, copy: None, any_error: true }
+    Write::in_any_order(sql)
 }
 
 /// The tables that go with it must not be partitioned: those are truncated on main.
 fn truncate(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
-    if table.is_partitioned {
+    if table.is_partitioned || table.is_inherited {
         return delete(dice, features, table, tables);
     }
-    let how = if tables.iter().any(|table| table.is_partitioned) { &[""] } else { ["", " CASCADE"].as_slice() };
+    let how = if tables.iter().any(|table| table.is_partitioned || table.is_inherited) {
+        &[""]
+    } else {
+        ["", " CASCADE"].as_slice()
+    };
     Write::sure(format!("TRUNCATE {}{}", table.name, dice.one(how)))
 }
 
-fn copy_in(dice: &mut Dice, _: &Features, table: &Table, _: &[Table]) -> Write {
+fn copy_in(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+    if table.has_exclusion {
+        // The line of the row that is in another one's way is not told.
+        return insert(dice, features, table, tables);
+    }
     let places = named(dice, table);
     let mut data = String::new();
     for _ in 0..dice.below(4) {
         let fields = places.iter().map(|place| match dice.chance(15) && !table.columns[*place].not_null {
             true => "\\N".to_owned(),
+            false if *place == 0 => id(dice, table, 12),
             // As a string's literal, without its quotes, and its backslashes doubled.
             false => {
                 let literal = table.columns[*place].kind.literal(dice);
@@ -296,5 +380,5 @@ fn copy_in(dice: &mut Dice, _: &Features, table: &Table, _: &[Table]) -> Write {
         data.push('\n');
     }
     let sql = format!("COPY {} ({}) FROM STDIN", table.name, table.names(&places));
-    Write { sql, copy: Some(data), any_error: false }
+    Write { sql, copy: Some(data), judged: Judged::Compared }
 }
