@@ -5,8 +5,11 @@ use std::sync::Arc;
 use super::Session;
 use super::failure::Failure;
 use super::serve::TRIES;
+use super::settings::Settings;
+use super::transaction::Phase;
+use crate::catalog::TableId;
 use crate::report::Report;
-use crate::sql::{Statement, Truncate};
+use crate::sql::{Plan, Statement, Truncate};
 use crate::sqlstate::{self, SqlState};
 use crate::status::StatementKind;
 use crate::wire::error::{self, Severity};
@@ -57,7 +60,15 @@ impl Session {
         // Whatever was committed to the tables meanwhile goes as well.
         let seen = self.overlay().last();
         self.lock(&plan.locks(), seen, &settings, true).await?;
+        let read = self.read_by_cursors(&settings).await?;
         for table in &plan.tables {
+            if read.contains(&table.id) {
+                let message = format!(
+                    "cannot TRUNCATE \"{}\" because it is being used by active queries in this session",
+                    table.name.name
+                );
+                return Err(Report::new(SqlState(*b"55006"), message).into());
+            }
             let waits = |event: &crate::sql::Event| event.rule.table() == table.id;
             if self.transaction.work.deferred.iter().any(waits) {
                 let message = format!("cannot TRUNCATE \"{}\" because it has pending trigger events", table.name.name);
@@ -73,6 +84,25 @@ impl Session {
             self.transaction.work.truncate(table)?;
         }
         Ok(TRUNCATED)
+    }
+
+    /// The tables that cursors of this transaction read.
+    async fn read_by_cursors(&mut self, settings: &Settings) -> Result<Vec<TableId>, Failure> {
+        if self.transaction.phase != Phase::Open {
+            return Ok(Vec::new());
+        }
+        let question = "SELECT statement FROM pg_catalog.pg_cursors WHERE creation_time >= pg_catalog.now()";
+        let mut tables = Vec::new();
+        for text in self.question(question).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
+            let parsed = self.shared.statements.parse(&String::from_utf8_lossy(&text));
+            let Some(statement) = parsed.single() else { continue };
+            let (catalog, shared) = (self.shared.catalog.current(), &self.shared);
+            let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
+            if let Ok(Plan::Read(plan)) = &*plan {
+                tables.extend_from_slice(plan.tables());
+            }
+        }
+        Ok(tables)
     }
 
     /// Why a TRUNCATE cannot be buffered, by the catalog of this version.

@@ -100,9 +100,11 @@ pub fn tables(whose: &str, plain: &Tables, others: &Tables) -> Vec<Difference> {
     differences
 }
 
-/// An error that a row can cause, by its values or because somebody has changed it since.
+/// An error that a row can cause: by its values, because somebody has changed it since, or because it comes twice.
 fn of_some_row(answer: &Answer) -> bool {
-    answer.sqlstate().is_some_and(|state| state.starts_with("22") || state.starts_with("23") || state == "40001")
+    answer
+        .sqlstate()
+        .is_some_and(|state| state.starts_with("22") || state.starts_with("23") || ["40001", "21000"].contains(&state))
 }
 
 /// An error of a value, before it is in a row: of its cast, or of its domain.

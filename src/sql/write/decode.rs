@@ -101,8 +101,14 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
             continue;
         }
         values.row_rules(1)?;
-        values.unique(view, &before, |index| !index.deferrable)?;
-        values.excluded(&before)?;
+        match values.excluded(&before) {
+            Ok(()) => values.unique(view, &before, |index| !index.deferrable)?,
+            // Indexes are looked at in the order in which they were made.
+            Err((made, report)) => {
+                values.unique(view, &before, |index| !index.deferrable && index.root < made)?;
+                return Err(*report);
+            }
+        }
         crossed |= values.unique(view, &before, identity).is_err();
         before.add(&values);
         hidden.push(values);

@@ -72,14 +72,15 @@ impl Hidden<'_> {
     }
 
     /// # Errors
-    /// 23P01 when the row cannot be written after those before it.
-    pub(super) fn excluded(&self, before: &Before) -> Result<(), Report> {
+    /// 23P01 when the row cannot be written after those before it, and the OID of the index.
+    pub(super) fn excluded(&self, before: &Before) -> Result<(), (u32, Box<Report>)> {
         for (exclusion, others) in self.exclusions().filter(|(exclusion, _)| !exclusion.index.deferrable) {
             for other in others {
                 let [new, old, key @ ..] = other.as_slice() else { continue };
                 let key: Vec<Value> = key.iter().map(|text| Some(Arc::from(text.as_str()))).collect();
                 if !before.changed.contains(&key) {
-                    return Err(excludes(&self.plan.target, exclusion, new, old));
+                    let report = excludes(&self.plan.target, exclusion, new, old);
+                    return Err((exclusion.index.root, Box::new(report)));
                 }
             }
         }

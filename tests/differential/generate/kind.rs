@@ -144,6 +144,18 @@ impl Kind {
         }
     }
 
+    /// A constant that the type takes: what is wrong with a default is found when a statement is planned.
+    pub fn valid(self, dice: &mut Dice) -> String {
+        loop {
+            let literal = self.literal(dice);
+            if !matches!(literal.as_str(), "'too long for it'" | "'bad'" | "'long'")
+                && (self, literal.as_str()) != (Kind::Positive, "0")
+            {
+                return literal;
+            }
+        }
+    }
+
     /// A constant with its type, for where Postgres could not know it. It is valid: whether a constant that nobody
     /// needs is cast at all would be the plan's affair.
     pub fn typed(self, dice: &mut Dice) -> String {

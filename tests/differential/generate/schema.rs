@@ -18,6 +18,8 @@ pub struct Table {
     pub apart: Vec<usize>,
     pub has_exclusion: bool,
     pub has_deferrable: bool,
+    /// There is a unique index besides.
+    pub has_index: bool,
     /// Numbers are added to what ids are otherwise: those of a table that inherits must not be those of its parent.
     pub first_id: i64,
     pub references: Vec<Reference>,
@@ -125,6 +127,7 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         apart: Vec::new(),
         has_exclusion: false,
         has_deferrable: false,
+        has_index: false,
         first_id: 0,
         references: Vec::new(),
         is_view: false,
@@ -142,7 +145,7 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         };
         let mut text = format!("{name} {}", column.kind.declared());
         if column.filled == Filled::Default {
-            text += &format!(" DEFAULT {}", column.kind.literal(dice));
+            text += &format!(" DEFAULT {}", column.kind.valid(dice));
         }
         if column.not_null {
             text += " NOT NULL";
@@ -211,7 +214,7 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         out.push(format!("CREATE TABLE p{number}_{part} PARTITION OF {} {bound}", table.name));
     }
     if bounds.is_empty() {
-        index(dice, number, &table, out);
+        table.has_index = index(dice, number, &table, out);
     }
     table
 }
@@ -264,7 +267,12 @@ fn is_fit_for_heirs(tables: &[Table], place: usize) -> bool {
     let table = &tables[place];
     let referenced = tables.iter().flat_map(|other| &other.references).any(|reference| reference.table == place);
     let generated = table.columns.iter().any(|column| column.filled == Filled::Generated);
-    !table.is_partitioned && !referenced && table.references.is_empty() && !generated && table.apart.is_empty()
+    !table.is_partitioned
+        && !referenced
+        && table.references.is_empty()
+        && !generated
+        && table.apart.is_empty()
+        && !table.has_index
 }
 
 /// Ids of tables that inherit begin here: so that those of parent and heir together are one order.
@@ -327,8 +335,8 @@ fn reference(
     table.references.push(Reference { columns, table: other });
 }
 
-/// A unique index that is partial or over an expression.
-fn index(dice: &mut Dice, number: usize, table: &Table, out: &mut Vec<String>) {
+/// An index that is partial or over an expression, unique mostly; whether there is one.
+fn index(dice: &mut Dice, number: usize, table: &Table, out: &mut Vec<String>) -> bool {
     let column = &table.columns[table.columns.len() - 1];
     let first = &table.columns[table.key.len()];
     match dice.below(6) {
@@ -340,8 +348,9 @@ fn index(dice: &mut Dice, number: usize, table: &Table, out: &mut Vec<String>) {
             table.name, first.name, column.name, column.name
         )),
         2 => out.push(format!("CREATE INDEX plain{number} ON {} ({})", table.name, first.name)),
-        _ => {}
+        _ => return false,
     }
+    true
 }
 
 /// The rows that the replica has.

@@ -10,7 +10,14 @@ INSERT INTO booking VALUES (1, 1, '[1,5)'), (2, 2, '[1,5)'), (3, 1, '[10,20)');
 INSERT INTO disc VALUES (1, '<(0,0),1>', true), (2, '<(0,0),1>', false);
 INSERT INTO late VALUES (1, '[1,5)'), (2, '[5,9)');
 INSERT INTO soon VALUES (1, 1, 5), (2, 5, 9);
+CREATE TABLE both_ways (id int PRIMARY KEY, u int, during int4range, EXCLUDE USING gist (during WITH &&));
+CREATE UNIQUE INDEX both_ways_u ON both_ways (u);
+INSERT INTO both_ways VALUES (1, 1, '[1,5)');
 ---- run
+-- Indexes are looked at in the order in which they were made.
+INSERT INTO both_ways VALUES (1, 1, '[1,5)');
+INSERT INTO both_ways VALUES (2, 1, '[1,5)');
+INSERT INTO both_ways VALUES (2, 1, '[5,9)');
 INSERT INTO booking VALUES (4, 1, '[4,6)');
 INSERT INTO booking VALUES (4, 1, '[5,10)') RETURNING *;
 INSERT INTO booking VALUES (5, 1, '[7,8)');
