@@ -91,7 +91,10 @@ impl Session<'_> {
             return Err(Ending::Halted(format!("the schema on main is of version {version}: run `pgoutpost setup`")));
         }
         let frame = frame.map_err(|error| ended(StepKind::Advance, error))?;
-        self.status.send_modify(|status| status.link_up = true);
+        self.status.send_modify(|status| {
+            status.link_up = true;
+            status.connections_total += 1;
+        });
         info!(from = %self.sent.next(), "connected to main");
         Ok((frame, role))
     }

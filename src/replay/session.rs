@@ -328,6 +328,7 @@ impl<'a> Session<'a> {
         let row = answer.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
         let row = row.map_err(|error| ended(StepKind::Begin, error.into()))?;
         let place = row.try_get::<_, &str>(0).ok().and_then(|text| text.parse().ok());
+        self.buffer.main_answers();
         self.status.send_modify(|status| {
             status.main_lsn = place.or(status.main_lsn);
             status.rate(0);

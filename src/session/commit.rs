@@ -35,6 +35,10 @@ impl Session {
     /// Those of deferred constraints, and the buffer's; the effects are gone then, but for an unknown outcome.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
         let settings = self.settings().await?;
+        if self.trusted.is_cancelled() {
+            // What was evaluated there may not fit main.
+            return Err(self.stopped().into());
+        }
         if let Err(failure) = self.judge_deferred().await {
             self.transaction.work = Work::default();
             self.locks.release(None);
