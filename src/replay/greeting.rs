@@ -102,6 +102,7 @@ impl Session<'_> {
     /// Remembers which server main is, and reports a change. Nothing goes to another cluster before an operator has said so.
     async fn identify(&mut self, server: MainServer, found: &Result<Ledger, NoLedger>) -> Result<(), Ending> {
         let (identifier, timeline) = (server.system_identifier, server.timeline);
+        self.definitions.cluster = Some(identifier);
         let meeting = self.buffer.meet_main(&server).await.map_err(|error| Ending::Refused(error.to_string()))?;
         self.status.send_modify(|status| {
             (status.system_identifier, status.timeline) = (Some(identifier), Some(timeline));

@@ -139,7 +139,7 @@ async fn a_replica_that_has_not_followed_a_promotion_is_old_and_true() {
     let replica = lab.replica().connect("postgres").await.unwrap();
     let way = value(&replica, "SHOW primary_conninfo").await;
     let lead = async |way: &str| {
-        execute(&replica, &format!("ALTER SYSTEM SET primary_conninfo = '{way}'")).await;
+        execute(&replica, &format!("ALTER SYSTEM SET primary_conninfo = '{}'", way.replace('\'', "''"))).await;
         execute(&replica, "SELECT pg_reload_conf()").await;
     };
     lead("host=127.0.0.1 port=1").await;
