@@ -30,7 +30,7 @@ async fn drained(stage: &Stage) {
 
 /// New clients are told why, and health says that the site is down.
 async fn refused(stage: &Stage, why: &str) {
-    let error = connect(&stage.outpost.url()).await.err().expect("a client got in");
+    let error = connect(&stage.outpost.url()).await.expect_err("a client got in");
     let error = error.downcast_ref::<tokio_postgres::Error>().unwrap().as_db_error().unwrap().clone();
     assert_eq!(error.code().code(), "57P03", "{error:?}");
     assert!(error.message().contains(why) && error.hint().is_some(), "{error:?}");
