@@ -62,6 +62,7 @@ pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
         opaque_functions,
         volatile_functions,
         cluster: None,
+        overloaded: rows.overloaded.into_iter().map(|row| row.name).collect(),
     }
 }
 
