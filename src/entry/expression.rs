@@ -58,6 +58,29 @@ impl Expression {
         }
     }
 
+    /// The places of the columns that it reads.
+    pub(crate) fn columns(&self) -> Vec<usize> {
+        match self {
+            Expression::Column(place) => vec![*place],
+            Expression::Value(..) => Vec::new(),
+            Expression::Operator(_, operands) | Expression::Function(_, operands) => {
+                operands.iter().flat_map(Expression::columns).collect()
+            }
+        }
+    }
+
+    /// The same over columns at other places; `None` when one of them has none.
+    pub(crate) fn moved(&self, to: &dyn Fn(usize) -> Option<usize>) -> Option<Expression> {
+        let all =
+            |operands: &[Expression]| operands.iter().map(|operand| operand.moved(to)).collect::<Option<Vec<_>>>();
+        Some(match self {
+            Expression::Column(place) => Expression::Column(to(*place)?),
+            Expression::Value(..) => self.clone(),
+            Expression::Operator(name, operands) => Expression::Operator(Arc::clone(name), all(operands)?),
+            Expression::Function(name, operands) => Expression::Function(Arc::clone(name), all(operands)?),
+        })
+    }
+
     /// Its values, from left to right.
     pub(crate) fn values(&self) -> Vec<(&Arc<str>, &Arc<str>)> {
         match self {

@@ -70,6 +70,7 @@ async fn what_can_be_told_is_as_if_the_entry_had_come_first() {
         set: vec![(0, Some("5".into())), (2, Some("five".into())), (5, Some("10".into()))],
         old: vec![(3, None)],
         row: Some(values(&["5", "40", "five", "NULL", "NULL", "10"])),
+        own: Vec::new(),
     };
     write(&outpost, &before, vec![insert(&["3", "30", "three", "NULL", "3.25", "6"])]).await;
     write(&outpost, &before, vec![insert(&["4", "40", "NULL", "NULL", "NULL", "8"])]).await;

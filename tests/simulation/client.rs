@@ -190,13 +190,13 @@ impl Session {
                 let set = vec![(0, new.clone()), (1, value())];
                 let whole: Row = vec![new, set[1].1.clone(), row[2].clone()];
                 let old = vec![(0, row[0].clone()), (1, row[1].clone())];
-                vec![Effect::Update { table, key: id, set, old, row: Some(whole) }]
+                vec![Effect::Update { table, key: id, set, old, row: Some(whole), own: Vec::new() }]
             }
             kind => {
                 let places: &[usize] = [&[1][..], &[2], &[1, 2]][kind % 3];
                 let set = places.iter().map(|&place| (place, value())).collect();
                 let old = places.iter().map(|&place| (place, row[place].clone())).collect();
-                vec![Effect::Update { table, key: id, set, old, row: None }]
+                vec![Effect::Update { table, key: id, set, old, row: None, own: Vec::new() }]
             }
         }
     }

@@ -76,14 +76,21 @@ fn column(attnum: i16, name: &str) -> Column {
         identity: None,
         sequence: None,
         collation: None,
+        collates_by_default: true,
     }
 }
 
 /// A transaction with these effects.
 pub fn entry(uuid: Uuid, role: &str, created_at: String, effects: Vec<Effect>) -> Entry {
     let columns = || COLUMNS.map(|name| EntryColumn { name: name.into(), type_name: "text".into() });
-    let described =
-        |table| EntryTable { name: name(table), columns: columns().into(), via: None, key: vec![0], fingerprint: 1 };
+    let described = |table| EntryTable {
+        name: name(table),
+        columns: columns().into(),
+        via: None,
+        key: vec![0],
+        fingerprint: 1,
+        origin: None,
+    };
     Entry {
         format: FORMAT,
         seq: Seq::ZERO,

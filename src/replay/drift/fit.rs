@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Difference;
 use super::known::{Column, Definition};
 use super::widen::widens;
-use crate::entry::{Effect, Entry, EntryColumn, EntryTable, Value};
+use crate::entry::{Effect, Entry, EntryColumn, EntryTable, Own, Value};
 
 /// How a table of an entry is to be written to main.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,14 +110,20 @@ pub(super) fn entry(entry: &Entry, tables: &[Fitted]) -> Option<Entry> {
         let whole = places.iter().all(|&place| new_place(table, place).is_some());
         if whole { key.to_vec() } else { Vec::new() }
     };
+    // Of a column that is gone: it was generated, or nothing of it was written; see `Used`.
+    let own = |table: usize, computed: &Own| {
+        let to = |place: usize| new_place(table, place);
+        Some(Own { column: to(computed.column)?, expression: computed.expression.moved(&to)? })
+    };
     let effect = |effect: &Effect| match effect {
         Effect::Insert { table, row: new } => Effect::Insert { table: *table, row: row(*table, new) },
-        Effect::Update { table, key: which, set, old, row: new } => Effect::Update {
+        Effect::Update { table, key: which, set, old, row: new, own: computed } => Effect::Update {
             table: *table,
             key: key(*table, which),
             set: some(*table, set),
             old: some(*table, old),
             row: new.as_ref().map(|new| row(*table, new)),
+            own: computed.iter().filter_map(|computed| own(*table, computed)).collect(),
         },
         Effect::Move { table, key: which, set, old, to, row: new } => Effect::Move {
             table: *table,
@@ -150,21 +156,23 @@ struct Used {
     inserted: bool,
     /// Rows are found by their key.
     by_key: bool,
-    /// Columns that are written, with anything but NULL.
+    /// Columns that are written, with anything but NULL, or from which main is to compute.
     values: HashSet<usize>,
 }
 
 impl Used {
     fn of(entry: &Entry, table: usize) -> Used {
         let mut used = Used::default();
+        let mut read = Vec::new();
         let mut written = |values: &mut dyn Iterator<Item = (usize, &Value)>| {
             used.values.extend(values.filter(|(_, value)| value.is_some()).map(|(place, _)| place));
         };
         for effect in &entry.effects {
             match effect {
                 Effect::Insert { table: its, row } if *its == table => written(&mut row.iter().enumerate()),
-                Effect::Update { table: its, set, .. } if *its == table => {
+                Effect::Update { table: its, set, own, .. } if *its == table => {
                     written(&mut set.iter().map(|(place, value)| (*place, value)));
+                    read.extend(own.iter().flat_map(|own| own.expression.columns()));
                 }
                 // Main moves the row by itself, through the table above both.
                 Effect::Move { table: its, set, .. } if *its == table => {
@@ -173,6 +181,7 @@ impl Used {
                 _ => {}
             }
         }
+        used.values.extend(read);
         let any = |is: fn(&Effect) -> bool| entry.effects.iter().any(|effect| effect.table() == table && is(effect));
         used.inserted = any(|effect| matches!(effect, Effect::Insert { .. }));
         used.by_key =
