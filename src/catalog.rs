@@ -34,6 +34,8 @@ pub struct Catalog {
     pub opaque_functions: HashMap<String, Vec<OpaqueFunction>>,
     /// Names of all VOLATILE functions, built-in ones among them.
     pub volatile_functions: HashSet<String>,
+    /// Operators upon built-in types, and functions named like built-in ones, that somebody has added.
+    pub overloaded: HashSet<String>,
 }
 
 /// A function whose body we do not look into.

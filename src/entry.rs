@@ -3,15 +3,19 @@
 //! Plain values. An entry speaks of tables and columns by name and of values in Postgres' canonical text, so that it
 //! can be read by people, replayed by another version of this program, and moved to another machine.
 
+mod expression;
+
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use expression::{Expression, Own};
+
 /// The format this program writes. A newer format in the buffer is refused, never guessed at. 2: TRUNCATE, and
-/// [`Entry::actions`].
-pub const FORMAT: u32 = 2;
+/// [`Entry::actions`]. 3: [`Own`].
+pub const FORMAT: u32 = 3;
 
 /// The place of an entry in its site's history: 1, 2, 3 … without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -100,6 +104,9 @@ pub enum Effect {
         old: Vec<(usize, Value)>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         row: Option<Vec<Value>>,
+        /// Those of the columns in `set` that are computed from the row's own columns.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        own: Vec<Own>,
     },
     /// The row with this key moves to another partition.
     Move {

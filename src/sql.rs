@@ -183,7 +183,7 @@ pub use readers::Readers;
 pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks, sequence_names};
 pub use truncate::{Truncate, Truncated, table_lock};
 pub use with::{Returned, WithPlan};
-pub use write::{Decoded, Judged, Lock, Outcome, WriteKind, WritePlan, concurrent};
+pub use write::{COMPUTABLE_FUNCTIONS, Decoded, Judged, Lock, Outcome, WriteKind, WritePlan, concurrent};
 
 mod after;
 mod arrays;

@@ -5,6 +5,8 @@
 mod cancel;
 #[path = "session/copy.rs"]
 mod copy;
+#[path = "session/own_columns.rs"]
+mod own_columns;
 #[path = "session/pipelines.rs"]
 mod pipelines;
 #[path = "session/protocol.rs"]

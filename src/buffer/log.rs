@@ -131,8 +131,9 @@ fn well_formed(entry: &Entry) -> bool {
         table.key.iter().all(|&place| place < columns)
             && match effect {
                 Effect::Insert { row, .. } => whole(row),
-                Effect::Update { key, set, old, row, .. } => {
+                Effect::Update { key, set, old, row, own, .. } => {
                     key.len() == table.key.len()
+                        && own.iter().all(|own| own.column < columns && own.expression.is_well_formed(columns))
                         && set.iter().chain(old).all(|&(place, _)| place < columns)
                         && row.as_deref().is_none_or(whole)
                 }

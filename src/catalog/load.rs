@@ -102,6 +102,7 @@ async fn read(client: &Client) -> Result<Catalog, LoadError> {
         parents: rows::all(client, queries::PARENTS).await?,
         policies: rows::all(client, queries::POLICIES).await?,
         functions: rows::all(client, queries::FUNCTIONS).await?,
+        overloaded: rows::all(client, queries::OVERLOADED).await?,
     };
     Ok(assemble::assemble(version, rows))
 }

@@ -108,9 +108,19 @@ fn statement(table: &EntryTable, effect: &Effect, catalog: &Catalog) -> String {
             format!("INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE VALUES ({values})", relation(table))
         }
         Effect::Update { key, set, .. } | Effect::Move { key, set, .. } => {
+            let own = match effect {
+                Effect::Update { own, .. } => own.as_slice(),
+                _ => &[],
+            };
             let set = set.iter().filter(|(place, _)| !generated(*place));
-            let set: Vec<String> =
-                set.map(|(place, value)| format!("{} = {}", name(*place), text(*place, value))).collect();
+            let set = set.map(|(place, value)| {
+                let value = match own.iter().find(|own| own.column == *place) {
+                    Some(own) => own.expression.sql(&name, &mut |kind, text| literal(&Some(text.into()), kind)),
+                    None => text(*place, value),
+                };
+                format!("{} = {value}", name(*place))
+            });
+            let set: Vec<String> = set.collect();
             if set.is_empty() {
                 // Only generated columns changed, which main computes.
                 return format!("SELECT FROM {} WHERE {}", relation(table), by_key(key));
@@ -151,7 +161,7 @@ mod tests {
         let told = |effect: Effect| statement(&table, &effect, &Catalog::default());
         assert_eq!(told(Effect::Insert { table: 0, row: Vec::new() }), r#"INSERT INTO "s"."t" DEFAULT VALUES"#);
         let key = vec![Some("1".into())];
-        let update = Effect::Update { table: 0, key, set: Vec::new(), old: Vec::new(), row: None };
+        let update = Effect::Update { table: 0, key, set: Vec::new(), old: Vec::new(), row: None, own: Vec::new() };
         assert_eq!(told(update), r#"SELECT FROM "s"."t" WHERE "id" = '1'::integer"#);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use self::guarded::{Guarded, Verb};
 use super::Policy;
-use crate::entry::{Effect, Entry, EntryTable, TableName, Value};
+use crate::entry::{Effect, Entry, EntryTable, Own, TableName, Value};
 use crate::setup::identifier;
 
 mod guarded;
@@ -103,15 +103,15 @@ pub(super) fn add(steps: &mut Vec<Step>, place: usize, entry: &Entry, ground: Gr
         let at = (place, effect_place);
         let kept = kept(table, main_table);
         let is_kept = |place: usize| kept.binary_search(&place).is_ok();
-        let mut guarded = |verb, key, set, old| {
-            let guarded = Guarded { site: ground.site, table, main: main_table, policy, verb, key, set, old };
+        let mut guarded = |verb, key, set, own, old| {
+            let guarded = Guarded { site: ground.site, table, main: main_table, policy, verb, key, set, own, old };
             guarded.add(steps, at, entry.seq.0, together);
         };
         match effect {
             Effect::Insert { row, .. } if policy == Policy::MainWins => {
                 let set: Vec<(usize, Value)> =
                     row.iter().cloned().enumerate().filter(|(place, _)| is_kept(*place)).collect();
-                guarded(Verb::Insert, &[], set.iter().collect(), Vec::new());
+                guarded(Verb::Insert, &[], set.iter().collect(), Vec::new(), Vec::new());
             }
             Effect::Insert { row, .. } => {
                 let joins = main_table.is_some_and(|table| !table.has_triggers || table.refers_to_itself);
@@ -120,16 +120,26 @@ pub(super) fn add(steps: &mut Vec<Step>, place: usize, entry: &Entry, ground: Gr
                 insert(steps, at, (table, &kept), row, if joins { max } else { 0 });
             }
             Effect::Update { key, set, old, .. } | Effect::Move { key, set, old, .. } => {
-                let set = set.iter().filter(|(place, _)| is_kept(*place)).collect();
-                let old = old.iter().filter(|(place, _)| is_kept(*place)).cloned().collect();
-                guarded(Verb::Update, key, set, old);
+                let own = own_columns(effect, policy).iter().filter(|own| is_kept(own.column)).collect::<Vec<_>>();
+                let by_value = |place: usize| is_kept(place) && !own.iter().any(|own| own.column == place);
+                let set = set.iter().filter(|(place, _)| by_value(*place)).collect();
+                let old = old.iter().filter(|(place, _)| by_value(*place)).cloned().collect();
+                guarded(Verb::Update, key, set, own, old);
             }
             Effect::Delete { key, old, .. } => {
                 let old = old.iter().cloned().enumerate().filter(|(place, _)| is_kept(*place)).collect();
-                guarded(Verb::Delete, key, Vec::new(), old);
+                guarded(Verb::Delete, key, Vec::new(), Vec::new(), old);
             }
             Effect::Truncate { .. } => truncate(steps, at, entry, ground.main),
         }
+    }
+}
+
+/// What main computes anew: where values are to be as the client saw them or not at all, nothing.
+fn own_columns(effect: &Effect, policy: Policy) -> &[Own] {
+    match effect {
+        Effect::Update { row: None, own, .. } if policy == Policy::LastWriteWins => own,
+        _ => &[],
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::constraints::Constraints;
 use crate::catalog::{AttNum, Table, TableId};
-use crate::entry::{Effect, EntryColumn, EntryTable, Seq, Value};
+use crate::entry::{Effect, EntryColumn, EntryTable, Own, Seq, Value};
 use crate::overlay::{Change, Overlay, RowId};
 use crate::report::Report;
 use crate::sql::{Event, Isolation, Outcome};
@@ -282,7 +282,7 @@ impl Work {
                 let to = self.place(&to, via);
                 self.effect(Effect::Move { table: place, key, set, old, to, row })?;
             }
-            Outcome::Update { key, set, old, row } => {
+            Outcome::Update { key, set, old, row, own } => {
                 match &row {
                     Some(row) => {
                         self.change(table, Change::Delete { row: identity(&key) });
@@ -291,7 +291,9 @@ impl Work {
                     None => self.change(table, Change::Update { row: identity(&key), set: set.clone() }),
                 }
                 let (set, old) = (numbered(&set), numbered(&old));
-                self.effect(Effect::Update { table: place, key, set, old, row })?;
+                let column = |(attnum, expression)| Some(Own { column: table.position(attnum)?, expression });
+                let own = own.into_iter().filter_map(column).collect();
+                self.effect(Effect::Update { table: place, key, set, old, row, own })?;
             }
         }
         Ok(())
@@ -313,8 +315,10 @@ impl Work {
                 Effect::Delete { key, old, .. } => length(key) + length(old),
                 Effect::Move { key, set, old, row, .. } => length(key) + numbered(set) + numbered(old) + length(row),
                 Effect::Truncate { .. } => 0,
-                Effect::Update { key, set, old, row, .. } => {
-                    length(key) + numbered(set) + numbered(old) + row.as_deref().map_or(0, length)
+                Effect::Update { key, set, old, row, own, .. } => {
+                    let values = own.iter().flat_map(|own| own.expression.values());
+                    let own = own.len() * 64 + values.map(|(kind, text)| kind.len() + text.len() + 16).sum::<usize>();
+                    own + length(key) + numbered(set) + numbered(old) + row.as_deref().map_or(0, length)
                 }
             };
         self.effects.push(effect);

@@ -40,6 +40,7 @@ pub(super) mod hashes;
 mod insert;
 mod merge_into;
 mod order;
+mod own;
 mod tree;
 mod unique;
 mod update;
@@ -50,6 +51,7 @@ mod windows;
 pub(super) use assign::{assigned, has_fields};
 pub use decode::{Decoded, Judged, Outcome};
 pub use disturbed::concurrent;
+pub use own::NAMES as COMPUTABLE_FUNCTIONS;
 
 /// A condition on new rows, and the functions in it that may look at tables.
 pub(super) struct Filter {
@@ -105,6 +107,7 @@ pub struct WritePlan {
     assigned: Vec<AttNum>,
     /// The columns that an update changes, generated ones among them: for each of the statement's SETs.
     sets: Vec<Vec<AttNum>>,
+    computed: Vec<own::Computed>,
     /// The columns that an INSERT's ON CONFLICT, or a MERGE, assigns to in rows that are there.
     updated: Vec<AttNum>,
     conflict: Option<Conflict>,
@@ -156,6 +159,8 @@ enum Output {
     Arbiter(usize),
     /// Not NULL: an update changes the values by which ON CONFLICT finds the row.
     Moved,
+    /// Type and text of a constant in what is computed from the row's own columns.
+    Constant(usize),
     /// A column for an outer query only.
     Ignored,
     /// Not NULL: the replica has a row with this key. What is pending of it is looked up when the answer is read.
@@ -251,6 +256,7 @@ impl WritePlan {
             findings: canonical.findings,
             assigned: canonical.assigned,
             sets: canonical.sets,
+            computed: canonical.computed,
             updated: canonical.updated,
             conflict: canonical.conflict,
             verbs: canonical.verbs,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use pgoutpost::entry::{Effect, EntryTable, Value};
+use pgoutpost::entry::{Effect, EntryTable, Expression, Own, Value};
 use pgoutpost::replay::{Outcome, Policy};
 use tokio_util::sync::CancellationToken;
 
@@ -71,7 +71,7 @@ async fn play(label: &str, policy: Policy) -> Played {
             let (set, seen) = (vec![(1, value(&new))], vec![(1, value(&old))]);
             played.0.insert(new.clone(), old);
             played.1.insert(new, id);
-            Effect::Update { table: 0, key: values(&[&id.to_string()]), set, old: seen, row: None }
+            Effect::Update { table: 0, key: values(&[&id.to_string()]), set, old: seen, row: None, own: Vec::new() }
         });
         outpost.commit(entry("postgres", vec![t()], effects.to_vec())).await;
     }
@@ -169,4 +169,98 @@ async fn a_rejected_row_is_logged_once_and_what_follows_waits() {
     let refused: Vec<usize> = log.keys().map(|mine| played.rows[mine]).collect();
     assert!(!refused.is_empty() && !waiting.is_empty());
     chain_holds(&played.outpost).await;
+}
+
+/// `n = n + 1`, as an entry holds it; the site believes whatever.
+fn increment(id: usize) -> Effect {
+    let one = Expression::Value("integer".into(), "1".into());
+    let expression = Expression::Operator("+".into(), vec![Expression::Column(1), one]);
+    Effect::Update {
+        table: 0,
+        key: values(&[&id.to_string()]),
+        set: vec![(1, value("1"))],
+        old: vec![(1, value("0"))],
+        row: None,
+        own: vec![Own { column: 1, expression }],
+    }
+}
+
+#[tokio::test]
+async fn increments_of_all_sites_add_up_whatever_breaks() {
+    const INCREMENTS: i64 = 600;
+    let outpost =
+        Outpost::start("addup", "CREATE TABLE t(id int PRIMARY KEY, n int); INSERT INTO t VALUES (0, 0), (1, 0)").await;
+    let t = || vec![table("t", &["id integer", "n integer"], 1)];
+    for n in 0..INCREMENTS as usize / 3 {
+        // A row twice in one transaction.
+        let effects = vec![increment(n % 2), increment(1), increment(n % 2)];
+        outpost.commit(entry("postgres", t(), effects)).await;
+    }
+    let stop = CancellationToken::new();
+    let others = async {
+        let (main, mut count) = (outpost.database.main().await, 0i64);
+        while !stop.is_cancelled() {
+            main.batch_execute("UPDATE t SET n = n + 1 WHERE id = 0; UPDATE t SET n = n + 1 WHERE id = 1")
+                .await
+                .unwrap();
+            count += 2;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        count
+    };
+    let replay = async {
+        outpost.link.delay(Duration::from_millis(6)).unwrap();
+        for round in 0..30u64 {
+            let replayer = outpost.replay();
+            tokio::time::sleep(Duration::from_millis(20 + (round * 37) % 41)).await;
+            if round % 3 == 0 {
+                outpost.link.cut().unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                outpost.link.heal().unwrap();
+            }
+            replayer.kill();
+        }
+        let replayer = outpost.replay();
+        outpost.drained().await;
+        stop.cancel();
+        replayer.stop().await
+    };
+    let (status, others) = tokio::join!(replay, others);
+    assert!(others > 20, "{others}");
+    assert_eq!(outpost.texts("SELECT sum(n)::text FROM t").await, [(INCREMENTS + others).to_string()]);
+    assert_eq!(status.conflicts_total, 0, "what is computed anew is no conflict");
+    assert_eq!(outpost.texts("SELECT count(*)::text FROM pgoutpost.conflict").await, ["0"]);
+}
+
+/// A counter under a policy that wants the row as the client saw it goes by its value.
+#[tokio::test]
+async fn other_policies_judge_the_value() {
+    for (label, policy, n) in [("ownreject", Policy::Reject, "7"), ("ownmain", Policy::MainWins, "7")] {
+        let schema = "CREATE TABLE t(id int PRIMARY KEY, n int); INSERT INTO t VALUES (0, 0), (1, 7)";
+        let mut outpost = Outpost::start(label, schema).await;
+        outpost.config.conflicts.insert("public.t".to_owned(), policy);
+        for id in 0..2 {
+            let t = table("t", &["id integer", "n integer"], 1);
+            outpost.commit(entry("postgres", vec![t], vec![increment(id)])).await;
+        }
+        let replayer = outpost.replay();
+        outpost.drained().await;
+        assert_eq!(outpost.texts("SELECT n::text FROM t ORDER BY id").await, ["1", n], "{label}");
+        assert_eq!(replayer.stop().await.conflicts_total, 1, "{label}");
+    }
+}
+
+/// A row gone is logged with what would have been computed.
+#[tokio::test]
+async fn an_increment_of_a_row_gone_is_not_lost_from_sight() {
+    let outpost = Outpost::start("owngone", "CREATE TABLE t(id int PRIMARY KEY, n int)").await;
+    let t = table("t", &["id integer", "n integer"], 1);
+    outpost.commit(entry("postgres", vec![t], vec![increment(3)])).await;
+    let replayer = outpost.replay();
+    outpost.drained().await;
+    let log =
+        "SELECT concat_ws(' ', key, outcome, mine #>> '{n,expression}', mine #> '{n,with}') FROM pgoutpost.conflict";
+    let expected = r#"{"id": "3"} gone (t."n" OPERATOR(pg_catalog.+) $1::integer) ["1"]"#;
+    assert_eq!(outpost.texts(log).await, [expected]);
+    replayer.stop().await;
 }

@@ -17,7 +17,7 @@ fn value(text: &str) -> Value {
 /// `n` from one value to another.
 fn patch(id: &str, old: &str, new: &str) -> Effect {
     let (set, old) = (vec![(1, value(new))], vec![(1, value(old))]);
-    Effect::Update { table: 0, key: values(&[id]), set, old, row: None }
+    Effect::Update { table: 0, key: values(&[id]), set, old, row: None, own: Vec::new() }
 }
 
 fn delete(old: &[&str]) -> Effect {
@@ -172,13 +172,13 @@ async fn what_has_not_changed_is_no_conflict() {
     let all = || (1..row.len()).map(|place| (place, value(row[place]))).collect::<Vec<_>>();
     let t = || vec![table("t", &described, 1)];
     outpost.commit(entry("postgres", t(), vec![insert(&row)])).await;
-    let update = Effect::Update { table: 0, key: values(&["1"]), set: all(), old: all(), row: None };
+    let update = Effect::Update { table: 0, key: values(&["1"]), set: all(), old: all(), row: None, own: Vec::new() };
     outpost.commit(entry("postgres", t(), vec![update])).await;
     outpost.commit(entry("postgres", t(), vec![delete(&row)])).await;
     // And a long value that has.
     outpost.commit(entry("postgres", t(), vec![insert(&row)])).await;
     let (set, old) = (vec![(11, value("mine"))], vec![(11, value(&"u".repeat(300)))]);
-    let update = Effect::Update { table: 0, key: values(&["1"]), set, old, row: None };
+    let update = Effect::Update { table: 0, key: values(&["1"]), set, old, row: None, own: Vec::new() };
     outpost.commit(entry("postgres", t(), vec![update])).await;
     let replayer = outpost.replay();
     outpost.drained().await;

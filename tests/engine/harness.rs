@@ -141,7 +141,7 @@ pub fn insert(row: &[&str]) -> Effect {
 
 pub fn update(key: &[&str], set: &[(usize, &str)]) -> Effect {
     let set = set.iter().map(|&(place, text)| (place, values(&[text]).remove(0))).collect();
-    Effect::Update { table: 0, key: values(key), set, old: Vec::new(), row: None }
+    Effect::Update { table: 0, key: values(key), set, old: Vec::new(), row: None, own: Vec::new() }
 }
 
 pub fn delete(key: &[&str]) -> Effect {

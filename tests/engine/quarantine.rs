@@ -51,6 +51,7 @@ async fn what_depends_waits_and_says_for_whom_and_why() {
         set: vec![(2, Some("new".into()))],
         old: vec![(2, Some("old".into()))],
         row: None,
+        own: Vec::new(),
     };
     let unreferred = Effect::Update {
         table: 1,
@@ -58,6 +59,7 @@ async fn what_depends_waits_and_says_for_whom_and_why() {
         set: vec![(1, None)],
         old: vec![(1, Some("60".into()))],
         row: None,
+        own: Vec::new(),
     };
     let bad = entry("postgres", vec![parent(), child()], vec![insert(&["1", "-5", "a"]), freed, unreferred]);
     outpost.commit(bad).await;

@@ -368,7 +368,14 @@ async fn every_type_comes_through_as_it_was() {
         row.extend(blank.into_iter().take(types.len()));
         row.extend(values(&["0", &id.to_string()]));
         let set = vec![(column + 1, text(column, 0).map(Into::into))];
-        let patch = Effect::Update { table: 0, key: values(&[&id.to_string()]), set, old: Vec::new(), row: None };
+        let patch = Effect::Update {
+            table: 0,
+            key: values(&[&id.to_string()]),
+            set,
+            old: Vec::new(),
+            row: None,
+            own: Vec::new(),
+        };
         outpost.commit(entry("postgres", vec![every()], vec![Effect::Insert { table: 0, row }, patch])).await;
     }
     let replayer = outpost.replay();
@@ -416,6 +423,7 @@ async fn keys_of_many_types_find_their_rows() {
         set: vec![(1, Some("new".into()))],
         old: Vec::new(),
         row: Some(values(&row)),
+        own: Vec::new(),
     };
     outpost.commit(entry("postgres", vec![k()], vec![insert(&row), update(&key, &[(5, "2")]), rekeyed])).await;
     let replayer = outpost.replay();

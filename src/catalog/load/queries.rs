@@ -140,6 +140,18 @@ SELECT p.polrelid, p.polname::text, p.polpermissive, p.polcmd, p.polroles,
        pg_catalog.pg_get_expr(p.polqual, p.polrelid), pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid)
   FROM pg_catalog.pg_policy p ORDER BY p.polrelid, p.polname COLLATE pg_catalog.\"C\"";
 
+/// Names that may mean something else than what is built in. Operators: upon the types of `sql::write::own`, or any.
+pub(super) const OVERLOADED: &str = r"
+SELECT DISTINCT o.oprname::text FROM pg_catalog.pg_operator o
+ WHERE o.oprnamespace <> 'pg_catalog'::regnamespace
+   AND o.oprleft = ANY ('{0,16,20,21,23,25,700,701,1042,1043,1700,3802,1009,2276,2277,2283,2776,5077,5078,5079}'::oid[])
+   AND o.oprright = ANY ('{16,20,21,23,25,700,701,1042,1043,1700,3802,1009,2276,2277,2283,2776,5077,5078,5079}'::oid[])
+UNION
+SELECT p.proname::text FROM pg_catalog.pg_proc p
+ WHERE p.pronamespace <> 'pg_catalog'::regnamespace
+   AND EXISTS (SELECT FROM pg_catalog.pg_proc b WHERE b.proname = p.proname AND b.pronamespace = 'pg_catalog'::regnamespace)
+";
+
 /// Functions that are neither built in nor immutable. C code of an extension does not read tables behind our back.
 pub(super) const FUNCTIONS: &str = r"
 SELECT DISTINCT p.proname::text, n.nspname::text, p.provolatile = 'v', f.opaque

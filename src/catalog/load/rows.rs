@@ -11,6 +11,7 @@ pub(super) struct Rows {
     pub(super) parents: Vec<ParentRow>,
     pub(super) policies: Vec<PolicyRow>,
     pub(super) functions: Vec<FunctionRow>,
+    pub(super) overloaded: Vec<OverloadedRow>,
 }
 
 /// Runs a query and reads every row.
@@ -123,5 +124,7 @@ row!(PolicyRow {
     using: Option<String>,
     check: Option<String>,
 });
+
+row!(OverloadedRow { name: String });
 
 row!(FunctionRow { name: String, schema: String, volatile: bool, opaque: bool });

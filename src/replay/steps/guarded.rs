@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::{MainTable, Parameters, Step, Way, bare_type, own_rows, relation};
-use crate::entry::{EntryTable, Value};
+use crate::entry::{EntryTable, Own, Value};
 use crate::replay::Policy;
 use crate::setup::{identifier, literal};
 
@@ -35,8 +35,10 @@ pub(super) struct Guarded<'a> {
     pub(super) verb: Verb,
     /// Values of [`EntryTable::key`]; none, of an insert.
     pub(super) key: &'a [Value],
-    /// The columns that it writes.
+    /// The columns that it writes by value.
     pub(super) set: Vec<&'a (usize, Value)>,
+    /// The columns that main computes from its own row.
+    pub(super) own: Vec<&'a Own>,
     /// What the client's statement saw in the columns that count.
     pub(super) old: Vec<(usize, Value)>,
 }
@@ -108,16 +110,32 @@ impl Guarded<'_> {
     /// Where from and which effect, the key, what it writes, what it expects.
     fn values(&self, origin: &str) -> Vec<Value> {
         let set = self.set.iter().map(|(_, value)| value.clone());
+        let own = self.own.iter().flat_map(|own| own.expression.values()).map(|(_, text)| Some(text.clone()));
         let old = self.old.iter().map(|(_, value)| if is_long(value) { hashed(value) } else { value.clone() });
-        std::iter::once(Some(origin.into())).chain(self.key.iter().cloned()).chain(set).chain(old).collect()
+        std::iter::once(Some(origin.into())).chain(self.key.iter().cloned()).chain(set).chain(own).chain(old).collect()
     }
 
     fn set_place(&self, n: usize) -> usize {
         1 + self.key.len() + n
     }
 
+    /// Where the first value in the expression of this one of `own` stands.
+    fn own_place(&self, n: usize) -> usize {
+        self.set_place(self.set.len()) + self.own[..n].iter().map(|own| own.expression.values().len()).sum::<usize>()
+    }
+
     fn old_place(&self, n: usize) -> usize {
-        self.set_place(self.set.len()) + n
+        self.own_place(self.own.len()) + n
+    }
+
+    /// A computed column's expression. `value`: the value in this place, of this type.
+    fn computed(&self, n: usize, value: impl Fn(usize, &str) -> String) -> String {
+        let mut place = self.own_place(n);
+        let mut next = |type_name: &str, _: &str| {
+            place += 1;
+            value(place - 1, type_name)
+        };
+        self.own[n].expression.sql(&|column| format!("t.{}", self.name(column)), &mut next)
     }
 
     /// Where the values of the key's columns stand; `None`: nothing tells the row from others.
@@ -197,7 +215,7 @@ impl Guarded<'_> {
                 };
                 format!("INSERT INTO {}{columns} ON CONFLICT DO NOTHING", relation(self.table))
             }
-            Verb::Update if self.set.is_empty() => {
+            Verb::Update if self.set.is_empty() && self.own.is_empty() => {
                 // Only generated columns changed: the row must still be there.
                 let from = source.relation().map(|from| format!("{from}, ")).unwrap_or_default();
                 let rows = own_rows(self.table, self.main);
@@ -208,7 +226,12 @@ impl Guarded<'_> {
                 let assign = |(n, (column, _)): (usize, &&(usize, Value))| {
                     format!("{} = {}", self.name(*column), self.typed(source, self.set_place(n), *column))
                 };
-                let assignments = list(self.set.iter().enumerate().map(assign));
+                let compute = |(n, own): (usize, &&Own)| {
+                    let value = |place: usize, kind: &str| format!("{}::{}", source.text(place), bare_type(kind));
+                    format!("{} = {}", self.name(own.column), self.computed(n, value))
+                };
+                let assignments = self.set.iter().enumerate().map(assign);
+                let assignments = list(assignments.chain(self.own.iter().enumerate().map(compute)));
                 let from = source.relation().map(|from| format!(" FROM {from}")).unwrap_or_default();
                 format!("UPDATE {} AS t SET {assignments}{from}", own_rows(self.table, self.main))
             }
@@ -231,7 +254,7 @@ impl Guarded<'_> {
     }
 
     fn one(&self) -> String {
-        let count = 1 + self.key.len() + self.set.len() + self.old.len();
+        let count = self.old_place(self.old.len());
         let line = list((0..count).map(|place| Source::One.text(place)));
         format!(
             "WITH done AS ({}) SELECT {} WHERE NOT EXISTS (SELECT FROM done)",
@@ -317,8 +340,13 @@ impl Guarded<'_> {
         });
         let old: serde_json::Map<String, Json> = old.collect();
         let set = self.set.iter().enumerate();
+        let own = self.own.iter().enumerate().map(|(n, own)| {
+            let first = self.own_place(n);
+            let text = self.computed(n, |place, kind| format!("${}::{}", place - first + 1, bare_type(kind)));
+            named(own.column, json!({ "expression": text, "with": (first..self.own_place(n + 1)).collect::<Vec<_>>() }))
+        });
         let mine: serde_json::Map<String, Json> =
-            set.map(|(n, (column, _))| named(*column, json!(self.set_place(n)))).collect();
+            set.map(|(n, (column, _))| named(*column, json!(self.set_place(n)))).chain(own).collect();
         match self.verb {
             Verb::Insert => json!({ "verb": "insert", "key": key, "mine": mine }),
             Verb::Update => json!({ "verb": "update", "key": key, "old": old, "mine": mine }),

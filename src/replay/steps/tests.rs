@@ -79,6 +79,7 @@ fn effects_become_statements_by_key_without_generated_columns() {
         set: vec![(1, value("x")), (2, value("2"))],
         old: Vec::new(),
         row: None,
+        own: Vec::new(),
     };
     let delete = Effect::Delete { table: 1, key: vec![value("1")], old: Vec::new() };
     let sqls = sqls(vec![insert_of(0, "1"), update, delete], false);

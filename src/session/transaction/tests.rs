@@ -95,7 +95,7 @@ fn a_new_key_is_a_delete_and_an_insert() {
     let (table, mut work) = (table(), Work::default());
     let row = Some(vec![value("2"), value("x")]);
     let (set, old) = (vec![(AttNum(1), value("2"))], vec![(AttNum(1), value("1"))]);
-    work.add(&table, None, Outcome::Update { key: vec![value("1")], set, old, row }).unwrap();
+    work.add(&table, None, Outcome::Update { key: vec![value("1")], set, old, row, own: Vec::new() }).unwrap();
     assert_eq!(work.changes[0].1, Change::Delete { row: key("1") });
     assert_eq!(work.changes[1].1.row(), Some(&key("2")));
     assert_eq!(work.effects.len(), 1);
@@ -105,7 +105,7 @@ fn a_new_key_is_a_delete_and_an_insert() {
 fn columns_are_numbered_by_place_in_entries_and_by_attnum_in_the_overlay() {
     let (table, mut work) = (table(), Work::default());
     let (set, old) = (vec![(AttNum(3), value("y"))], vec![(AttNum(3), value("x"))]);
-    work.add(&table, None, Outcome::Update { key: vec![value("1")], set, old, row: None }).unwrap();
+    work.add(&table, None, Outcome::Update { key: vec![value("1")], set, old, row: None, own: Vec::new() }).unwrap();
     let Effect::Update { set, .. } = &work.effects[0] else { panic!() };
     assert_eq!(set, &[(1, value("y"))]);
     assert!(work.own.row(table.id, &key("1")).unwrap().column(AttNum(3)).is_some());

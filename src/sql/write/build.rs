@@ -12,6 +12,7 @@ use super::super::slice;
 use super::super::syntax::{child, quoted, range};
 use super::super::template::Template;
 use super::hashes::{self, existence, hash, key_sets};
+use super::own;
 use super::windows::{Window, over_all_rows};
 use super::{Conflict, Output};
 use crate::catalog::{AttNum, Column, IndexItem, Table, UniqueIndex};
@@ -40,6 +41,7 @@ pub(super) struct Built {
     pub(super) assigned: Vec<AttNum>,
     /// The columns that each SET changes.
     pub(super) sets: Vec<Vec<AttNum>>,
+    pub(super) computed: Vec<own::Computed>,
     /// The columns that are assigned to in rows that are there, by a statement that inserts as well.
     pub(super) updated: Vec<AttNum>,
     pub(super) conflict: Option<Conflict>,
@@ -57,7 +59,7 @@ pub(super) struct Builder<'a> {
     pub(super) only: bool,
     /// The table that has a row, or will have it, as SQL.
     pub(super) member: String,
-    canonical: bool,
+    pub(super) canonical: bool,
     pub(super) findings: Findings,
     pub(super) outputs: Vec<Output>,
     select: Template,
@@ -66,6 +68,10 @@ pub(super) struct Builder<'a> {
     /// The columns that the statement assigns to.
     pub(super) assigned: Vec<AttNum>,
     pub(super) sets: Vec<Vec<AttNum>>,
+    /// Columns of an UPDATE, or of ON CONFLICT DO UPDATE, that are computed from the row's own.
+    pub(super) computed: Vec<own::Computed>,
+    /// How many constants there are in these.
+    pub(super) constants: usize,
     pub(super) updated: Vec<AttNum>,
     pub(super) conflict: Option<Conflict>,
     /// What a MERGE may do.
@@ -100,6 +106,8 @@ impl<'a> Builder<'a> {
             condition: Template::default(),
             assigned: Vec::new(),
             sets: Vec::new(),
+            computed: Vec::new(),
+            constants: 0,
             updated: Vec::new(),
             conflict: None,
             verbs: Vec::new(),
@@ -383,6 +391,7 @@ impl<'a> Builder<'a> {
             findings: self.findings,
             assigned: self.assigned,
             sets: self.sets,
+            computed: self.computed,
             updated: self.updated,
             conflict: self.conflict,
             verbs: self.verbs,

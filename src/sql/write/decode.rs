@@ -11,7 +11,7 @@ use super::super::truncate::table_lock;
 use super::unique::{Before, is_key};
 use super::{Action, Conflict, Lock, Output, Setting, WriteKind, WritePlan};
 use crate::catalog::{AttNum, Table, UniqueIndex};
-use crate::entry::Value;
+use crate::entry::{Expression, Value};
 use crate::overlay::View;
 use crate::report::About;
 use crate::sqlstate::{
@@ -66,6 +66,8 @@ pub enum Outcome {
         set: Vec<Setting>,
         old: Vec<Setting>,
         row: Option<Vec<Value>>,
+        /// How columns in `set` are computed from the row's own, by places in the row's own table.
+        own: Vec<(AttNum, Expression)>,
     },
     /// An UPDATE that moves the row to another partition: `row` is in that one's columns.
     Move {
@@ -353,9 +355,23 @@ impl Hidden<'_> {
                 if before.id != after.id {
                     return Some(Outcome::Move { key, set, old, to: Arc::clone(after), row: self.whole(after) });
                 }
-                Outcome::Update { key, set, old, row: moved.then(|| self.whole(after)) }
+                // A row under another key is another row to those who come later.
+                let own = if moved { Vec::new() } else { self.computed(before, assigned) };
+                Outcome::Update { key, set, old, row: moved.then(|| self.whole(after)), own }
             }
         })
+    }
+
+    fn computed(&self, table: &Table, assigned: &[AttNum]) -> Vec<(AttNum, Expression)> {
+        let plan = self.plan;
+        let mine = plan.computed.iter().filter(|computed| assigned.contains(&computed.attnum));
+        let constants = self.of(|output| matches!(output, Output::Constant(_)));
+        let own = mine.filter_map(|computed| {
+            let name = &plan.target.attribute(computed.attnum)?.name;
+            let expression = computed.expression(&plan.target, table, &constants)?;
+            Some((table.column(name)?.attnum, expression))
+        });
+        own.collect()
     }
 
     /// The new row in the columns of its own table.

@@ -12,7 +12,7 @@ use super::super::slice::{self, Reference};
 use super::super::syntax::{child, has_token, name_of, quoted, range};
 use super::super::template::{Piece, Relation, Source, Template};
 use super::build::{Builder, Built, Request, Row, hidden};
-use super::{Output, WriteKind, assign, tree, unique, verdict};
+use super::{Output, WriteKind, assign, own, tree, unique, verdict};
 use crate::catalog::{AttNum, Column};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -27,6 +27,9 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         }
         let (before, after) = around(column);
         subselect.push(&before).append(expression).push(&format!("{after} AS {}", hidden("n", column.attnum)));
+    }
+    for constant in own::read(&mut builder, request.statement) {
+        subselect.push(", ").append(&constant);
     }
     subselect.push(&for_each_row(&builder));
     builder.lateral(&subselect, "pgoutpost.n");
@@ -67,6 +70,7 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
             builder.value(Output::Old(column.attnum), column, &column_of(&builder.alias, column));
         }
     }
+    own::outputs(&mut builder, "pgoutpost.n");
     builder.row_order = Some(super::windows::AS_FOUND.into());
     builder.sets.push(set.clone());
     verdict::row_rules(&mut builder, &new, Some(&set), 1, "");

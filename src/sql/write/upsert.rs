@@ -24,7 +24,7 @@ use super::build::{Builder, Row, hidden, value_of};
 use super::unique::{applies, collides, group, index_touched, is_key, recheck, taken};
 use super::update::{around, settings};
 use super::verdict::{OTHER, SliceOf, of_other};
-use super::{Conflict, Output, WriteKind, tree, verdict};
+use super::{Conflict, Output, WriteKind, own, tree, verdict};
 use crate::catalog::{AttNum, Column, Table};
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
@@ -136,6 +136,9 @@ impl Upsert<'_> {
             subselect.push(&format!(", {before}")).append(expression);
             subselect.push(&format!("{after} AS {}", hidden("n", column.attnum)));
         }
+        for constant in own::read(builder, clause) {
+            subselect.push(", ").append(&constant);
+        }
         let found: Row = self.table.columns.iter().map(|column| (column.attnum, of_found(column))).collect();
         let scopes = [builder.scope(&found, &builder.alias), builder.scope(self.proposed, "excluded")];
         subselect.push(&format!(" FROM {} WHERE {FOUND}", list(scopes)));
@@ -190,6 +193,7 @@ impl Upsert<'_> {
                 builder.value(Output::Old(column.attnum), column, value_of(old, column.attnum).unwrap_or("NULL"));
             }
             verdict::row_rules(builder, new, Some(set), 1, UPDATED);
+            own::outputs(builder, "pgoutpost.m");
         }
         self.unique(builder, old, new);
         let update = self.set.as_ref().map(|_| (old, all.as_slice()));
