@@ -29,13 +29,21 @@ fn an_entry_of_the_first_format_is_read_and_written_as_it_was() {
     let value = |text: &str| Some(text.into());
     let expected = [
         Effect::Insert { table: 0, row: vec![value("1"), value("ü \"quoted\"")] },
-        Effect::Update { table: 0, key: vec![value("1")], set: vec![(1, None)], old: vec![(1, value("a"))], row: None },
+        Effect::Update {
+            table: 0,
+            key: vec![value("1")],
+            set: vec![(1, None)],
+            old: vec![(1, value("a"))],
+            row: None,
+            own: Vec::new(),
+        },
         Effect::Update {
             table: 0,
             key: vec![value("1")],
             set: vec![(0, value("2"))],
             old: vec![(0, value("1"))],
             row: Some(vec![value("2"), None]),
+            own: Vec::new(),
         },
         Effect::Move {
             table: 1,
