@@ -26,6 +26,8 @@ pub struct AttNum(pub i16);
 pub struct Catalog {
     /// `pgoutpost.catalog.version` in the same snapshot: changes with every DDL on main.
     pub version: i64,
+    /// The system identifier of the cluster, which says what OIDs mean; `None`: the replica does not say.
+    pub cluster: Option<u64>,
     pub relations: HashMap<TableId, Arc<Table>>,
     /// `relations` by schema and name.
     pub by_name: HashMap<TableName, TableId>,

@@ -74,6 +74,28 @@ pub struct EntryTable {
     pub key: Vec<usize>,
     /// Changes when the table's definition does (`catalog::Table::fingerprint`).
     pub fingerprint: u64,
+    /// Its numbers in the catalog, by which it is known again under another name; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+}
+
+/// A table in the catalog of the cluster where the entry was evaluated. Every physical copy of that cluster has the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// `pg_control_system().system_identifier`
+    pub cluster: u64,
+    /// `pg_class.oid`
+    pub table: u32,
+    /// `pg_attribute.attnum` of the columns; empty: 1, 2, 3 …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attnums: Vec<i16>,
+}
+
+impl Origin {
+    /// The number of the column at this place.
+    pub fn attnum(&self, place: usize) -> Option<i16> {
+        if self.attnums.is_empty() { i16::try_from(place + 1).ok() } else { self.attnums.get(place).copied() }
+    }
 }
 
 /// A column's name and its type as `format_type` prints it, with modifier.

@@ -30,6 +30,9 @@ use ranges::{compress, count, split_front};
 const DEMAND_WAIT: Duration = Duration::from_secs(2);
 /// How long main is left alone after it failed to give a lease.
 const REFILL_PAUSE: Duration = Duration::from_secs(1);
+/// How many values are drawn at a time from a sequence that is behind, and how many it may be behind at most.
+const CATCH_UP_STEP: u32 = 100_000;
+const PASSED_OVER_MAX: u64 = 10_000_000;
 /// A block is consumed in this many chunks: one durable write each.
 const CHUNKS_PER_BLOCK: u64 = 100;
 
@@ -51,6 +54,30 @@ impl Default for IdsConfig {
 pub trait LeaseSource: Send + Sync + 'static {
     /// `count` new values of a sequence (quoted and qualified name), or why not.
     fn lease<'a>(&'a self, sequence: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<i64>, String>>;
+
+    /// Where main's sequence is.
+    fn position<'a>(&'a self, sequence: &'a str) -> BoxFuture<'a, Result<Position, String>>;
+}
+
+/// A sequence on main.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The last value drawn; before the first, the one that would come before it.
+    pub last: i64,
+    pub increment: i64,
+    /// It begins again at its end.
+    pub cycles: bool,
+}
+
+impl Position {
+    /// How many values it has still to give before it is past one that it has given to us.
+    fn behind(&self, leased_to: i64) -> u64 {
+        if self.cycles || self.increment == 0 {
+            return 0;
+        }
+        let missing = (i128::from(leased_to) - i128::from(self.last)) / i128::from(self.increment);
+        u64::try_from(missing).unwrap_or(0)
+    }
 }
 
 /// Where blocks are kept: the buffer.
@@ -206,6 +233,7 @@ impl Leases {
         let storing = held.storing.lock().await;
         let mut block = lock(&held.stock).block.clone();
         block.ranges.clear();
+        block.leased_to = None;
         self.store(sequence, &held, block).await?;
         {
             let mut stock = lock(&held.stock);
@@ -325,11 +353,61 @@ impl Leases {
 
     async fn lease(&self, name: &str, held: &Sequence, wanted: u64) -> Result<(), String> {
         let size = wanted.max(u64::from(self.shared.lease_size)).min(u64::from(u32::MAX)) as u32;
+        let leased_to = lock(&held.stock).block.leased_to;
+        let mut behind = match leased_to {
+            Some(to) => self.shared.source.position(name).await?.behind(to),
+            None => 0,
+        };
+        let went_back = behind > 0;
+        if behind > PASSED_OVER_MAX {
+            return Err(format!(
+                "main's sequence is {behind} values behind what it has given to this site; move it on there with setval"
+            ));
+        }
+        while behind > 0 {
+            // Drawn, so that main gives them to nobody else either.
+            let count = behind.min(u64::from(CATCH_UP_STEP)) as u32;
+            self.shared.source.lease(name, count).await?;
+            behind -= u64::from(count);
+        }
         let values = self.shared.source.lease(name, size).await?;
         let _storing = held.storing.lock().await;
         let mut block = lock(&held.stock).block.clone();
+        if block.leased_to != leased_to {
+            return Err("the lease was given up meanwhile".to_owned());
+        }
+        if went_back {
+            tracing::warn!(
+                sequence = name,
+                "main's sequence was at an older state; what is left of its lease is given up"
+            );
+            block.ranges.clear();
+        }
         compress(&mut block.ranges, &values);
-        self.store(name, held, block).await.map_err(|error| error.to_string())
+        block.leased_to = values.last().copied().or(leased_to);
+        self.store(name, held, block).await.map_err(|error| error.to_string())?;
+        if went_back {
+            self.shared.renewals.fetch_add(1, Ordering::SeqCst);
+            lock(&held.stock).chunk.clear();
+        }
+        Ok(())
+    }
+
+    /// Main may have come back at an older state: sequences that are behind what they gave to this site are moved on, and
+    /// what is left of their leases is given up, since others may have drawn the same values meanwhile.
+    pub async fn verify(&self) {
+        let all: Vec<(String, Arc<Sequence>)> =
+            lock(&self.shared.sequences).iter().map(|(name, held)| (name.clone(), Arc::clone(held))).collect();
+        for (name, held) in all {
+            let Some(leased_to) = lock(&held.stock).block.leased_to else { continue };
+            match self.shared.source.position(&name).await {
+                Ok(position) if position.behind(leased_to) > 0 => {
+                    self.start_refill(&name, &held, 0);
+                }
+                Ok(_) => {}
+                Err(why) => tracing::debug!(sequence = name, %why, "main does not say where the sequence is"),
+            }
+        }
     }
 }
 

@@ -173,7 +173,7 @@ impl Figures {
             quarantined: registry.gauge("quarantined", "Entries rejected by main, and those that wait for them."),
             buffer_up: registry.gauge("buffer_up", "1 when commits are accepted."),
             link_up: registry.gauge("link_up", "1 when main answers."),
-            replica_up: registry.gauge("replica_up", "1 when the replica answers."),
+            replica_up: registry.gauge("replica_up", "1 when the replica answers and belongs to main."),
             replaying: registry.gauge("replaying", "1 while entries are on their way to main."),
             health: registry.gauge("health", "2 ok, 1 degraded, 0 down."),
             replay_applied: registry.counter("replay_applied_total", "Entries committed on main."),

@@ -7,6 +7,7 @@
 //! Never runs what clients wrote: only effects, by key.
 
 mod aside;
+mod drift;
 mod export;
 mod flight;
 mod greeting;

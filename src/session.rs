@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::sync::Semaphore;
 use tokio_postgres::Config;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use crate::buffer::Buffer;
 use crate::catalog::CatalogHandle;
@@ -41,6 +41,7 @@ use settings::Settings;
 use statements::{Names, Prepared, Statements};
 use straight::Main;
 use transaction::Transaction;
+use trust::Trust;
 
 mod access;
 mod after;
@@ -71,6 +72,7 @@ pub mod statements;
 mod straight;
 pub mod transaction;
 mod truncate;
+pub mod trust;
 mod whole;
 mod with;
 mod write;
@@ -131,6 +133,7 @@ pub struct Shared {
     pub has_conflict_policies: bool,
     pub slots: Arc<Semaphore>,
     pub shutdown: CancellationToken,
+    pub trust: Trust,
 }
 
 /// Who the client is.
@@ -169,7 +172,9 @@ struct Session {
     /// The transaction changed settings, which end with it.
     settings_changed: bool,
     registered: Registered,
-    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// The replica that was looked at when the session began may still be shown.
+    trusted: CancellationToken,
     /// The catalog's version that descriptions were made with.
     described_at: i64,
     guard: ClientGuard,
@@ -273,7 +278,7 @@ impl Session {
                 }
             }
             if wants == Wants::All && self.stopping.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(End::Stopping));
+                return Poll::Ready(Err(self.stopped()));
             }
             if moved { Poll::Ready(Ok(())) } else { Poll::Pending }
         })

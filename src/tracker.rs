@@ -1,22 +1,29 @@
 //! Watches the replica: what it has of this site's entries, how far it has replayed main's log, and which catalog.
 //!
 //! Confirmed is what the replica's own ledger says, never what an LSN suggests: so failover, timeline switches and
-//! logical replicas make no difference. LSNs are for people and for waiting.
+//! logical replicas make no difference. LSNs are for people and for waiting. A replica that does not belong to main is not
+//! believed (`identity`).
+
+mod identity;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::buffer::Buffer;
 use crate::catalog::{Catalog, CatalogHandle};
+use crate::cluster::Standing;
 use crate::entry::Seq;
 use crate::lsn::Lsn;
 use crate::upstream::own::{self, Server};
+
+use identity::Identity;
 
 /// The `[tracker]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -38,8 +45,13 @@ impl Default for TrackerConfig {
 /// What the last poll saw.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrackerStatus {
-    /// The replica answers.
+    /// The replica answers, and its rows may be shown.
     pub replica_up: bool,
+    /// Whether it belongs to main.
+    pub standing: Standing,
+    /// When its process was started: tells one from the next at the same address.
+    pub instance: String,
+    pub timeline: Option<u32>,
     /// It is a standby.
     pub in_recovery: bool,
     pub replay_lsn: Option<Lsn>,
@@ -62,7 +74,8 @@ const POLL: &str = "SELECT (SELECT l.seq FROM pgoutpost.ledger l WHERE l.site = 
     pg_catalog.pg_is_in_recovery(),
     pg_catalog.pg_last_wal_replay_lsn()::text,
     pg_catalog.pg_last_wal_receive_lsn()::text,
-    extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8";
+    extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())::float8,
+    extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text";
 
 /// Polls until shutdown, through every loss of the replica.
 pub async fn run(
@@ -75,8 +88,17 @@ pub async fn run(
     status: watch::Sender<TrackerStatus>,
 ) {
     let bound = catalog.current();
-    let mut tracker =
-        Tracker { buffer, replica: replica.into(), site, catalog, config, status, connection: None, bound };
+    let mut tracker = Tracker {
+        buffer,
+        replica: replica.into(),
+        site,
+        catalog,
+        config,
+        status,
+        connection: None,
+        bound,
+        identity: Identity::default(),
+    };
     tokio::select! {
         biased;
         () = shutdown.cancelled() => {}
@@ -92,7 +114,8 @@ struct Tracker {
     catalog: CatalogHandle,
     config: TrackerConfig,
     status: watch::Sender<TrackerStatus>,
-    connection: Option<(Client, Statement)>,
+    connection: Option<(Client, Statement, Option<Statement>)>,
+    identity: Identity,
     /// The catalog that the buffer binds entries with.
     bound: std::sync::Arc<Catalog>,
 }
@@ -107,7 +130,7 @@ impl Tracker {
                 Err(_) => Err(own::Error::Connection("the replica does not answer".to_owned())),
             };
             match polled {
-                Ok(seen) => self.seen(seen).await,
+                Ok((seen, who)) => self.seen(seen, who).await,
                 Err(error) => self.away(&error),
             }
             self.bind().await;
@@ -126,23 +149,32 @@ impl Tracker {
         }
     }
 
-    async fn poll(&mut self) -> Result<TrackerStatus, own::Error> {
+    async fn poll(&mut self) -> Result<(TrackerStatus, Option<Row>), own::Error> {
         // Taken out: a poll that is given up half-way leaves no connection with an answer under way.
-        let (client, statement) = match self.connection.take().filter(|(client, _)| !client.is_closed()) {
+        let (client, statement, identity) = match self.connection.take().filter(|(client, ..)| !client.is_closed()) {
             Some(connection) => connection,
             None => {
                 let client = self.replica.connect().await?;
                 let statement = client.prepare(POLL).await?;
+                let identity = identity::prepare(&client).await;
                 info!("connected to the replica");
-                (client, statement)
+                (client, statement, identity)
             }
         };
-        let seen = read(&client.query_one(&statement, &[&self.site]).await?)?;
-        self.connection = Some((client, statement));
-        Ok(seen)
+        let (site, who): ([&(dyn ToSql + Sync); 1], _) = ([&self.site], identity::ask(&client, identity.as_ref()));
+        let (seen, who) = tokio::join!(client.query_one(&statement, &site), who);
+        let seen = read(&seen?)?;
+        self.connection = Some((client, statement, identity));
+        Ok((seen, who))
     }
 
-    async fn seen(&mut self, seen: TrackerStatus) {
+    async fn seen(&mut self, mut seen: TrackerStatus, who: Option<Row>) {
+        self.identity.judge(&self.buffer, &mut seen, who.as_ref());
+        if !seen.standing.is_true() {
+            // What it says of the ledger and of definitions is not main's.
+            self.status.send_replace(seen);
+            return;
+        }
         if let Some(seq) = seen.ledger
             && seq != self.buffer.progress().borrow().confirmed
         {
@@ -181,6 +213,7 @@ impl Tracker {
 
     fn away(&mut self, error: &own::Error) {
         let text = error.to_string();
+        self.buffer.replica_replayed(None);
         if self.status.borrow().last_error.as_deref() != Some(&text) {
             warn!(error = %text, "the replica cannot be polled");
         }
@@ -210,6 +243,9 @@ fn read(row: &Row) -> Result<TrackerStatus, own::Error> {
         ledger: row.try_get::<_, Option<i64>>(0)?.map(|seq| Seq(seq.max(0) as u64)),
         catalog_version: row.try_get(1)?,
         last_error: None,
+        standing: Standing::Follows,
+        instance: row.try_get(6)?,
+        timeline: None,
     })
 }
 

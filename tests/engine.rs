@@ -9,6 +9,8 @@ mod catalog;
 mod cluster;
 #[path = "engine/conflicts.rs"]
 mod conflicts;
+#[path = "engine/drift.rs"]
+mod drift;
 #[path = "engine/failover.rs"]
 mod failover;
 #[path = "engine/harness.rs"]

@@ -26,4 +26,5 @@ mod site {
     mod stage;
     mod straight;
     mod two_clients;
+    mod wrong_replica;
 }

@@ -75,15 +75,30 @@ impl Postgres {
     /// Copies main over the link and starts the copy as a streaming replica; `link_port` is the site's end of the link.
     pub async fn start_replica(folder: &Path, port: u16, link_port: u16, run_as: &RunAs) -> Result<Postgres> {
         let replica = Postgres::prepare("replica", folder, port, run_as)?;
-        let data = replica.data().display().to_string();
-        replica
-            .tool("pg_basebackup")?
-            .arguments(["-D", &data, "-R", "-C", "-S", REPLICATION_SLOT, "-X", "stream", "-c", "fast", "--no-sync"])
+        replica.stream_from(link_port).await?;
+        Ok(replica)
+    }
+
+    async fn stream_from(&self, link_port: u16) -> Result<()> {
+        let main = connect(&url(link_port, "postgres", "postgres")).await?;
+        let make = "SELECT pg_create_physical_replication_slot($1, true)
+            WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)";
+        main.execute(make, &[&REPLICATION_SLOT]).await?;
+        let data = self.data().display().to_string();
+        self.tool("pg_basebackup")?
+            .arguments(["-D", &data, "-R", "-S", REPLICATION_SLOT, "-X", "stream", "-c", "fast", "--no-sync"])
             .arguments(["-d", &format!("host=127.0.0.1 port={link_port} user=postgres application_name=replica")])
             .finish(START_LIMIT)
             .await?;
-        replica.restart().await?;
-        Ok(replica)
+        self.restart().await
+    }
+
+    /// Makes a replica anew from whatever the link leads to now, with a slot of its own there.
+    pub async fn rebuild(&self, link_port: u16) -> Result<()> {
+        self.kill()?;
+        let data = self.data();
+        std::fs::remove_dir_all(&data).with_context(|| format!("removing {}", data.display()))?;
+        self.stream_from(link_port).await
     }
 
     /// A standby of `main` beside it, for failovers: streams from main itself, asynchronously and without a slot.

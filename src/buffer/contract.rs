@@ -138,7 +138,11 @@ async fn what_was_asked_before_a_claim_is_void(home: Home) {
 async fn keeps_what_stands_beside_the_entries(home: Home) {
     let log = home.log();
     log.claim(true, Seq::ZERO).await.unwrap();
-    let block = |version, start| LeaseBlock { version, ranges: vec![LeaseRange { start, increment: 1, count: 10 }] };
+    let block = |version, start| LeaseBlock {
+        version,
+        ranges: vec![LeaseRange { start, increment: 1, count: 10 }],
+        leased_to: Some(7),
+    };
     log.store_lease("public.s", &block(2, 100)).await.unwrap();
     log.store_lease("public.\"T/../ü\"", &block(1, 7)).await.unwrap();
     assert!(log.store_lease("public.s", &block(1, 1)).await.is_err(), "a late write");

@@ -153,6 +153,9 @@ pub struct LeaseBlock {
     /// Grows by one with every change: a late write never replaces a newer one.
     pub version: u64,
     pub ranges: Vec<LeaseRange>,
+    /// The last value that main ever gave: what it gives later must lie beyond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leased_to: Option<i64>,
 }
 
 /// `start, start + increment, …`: `count` values.

@@ -20,6 +20,8 @@ pub struct KnownMain {
     pub record: Option<MainRecord>,
     /// The server that replay is connected to; `None`: none, or it does not say who it is.
     pub server: Option<MainServer>,
+    /// How often that server has answered.
+    pub answers: u64,
     /// How often replay has found main without what the replica holds.
     pub older_than_replica: u64,
     /// Main turned out to be another cluster, and nobody has accepted it.
@@ -125,9 +127,15 @@ impl Buffer {
         }
         self.mains.change(|known| {
             known.server = Some(server.clone());
+            known.answers += 1;
             known.refused = None;
         });
         Ok(meeting)
+    }
+
+    /// The server that replay is connected to is still there.
+    pub fn main_answers(&self) {
+        self.mains.change(|known| known.answers += 1);
     }
 
     /// Main has answered without saying who it is, or it is away.

@@ -92,6 +92,7 @@ pub(super) fn draft(number: u32) -> Draft {
             via: None,
             key: vec![0],
             fingerprint: 1,
+            origin: None,
         }],
         effects: vec![Effect::Insert { table: 0, row: row.clone() }],
         actions: Vec::new(),

@@ -86,10 +86,17 @@ fn changing(error: &own::Error) -> bool {
 }
 
 async fn load_once(client: &Client) -> Result<Catalog, LoadError> {
+    let cluster = cluster(client).await;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''").await?;
     let loaded = read(client).await;
     client.batch_execute("ROLLBACK").await?;
-    loaded
+    loaded.map(|catalog| Catalog { cluster, ..catalog })
+}
+
+/// Which cluster this is a copy of; unknown to users without the right to ask.
+async fn cluster(client: &Client) -> Option<u64> {
+    let row = client.query_one("SELECT system_identifier::text FROM pg_catalog.pg_control_system()", &[]).await.ok()?;
+    row.try_get::<_, &str>(0).ok()?.parse().ok()
 }
 
 async fn read(client: &Client) -> Result<Catalog, LoadError> {

@@ -222,6 +222,8 @@ fn lag(now: &Snapshot) -> Reply {
         "replica_error",
         "main_system_identifier",
         "main_timeline",
+        "replica_standing",
+        "replica_timeline",
         "main_setbacks",
         "last_setback",
     ];
@@ -239,6 +241,8 @@ fn lag(now: &Snapshot) -> Reply {
         now.tracker.last_error.clone(),
         now.replay.system_identifier.map(|identifier| identifier.to_string()),
         now.replay.timeline.map(|timeline| timeline.to_string()),
+        text(now.tracker.standing.as_str()),
+        now.tracker.timeline.map(|timeline| timeline.to_string()),
         text(now.replay.setbacks_total),
         now.replay.last_setback.clone(),
     ];

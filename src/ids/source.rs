@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config};
 
-use super::LeaseSource;
+use super::{LeaseSource, Position};
 use crate::upstream::own;
 
 /// How long main may take over one lease.
@@ -40,6 +40,21 @@ impl MainSequences {
         *connection = Some(client);
         Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
     }
+
+    async fn look(&self, sequence: &str) -> Result<Position, own::Error> {
+        let mut connection = self.connection.lock().await;
+        let client = match connection.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => own::connect(&self.main).await?,
+        };
+        let query = "SELECT pg_catalog.pg_sequence_last_value(s.seqrelid), s.seqincrement, s.seqcycle, s.seqstart
+            FROM pg_catalog.pg_sequence s WHERE s.seqrelid = $1::text::regclass";
+        let row = client.query_typed_one(query, &[(&sequence, Type::TEXT)]).await?;
+        *connection = Some(client);
+        let increment: i64 = row.try_get(1)?;
+        let (last, start): (Option<i64>, i64) = (row.try_get(0)?, row.try_get(3)?);
+        Ok(Position { last: last.unwrap_or(start.saturating_sub(increment)), increment, cycles: row.try_get(2)? })
+    }
 }
 
 impl LeaseSource for MainSequences {
@@ -47,6 +62,13 @@ impl LeaseSource for MainSequences {
         Box::pin(async move {
             let drawn = timeout(LIMIT, self.draw(sequence, count)).await;
             drawn.map_err(|_| "main does not answer".to_owned())?.map_err(|error| error.to_string())
+        })
+    }
+
+    fn position<'a>(&'a self, sequence: &'a str) -> BoxFuture<'a, Result<Position, String>> {
+        Box::pin(async move {
+            let asked = timeout(LIMIT, self.look(sequence)).await;
+            asked.map_err(|_| "main does not answer".to_owned())?.map_err(|error| error.to_string())
         })
     }
 }

@@ -103,6 +103,16 @@ impl LeaseSource for Main {
             Ok((0..count).map(draw).collect())
         })
     }
+
+    fn position<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Position, String>> {
+        Box::pin(async move {
+            if !self.reachable.load(Ordering::Relaxed) {
+                return Err("main cannot be reached".into());
+            }
+            let last = self.next.load(Ordering::Relaxed) - self.increment;
+            Ok(Position { last, increment: self.increment, cycles: false })
+        })
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -259,4 +269,36 @@ fn values_of_a_lease_that_was_given_up_do_not_come_back() {
         leases.give_back("s", &[2, 3], renewals);
         assert!(leases.take("s", 1).await.unwrap()[0] > 3);
     });
+}
+
+#[test]
+fn a_main_that_went_back_gives_no_value_twice() {
+    for increment in [1, -3] {
+        runtime().block_on(async {
+            let (disk, main) = (Disk::default(), Main::new(increment));
+            let config = IdsConfig { lease_size: 100 };
+            let leases = Leases::open(config, disk.claim(), main.clone()).await.unwrap();
+            let mut given: HashSet<i64> = leases.take("s", 30).await.unwrap().into_iter().collect();
+            // Restored to before the lease; others draw from it before anybody here notices.
+            main.next.store(1 + 5 * increment, Ordering::Relaxed);
+            let others: HashSet<i64> = main.lease("s", 60).await.unwrap().into_iter().collect();
+            let renewals = leases.renewals();
+            leases.verify().await;
+            while leases.renewals() == renewals {
+                tokio::task::yield_now().await;
+            }
+            let ours = leases.take("s", 150).await.unwrap();
+            assert!(ours.iter().all(|value| given.insert(*value) && !others.contains(value)), "{ours:?}");
+            // Also a process that begins only now, and only when it needs more.
+            main.next.store(1, Ordering::Relaxed);
+            let leases = Leases::open(config, disk.claim(), main.clone()).await.unwrap();
+            let ours = leases.take("s", 400).await.unwrap();
+            assert!(ours.iter().all(|value| given.insert(*value)), "{ours:?}");
+            // Nothing to do: the lease is kept.
+            let before = leases.renewals();
+            leases.verify().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(leases.renewals(), before);
+        });
+    }
 }

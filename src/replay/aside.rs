@@ -37,13 +37,18 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Puts those of the entries aside that depend on quarantined ones.
-    pub(super) async fn hold_back(&mut self, entries: &[Arc<Entry>], tables: &Tables) -> Result<(), Ending> {
-        for entry in entries {
+    /// Puts those of the entries aside that depend on quarantined ones. `fitting`: the same in main's present names.
+    pub(super) async fn hold_back(
+        &mut self,
+        entries: &[Arc<Entry>],
+        fitting: &[Arc<Entry>],
+        tables: &Tables,
+    ) -> Result<(), Ending> {
+        for (entry, fitting) in entries.iter().zip(fitting) {
             if self.buffer.is_quarantined(entry.seq) {
                 continue;
             }
-            if let Some(waits) = self.held.waits(entry, tables) {
+            if let Some(waits) = self.held.waits(fitting, tables) {
                 self.set_aside(entry, waits, tables).await?;
             }
         }
@@ -182,7 +187,12 @@ pub(super) fn described(step: StepKind, error: &own::Error) -> Json {
     // The first effect of the statement that failed: inserts in a row are one statement.
     let effect = match step {
         StepKind::Effect { effect, .. } => Some(effect),
-        StepKind::Begin | StepKind::Advance | StepKind::Role | StepKind::Commit | StepKind::Place => None,
+        StepKind::Begin
+        | StepKind::Advance
+        | StepKind::Role
+        | StepKind::Definitions
+        | StepKind::Commit
+        | StepKind::Place => None,
     };
     match error {
         own::Error::Server(report) => {

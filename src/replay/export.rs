@@ -147,6 +147,7 @@ mod tests {
             via: None,
             key: vec![0],
             fingerprint: 0,
+            origin: None,
         };
         let told = |effect: Effect| statement(&table, &effect, &Catalog::default());
         assert_eq!(told(Effect::Insert { table: 0, row: Vec::new() }), r#"INSERT INTO "s"."t" DEFAULT VALUES"#);

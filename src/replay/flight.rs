@@ -25,6 +25,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 /// The statements every transaction has.
 pub(super) struct Frame {
     advance: Statement,
+    gate: Statement,
     place: Statement,
 }
 
@@ -34,9 +35,10 @@ impl Frame {
             "SELECT pgoutpost.advance($1, $2, $3, $4)",
             &[Type::TEXT, Type::INT8, Type::INT8, Type::UUID],
         );
+        let gate = client.prepare_typed("SELECT pgoutpost.gate($1, $2)", &[Type::TEXT, Type::INT8]);
         let place = client.prepare("SELECT pg_catalog.pg_current_wal_insert_lsn()::text");
-        let (advance, place) = futures_util::future::try_join(advance, place).await?;
-        Ok(Frame { advance, place })
+        let (advance, gate, place) = futures_util::future::try_join3(advance, gate, place).await?;
+        Ok(Frame { advance, gate, place })
     }
 }
 
@@ -94,6 +96,8 @@ pub(super) struct Cargo<'a> {
     pub(super) site: &'a str,
     /// The role that the connection has by itself.
     pub(super) own_role: &'a str,
+    /// The catalog version that the steps were made for; `None`: it does not matter.
+    pub(super) version: Option<i64>,
 }
 
 impl Flight {
@@ -104,7 +108,7 @@ impl Flight {
         cargo: Cargo<'_>,
         find: impl Fn(&str) -> Option<&'a Statement>,
     ) -> Flight {
-        let Cargo { entries, steps, bytes, from, site, own_role } = cargo;
+        let Cargo { entries, steps, bytes, from, site, own_role, version } = cargo;
         let last = entries.last().map_or(from, |entry| entry.seq);
         let uuid = entries.last().map(|entry| entry.uuid);
         let mut flight = Flight {
@@ -133,6 +137,10 @@ impl Flight {
                     flight.waiting.push((kind, std::future::ready(Err(error)).boxed()));
                 }
             }
+        }
+        if let Some(version) = version {
+            // Last: by now this transaction's own locks keep everybody from changing the tables that it wrote.
+            flight.send(StepKind::Definitions, gate(client, frame, site, version));
         }
         flight.send(StepKind::Commit, command(client, "COMMIT".to_owned()));
         flight.send(StepKind::Place, place(client, frame));
@@ -196,6 +204,15 @@ fn advance(client: &Arc<Client>, frame: &Frame, site: &str, from: Seq, to: Seq, 
     let (client, statement, site) = (Arc::clone(client), frame.advance.clone(), site.to_owned());
     async move {
         client.execute(&statement, &[&site, &from.as_i64(), &to.as_i64(), &entry]).await?;
+        Ok(Answer::Done)
+    }
+    .boxed()
+}
+
+fn gate(client: &Arc<Client>, frame: &Frame, site: &str, version: i64) -> Waiting {
+    let (client, statement, site) = (Arc::clone(client), frame.gate.clone(), site.to_owned());
+    async move {
+        client.execute(&statement, &[&site, &version]).await?;
         Ok(Answer::Done)
     }
     .boxed()

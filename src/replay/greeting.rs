@@ -91,7 +91,10 @@ impl Session<'_> {
             return Err(Ending::Halted(format!("the schema on main is of version {version}: run `pgoutpost setup`")));
         }
         let frame = frame.map_err(|error| ended(StepKind::Advance, error))?;
-        self.status.send_modify(|status| status.link_up = true);
+        self.status.send_modify(|status| {
+            status.link_up = true;
+            status.connections_total += 1;
+        });
         info!(from = %self.sent.next(), "connected to main");
         Ok((frame, role))
     }
@@ -99,6 +102,7 @@ impl Session<'_> {
     /// Remembers which server main is, and reports a change. Nothing goes to another cluster before an operator has said so.
     async fn identify(&mut self, server: MainServer, found: &Result<Ledger, NoLedger>) -> Result<(), Ending> {
         let (identifier, timeline) = (server.system_identifier, server.timeline);
+        self.definitions.cluster = Some(identifier);
         let meeting = self.buffer.meet_main(&server).await.map_err(|error| Ending::Refused(error.to_string()))?;
         self.status.send_modify(|status| {
             (status.system_identifier, status.timeline) = (Some(identifier), Some(timeline));

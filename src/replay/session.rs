@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::drift::Definitions;
 use super::flight::{Cargo, Crashed, Flight, Frame, Landed, Surprise};
 use super::held::{Held, Tables};
 use super::statements::Statements;
@@ -44,6 +45,8 @@ pub(super) struct Session<'a> {
     /// it was for nothing, since a statement may take long.
     patience: &'a mut Duration,
     pub(super) statements: Statements,
+    /// What is known of main's tables, to tell whether entries still fit them.
+    pub(super) definitions: Definitions,
     pub(super) flights: VecDeque<Flight>,
     /// The last entry that has been sent on this connection, or that main has.
     pub(super) sent: Seq,
@@ -87,6 +90,7 @@ impl<'a> Session<'a> {
             shutdown,
             patience,
             statements: Statements::new(config.conflicts.clone()),
+            definitions: Definitions::default(),
             flights: VecDeque::new(),
             sent: Seq::ZERO,
             alone_until: Seq::ZERO,
@@ -203,18 +207,23 @@ impl<'a> Session<'a> {
     }
 
     /// Sends one transaction. `false`: it could not be prepared, and what follows from it has been done.
-    async fn launch(&mut self, link: &Link, entries: Vec<Arc<Entry>>, bytes: usize) -> Result<bool, Ending> {
+    async fn launch(&mut self, link: &Link, mut entries: Vec<Arc<Entry>>, bytes: usize) -> Result<bool, Ending> {
         if self.held_since != self.buffer.quarantine_decisions() {
             self.remember_held(link).await?;
         }
-        let tables = self.known_tables(link, &entries).await?;
-        self.hold_back(&entries, &tables).await?;
+        let fitting = self.fit(link, &entries).await?;
+        entries.truncate(fitting.len());
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        let tables = self.known_tables(link, &fitting).await?;
+        self.hold_back(&entries, &fitting, &tables).await?;
         let dead = |_| Ending::Away("main does not answer".to_owned());
         let rejected = self.rejected(&entries).await?;
         let ground = steps::Ground { site: self.site, main: &tables };
         let mut made = Vec::new();
         let mut before: Option<(usize, &Entry)> = None;
-        for (place, entry) in entries.iter().enumerate() {
+        for (place, entry) in fitting.iter().enumerate() {
             // In quarantine: the ledger goes past it, nothing else happens.
             if self.buffer.is_quarantined(entry.seq) {
                 let record = rejected.iter().find(|record| record.seq == entry.seq);
@@ -238,7 +247,8 @@ impl<'a> Session<'a> {
             return Ok(false);
         }
         self.buffer.set_sent(last);
-        let cargo = Cargo { entries, steps: made, bytes, from, site: self.site, own_role: &link.role };
+        let version = self.definitions.version().filter(|_| !made.is_empty());
+        let cargo = Cargo { entries, steps: made, bytes, from, site: self.site, own_role: &link.role, version };
         let statements = &self.statements;
         self.flights.push_back(Flight::start(&link.client, &link.frame, cargo, |sql| statements.get(sql)));
         self.sent = last;
@@ -300,6 +310,11 @@ impl<'a> Session<'a> {
             Verdict::Retry => return Err(ended(step, error)),
             Verdict::Halt(advice) => return Err(Ending::Halted(format!("{advice} ({error})"))),
             Verdict::ReadLedger => info!(%error, "reading main's ledger again"),
+            Verdict::ReadDefinitions => {
+                debug!(%error, "main's definitions have changed");
+                self.definitions.clear();
+                self.statements.clear();
+            }
             Verdict::RetryWithoutGroup => {
                 debug!(%error, ?step, upto = %last, "a group failed; its entries go one by one");
                 self.alone_until = self.alone_until.max(last);
@@ -328,6 +343,7 @@ impl<'a> Session<'a> {
         let row = answer.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
         let row = row.map_err(|error| ended(StepKind::Begin, error.into()))?;
         let place = row.try_get::<_, &str>(0).ok().and_then(|text| text.parse().ok());
+        self.buffer.main_answers();
         self.status.send_modify(|status| {
             status.main_lsn = place.or(status.main_lsn);
             status.rate(0);

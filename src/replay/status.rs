@@ -94,6 +94,8 @@ pub struct ReplayStatus {
     pub ledger: Option<Seq>,
     /// Main's place in its log after the last commit heard of.
     pub main_lsn: Option<Lsn>,
+    /// How often replay has found its place on main after connecting.
+    pub connections_total: u64,
     /// How often main came back at an older state.
     pub setbacks_total: u64,
     /// The last of those.

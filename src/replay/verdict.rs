@@ -21,6 +21,8 @@ pub(super) enum StepKind {
         effect: usize,
         rows: u64,
     },
+    /// Asking whether main's definitions are still those that the transaction was made for.
+    Definitions,
     Commit,
     /// Asking for main's place in its log, after COMMIT.
     Place,
@@ -35,6 +37,8 @@ pub(super) enum Verdict {
     RetryWithoutGroup,
     /// The ledger is not where we thought: read it and go on from there.
     ReadLedger,
+    /// Main's tables may have changed: ask about them, and try again at once.
+    ReadDefinitions,
     /// This entry will never succeed as it is.
     Reject,
     /// Nothing will succeed until somebody acts; the advice says how.
@@ -61,6 +65,7 @@ pub(super) fn verdict(step: StepKind, error: &Error, grouped: bool) -> Verdict {
     };
     match (code.as_str(), step) {
         ("PO001", StepKind::Advance) => Verdict::ReadLedger,
+        ("PO002", StepKind::Definitions) => Verdict::ReadDefinitions,
         // The schema, the function or the right to it is missing.
         ("42P01" | "3F000" | "42883", StepKind::Advance) => Verdict::Halt(NO_SCHEMA),
         ("42501", StepKind::Advance) => Verdict::Halt(NO_RIGHT),
@@ -207,6 +212,7 @@ mod tests {
     #[test]
     fn the_ledger_decides_and_the_operator_acts() {
         assert_eq!(judge("PO001", StepKind::Advance, true), Verdict::ReadLedger);
+        assert_eq!(judge("PO002", StepKind::Definitions, false), Verdict::ReadDefinitions);
         assert!(matches!(judge("42501", StepKind::Role, true), Verdict::Halt(_)));
         assert!(matches!(judge("22023", StepKind::Role, false), Verdict::Halt(_)));
         assert!(matches!(judge("42883", StepKind::Advance, false), Verdict::Halt(_)));

@@ -43,6 +43,13 @@ impl Running {
     }
 }
 
+impl Running {
+    /// What the tracker says; nothing before it was started.
+    pub(super) fn tracker(&self) -> watch::Receiver<TrackerStatus> {
+        self.tracker.get().cloned().unwrap_or_else(|| watch::channel(TrackerStatus::default()).1)
+    }
+}
+
 /// [`Running`] as a [`Source`].
 pub(super) struct Shown(pub(super) Arc<Running>);
 

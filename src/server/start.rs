@@ -22,6 +22,7 @@ use crate::replay::QuarantinedReads;
 use crate::session::cancel::Cancels;
 use crate::session::locks::Locks;
 use crate::session::statements::Statements;
+use crate::session::trust::Trust;
 use crate::session::{Limits, Shared};
 use crate::status::{ReplayStatus, Status, TrackerStatus};
 use crate::upstream::own;
@@ -56,9 +57,15 @@ pub(super) async fn start(
         tracker::run(buffer.clone(), replica.clone(), site, catalog.clone(), tracking, stop, tell)
     });
     let (tell, watched) = watch::channel(ReplayStatus::default());
+    let watched_main = watched.clone();
     running.set_replay(watched);
     let (site, replaying) = (config.site.name.clone(), config.replay.clone());
+    let (mains, verified) = (watched_main.clone(), leases.clone());
+    parts.add("verifier of leases", |stop| verify(mains, verified, stop));
     parts.add("replay", |stop| replay::run(buffer.clone(), main.clone(), site, replaying, stop, tell));
+    let trust = Trust::default();
+    let (watched, told) = (running.tracker(), trust.clone());
+    parts.add("trust in the replica", |stop| told.follow(watched, stop));
     let limits = Limits::default();
     Ok(Serving::Buffered(Arc::new(Shared {
         site: config.site.name.clone(),
@@ -76,6 +83,7 @@ pub(super) async fn start(
         has_conflict_policies: !config.replay.conflicts.is_empty(),
         slots: Arc::new(Semaphore::new(limits.clients)),
         shutdown: sessions,
+        trust,
     })))
 }
 
@@ -158,6 +166,21 @@ async fn open_buffer(
             told = reason;
         }
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Holds the leases against main's sequences whenever replay has connected: main may be at an older state.
+async fn verify(mut replay: watch::Receiver<ReplayStatus>, leases: Leases, stop: CancellationToken) {
+    let mut seen = 0;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            connected = replay.wait_for(|status| status.connections_total > seen) => match connected {
+                Ok(status) => seen = status.connections_total,
+                Err(_) => return,
+            }
+        }
+        leases.verify().await;
     }
 }
 

@@ -10,7 +10,7 @@ use super::settings::{CommitLevel, Settings};
 use super::transaction::Work;
 use super::{Session, Waited};
 use crate::buffer::{CommitError, Draft, Progress};
-use crate::entry::{Entry, FORMAT, Seq};
+use crate::entry::{Entry, FORMAT, Origin, Seq};
 use crate::moment::rfc3339;
 use crate::report::Report;
 use crate::sqlstate::SqlState;
@@ -35,12 +35,20 @@ impl Session {
     /// Those of deferred constraints, and the buffer's; the effects are gone then, but for an unknown outcome.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
         let settings = self.settings().await?;
+        if self.trusted.is_cancelled() {
+            // What was evaluated there may not fit main.
+            return Err(self.stopped().into());
+        }
         if let Err(failure) = self.judge_deferred().await {
             self.transaction.work = Work::default();
             self.locks.release(None);
             return Err(failure);
         }
-        let work = std::mem::take(&mut self.transaction.work);
+        let mut work = std::mem::take(&mut self.transaction.work);
+        let cluster = self.shared.catalog.current().cluster;
+        for table in &mut work.tables {
+            table.origin = table.origin.take().zip(cluster).map(|(origin, cluster)| Origin { cluster, ..origin });
+        }
         let entry = Entry {
             format: FORMAT,
             seq: Seq::ZERO,

@@ -12,6 +12,7 @@ use super::failure::{End, Failure};
 use super::main_pipeline::Pipeline;
 use super::statements::Names;
 use super::transaction::Transaction;
+use super::trust::{self, Judged};
 use super::{Session, Shared, Who, console};
 use crate::entry::Seq;
 use crate::report::Report;
@@ -225,7 +226,8 @@ impl Session {
         guard: ClientGuard,
     ) -> Session {
         let locks = shared.locks.holder();
-        let stopping = Box::pin(shared.shutdown.clone().cancelled_owned());
+        let trusted = shared.trust.sessions();
+        let stopping = trust::end_of(&shared.shutdown, &trusted);
         let session = Session {
             shared,
             who,
@@ -246,6 +248,7 @@ impl Session {
             settings_changed: false,
             registered,
             stopping,
+            trusted,
             described_at: 0,
             guard,
             batch: false,
@@ -272,8 +275,17 @@ impl Session {
     /// once for each connection is enough. Waits until it has caught up, or the tracker has brought the overlay back.
     async fn replica_is_current(&mut self) -> Result<(), End> {
         let deadline = Instant::now() + self.shared.limits.replica_current;
-        let question = format!("SELECT seq FROM pgoutpost.ledger WHERE site = {}", literal(&self.shared.site));
+        let question = format!(
+            "SELECT (SELECT seq FROM pgoutpost.ledger WHERE site = {}), {}",
+            literal(&self.shared.site),
+            "extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text"
+        );
         loop {
+            if self.trusted.is_cancelled() {
+                // It was not trusted a moment ago; the question that follows finds whether it is now.
+                self.trusted = self.shared.trust.sessions();
+                self.stopping = trust::end_of(&self.shared.shutdown, &self.trusted);
+            }
             // In this order: a replica that has not gone back has all that was confirmed before it is asked.
             let confirmed = self.shared.buffer.progress().borrow().confirmed;
             let rows = match self.question(&question).await {
@@ -283,14 +295,29 @@ impl Session {
                 Err(_) => return self.sync().await,
             };
             self.sync().await?;
-            let seq =
-                rows.first().and_then(|row| row.first()?.as_deref()).and_then(|text| std::str::from_utf8(text).ok());
-            if seq.map_or(Seq::ZERO, |text| Seq(text.parse().unwrap_or(0))) >= confirmed {
+            let column = |place: usize| {
+                let value = rows.first().and_then(|row| row.get(place)?.as_deref());
+                value.and_then(|text| std::str::from_utf8(text).ok())
+            };
+            let current = column(0).map_or(Seq::ZERO, |text| Seq(text.parse().unwrap_or(0))) >= confirmed;
+            let judged = self.shared.trust.judged(column(1).unwrap_or_default());
+            if let Judged::Refused(report) = judged {
+                return Err(End::Fatal(report));
+            }
+            if current && judged == Judged::Trusted {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let message = "the site's replica is at an older state than before";
-                let hint = "It is catching up after a restart, or was replaced by an older copy. Connect again later.";
+                let (message, hint) = match current {
+                    false => (
+                        "the site's replica is at an older state than before",
+                        "It is catching up after a restart, or was replaced by an older copy. Connect again later.",
+                    ),
+                    true => (
+                        "it is not known yet whether the site's replica belongs to main",
+                        "It was started anew, and the daemon could not look at it. Connect again later.",
+                    ),
+                };
                 return Err(End::Fatal(Box::new(Report::new(sqlstate::CANNOT_CONNECT_NOW, message).hint(hint))));
             }
             tokio::time::sleep(CURRENT_POLL).await;

@@ -3,6 +3,12 @@
 //! Pure state. The replica runs the same transaction (BEGIN, savepoints, failures, end), so Postgres itself keeps the
 //! client's status and finds the words for what is wrong; here is what the replica cannot hold: effects.
 
+/// The numbers of a table's columns, when they are not 1, 2, 3 …
+fn attnums(table: &Table) -> Vec<i16> {
+    let numbers = || table.columns.iter().map(|column| column.attnum.0);
+    if numbers().eq(1..=table.columns.len() as i16) { Vec::new() } else { numbers().collect() }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +17,7 @@ use std::sync::Arc;
 
 use super::constraints::Constraints;
 use crate::catalog::{AttNum, Table, TableId};
-use crate::entry::{Effect, EntryColumn, EntryTable, Seq, Value};
+use crate::entry::{Effect, EntryColumn, EntryTable, Origin, Seq, Value};
 use crate::overlay::{Change, Overlay, RowId};
 use crate::report::Report;
 use crate::sql::{Event, Isolation, Outcome};
@@ -339,6 +345,8 @@ impl Work {
                 via: via.map(|via| via.name.clone()),
                 key: table.key.iter().filter_map(|&attnum| table.position(attnum)).collect(),
                 fingerprint: table.fingerprint,
+                // Of which cluster is said at commit.
+                origin: Some(Origin { cluster: 0, table: table.id.0, attnums: attnums(table) }),
             });
             self.tables.len() - 1
         })

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::clients::Totals;
 use crate::buffer::{BufferStatus, Progress};
+use crate::cluster::Standing;
 use crate::config::SiteKind;
 use crate::replay::{ReplayState, ReplayStatus};
 use crate::tracker::TrackerStatus;
@@ -61,7 +62,9 @@ impl Snapshot {
             SiteKind::Secondary if !self.tracker.replica_up || !self.buffer.available => Health::Down,
             SiteKind::Secondary if self.replay.state == ReplayState::Stopped => Health::Down,
             SiteKind::Secondary if !self.replay.link_up || self.replay.state == ReplayState::Halted => Health::Degraded,
-            SiteKind::Secondary if self.buffer.quarantined > 0 => Health::Degraded,
+            SiteKind::Secondary if self.buffer.quarantined > 0 || self.tracker.standing != Standing::Follows => {
+                Health::Degraded
+            }
             SiteKind::Secondary => Health::Ok,
         }
     }

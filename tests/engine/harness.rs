@@ -128,6 +128,7 @@ pub fn table(name: &str, columns: &[&str], key: usize) -> EntryTable {
         via: None,
         key: (0..key).collect(),
         fingerprint: 0,
+        origin: None,
     }
 }
 

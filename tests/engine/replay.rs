@@ -146,7 +146,7 @@ async fn a_rejected_entry_goes_aside_whole_and_the_rest_goes_on() {
     assert_eq!(outpost.texts("SELECT count(*) || ' ' || count(*) FILTER (WHERE id >= 1000) FROM t").await, ["55 0"]);
     let quarantined = outpost.buffer.quarantined().await.unwrap();
     let codes: Vec<&str> = quarantined.iter().map(|one| one.error["code"].as_str().unwrap()).collect();
-    assert_eq!(codes, ["23514", "23505", "22001", "22P02", "42P01"]);
+    assert_eq!(codes, ["23514", "23505", "22001", "22P02", "PO004"]);
     assert_eq!(quarantined[1].error["constraint"], "t_pkey");
     assert_eq!(quarantined[1].error["detail"], "Key (id)=(3) already exists.");
     assert_eq!(quarantined[1].error["effect"], 0);
@@ -343,11 +343,13 @@ async fn every_type_comes_through_as_it_was() {
     );
     let outpost = Outpost::start("types", &schema).await;
     let main = outpost.database.main().await;
-    // The entry's types are as `format_type` prints them.
+    // The entry's types are as `format_type` prints them under an empty search path.
+    main.batch_execute("SET search_path = ''").await.unwrap();
     let printed = main
-        .query("SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'every'::regclass AND attnum > 0 ORDER BY attnum", &[])
+        .query("SELECT attname || ' ' || format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'public.every'::regclass AND attnum > 0 ORDER BY attnum", &[])
         .await
         .unwrap();
+    main.batch_execute("RESET search_path").await.unwrap();
     let printed: Vec<String> = printed.iter().map(|row| row.get(0)).collect();
     let every = || table("every", &printed.iter().map(String::as_str).collect::<Vec<_>>(), 1);
     let rows = types.iter().map(|(_, texts)| texts.len()).max().unwrap();

@@ -18,7 +18,8 @@ async fn fill_some(log: &dyn Log) {
         let entry = record(seq).entry;
         log.quarantine(&Quarantined { waits_for, ..Quarantined::new(entry, error.clone()) }).await.unwrap();
     }
-    let block = LeaseBlock { version: 3, ranges: vec![LeaseRange { start: 100, increment: 2, count: 7 }] };
+    let block =
+        LeaseBlock { version: 3, ranges: vec![LeaseRange { start: 100, increment: 2, count: 7 }], leased_to: Some(7) };
     log.store_lease("public.\"S\"", &block).await.unwrap();
     log.claim(false, Seq(1000)).await.unwrap();
 }

@@ -61,6 +61,7 @@ pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
         relations: family::shared(tables),
         opaque_functions,
         volatile_functions,
+        cluster: None,
     }
 }
 

@@ -32,6 +32,7 @@ fn table(name: &str) -> EntryTable {
         via: None,
         key: vec![0],
         fingerprint: 0,
+        origin: None,
     }
 }
 

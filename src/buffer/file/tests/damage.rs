@@ -178,7 +178,12 @@ fn small_files_are_checked_too() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = claimed(folder.path());
     append(&store, &records(1..=1)).unwrap();
-    aside::store_lease(folder.path(), "public.s".into(), LeaseBlock { version: 1, ranges: Vec::new() }).unwrap();
+    aside::store_lease(
+        folder.path(),
+        "public.s".into(),
+        LeaseBlock { version: 1, ranges: Vec::new(), leased_to: Some(7) },
+    )
+    .unwrap();
     drop(store);
     for name in ["meta", "leases"] {
         let path = folder.path().join(name);

@@ -1,0 +1,166 @@
+//! What main says about the tables that entries speak of, all of one catalog version.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use serde::Deserialize;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::Difference;
+use super::fit;
+use crate::entry::{Entry, EntryTable, TableName};
+use crate::setup::identifier;
+use crate::upstream::own;
+
+/// What was learned so recently is not asked again before an entry is put aside.
+const FRESH: Duration = Duration::from_secs(5);
+/// How often all is asked again when definitions change while they are asked for.
+const TRIES: usize = 5;
+
+/// A table on main.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Definition {
+    pub(super) oid: u32,
+    #[serde(flatten)]
+    pub(super) name: TableName,
+    /// `pg_class.relkind`
+    pub(super) kind: String,
+    pub(super) columns: Vec<Column>,
+    /// The columns of unique indexes over all rows.
+    pub(super) unique: Vec<Vec<Arc<str>>>,
+    /// The tables that it is a partition of, however far up.
+    pub(super) partition_of: Vec<TableName>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Column {
+    pub(super) attnum: i16,
+    pub(super) name: Arc<str>,
+    #[serde(rename = "type")]
+    pub(super) type_name: Arc<str>,
+    /// A row that does not mention it is refused.
+    pub(super) required: bool,
+    pub(super) generated: bool,
+}
+
+/// A table by its number, where that means something, and by its name.
+type Asked = (TableName, Option<u32>);
+
+/// One connection's knowledge.
+#[derive(Debug, Default)]
+pub(in crate::replay) struct Definitions {
+    /// The system identifier of main, when it is known.
+    pub(in crate::replay) cluster: Option<u64>,
+    version: Option<i64>,
+    tables: HashMap<Asked, Option<Arc<Definition>>>,
+    asked_at: Option<Instant>,
+}
+
+impl Definitions {
+    /// The catalog version that all of it is of.
+    pub(in crate::replay) fn version(&self) -> Option<i64> {
+        self.version
+    }
+
+    pub(in crate::replay) fn clear(&mut self) {
+        *self = Definitions { cluster: self.cluster, ..Definitions::default() };
+    }
+
+    /// Forgets what may be out of date. `false`: nothing is.
+    pub(super) fn forget_old(&mut self) -> bool {
+        let old = self.asked_at.is_none_or(|at| at.elapsed() >= FRESH);
+        if old {
+            self.clear();
+        }
+        old
+    }
+
+    /// Asks main about tables not seen before. Answers whether what was known before is out of date.
+    pub(in crate::replay) async fn learn(
+        &mut self,
+        client: &Client,
+        entries: &[Arc<Entry>],
+    ) -> Result<bool, own::Error> {
+        let mut changed = false;
+        for _ in 0..TRIES {
+            let named = entries.iter().flat_map(|entry| entry.tables.iter().map(|table| self.asked(entry, table)));
+            let missing: HashSet<Asked> = named.filter(|asked| !self.tables.contains_key(asked)).collect();
+            if missing.is_empty() {
+                return Ok(changed);
+            }
+            let asked = missing.into_iter().map(async |asked| {
+                let (version, definition) = ask(client, &asked).await?;
+                Ok::<_, own::Error>((asked, version, definition))
+            });
+            let answers = try_join_all(asked).await?;
+            let versions: HashSet<i64> = answers.iter().map(|(_, version, _)| *version).chain(self.version).collect();
+            if versions.len() > 1 {
+                self.clear();
+                changed = true;
+                continue;
+            }
+            self.version = versions.into_iter().next();
+            self.asked_at = Some(Instant::now());
+            self.tables.extend(answers.into_iter().map(|(asked, _, definition)| (asked, definition.map(Arc::new))));
+        }
+        Err(own::Error::Connection("main's definitions change faster than they can be read".to_owned()))
+    }
+
+    /// The entry in main's present names, when they are others; or why it does not fit.
+    pub(super) fn fit(&self, entry: &Entry) -> Result<Option<Entry>, Difference> {
+        let mut tables = Vec::with_capacity(entry.tables.len());
+        for (place, table) in entry.tables.iter().enumerate() {
+            let asked = self.asked(entry, table);
+            let definition = self.tables.get(&asked).and_then(Option::as_deref);
+            tables.push(fit::table(entry, place, definition, asked.1)?);
+        }
+        Ok(fit::entry(entry, &tables))
+    }
+
+    /// What to ask about a table of an entry.
+    fn asked(&self, entry: &Entry, table: &EntryTable) -> Asked {
+        let origin =
+            table.origin.as_ref().filter(|origin| entry.retry_of.is_none() && Some(origin.cluster) == self.cluster);
+        (table.name.clone(), origin.map(|origin| origin.table))
+    }
+}
+
+/// Names of types are printed as entries have them: under an empty `search_path`, which ends with the statement.
+const ASK: &str = "WITH bare AS MATERIALIZED (SELECT pg_catalog.set_config('search_path', '', true))
+SELECT (SELECT v.version FROM pgoutpost.catalog v), pg_catalog.jsonb_build_object(
+    'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind::text,
+    'columns', coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'attnum', a.attnum, 'name', a.attname, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
+            'required', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL,
+            'generated', a.attgenerated <> '') ORDER BY a.attnum)
+        FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+       WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'),
+    'unique', coalesce((SELECT pg_catalog.jsonb_agg(ARRAY(
+            SELECT a.attname FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[n]))
+        FROM pg_catalog.pg_index i
+       WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND 0 <> ALL (i.indkey)), '[]'),
+    'partition_of', coalesce((SELECT pg_catalog.jsonb_agg(
+            pg_catalog.jsonb_build_object('schema', pn.nspname, 'name', p.relname))
+        FROM pg_catalog.pg_partition_ancestors(c.oid) a(oid)
+        JOIN pg_catalog.pg_class p ON p.oid = a.oid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
+       WHERE c.relispartition), '[]'))::text, c.oid IS NULL
+  FROM bare LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
+    ON c.oid = coalesce((SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid::int8 = $2), pg_catalog.to_regclass($1))";
+
+async fn ask(client: &Client, (name, oid): &Asked) -> Result<(i64, Option<Definition>), own::Error> {
+    let relation = format!("{}.{}", identifier(&name.schema), identifier(&name.name));
+    let oid = i64::from(oid.unwrap_or(0));
+    let row = client.query_typed_one(ASK, &[(&relation, Type::TEXT), (&oid, Type::INT8)]).await?;
+    let version = row.try_get(0)?;
+    if row.try_get(2)? {
+        return Ok((version, None));
+    }
+    let text: &str = row.try_get(1)?;
+    let definition = serde_json::from_str(text).map_err(|error| own::Error::Unexpected(error.to_string()))?;
+    Ok((version, Some(definition)))
+}
