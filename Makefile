@@ -10,7 +10,7 @@ ONCE ?=
 SECONDS ?= 3600
 SEED ?= 1
 
-.PHONY: help demo test fuzz-sql up down cut heal delay freeze thaw black-hole status bench soak lint deps build
+.PHONY: help demo test fuzz-sql simulate up down cut heal delay freeze thaw black-hole status bench soak lint deps build
 
 help:
 	@echo 'make demo              a night at an observatory with the link cut (ONCE=1: stop everything at the end)'
@@ -20,6 +20,7 @@ help:
 	@echo 'make cut | heal | delay MS=150 | freeze | thaw | black-hole | status'
 	@echo 'make bench             measure a site against its yardsticks, 15 min (ARGS=--quick: 2 min)'
 	@echo 'make soak              faults on real servers for hours (FAULTS=20000 SEED=7)'
+	@echo 'make simulate          a simulated world, seed by seed (SEEDS=100000 FIRST=1)'
 	@echo 'make lint'
 
 deps:
@@ -61,6 +62,11 @@ fuzz-sql: deps
 bench:
 	@scripts/install-deps bench
 	$(CARGO) bench --locked --bench site -- --report docs/BENCHMARKS.md $(ARGS)
+
+# What cargo test does with a thousand seeds, with as many as one likes. A failure prints the command that repeats it.
+simulate: deps
+	SIM_SEEDS=$(or $(SEEDS),100000) SIM_FIRST=$(or $(FIRST),1) \
+		$(CARGO) test --locked --test simulation many_seeds -- --nocapture
 
 # What clients were told is held against main after thousands of faults; the seed decides their order.
 soak: deps

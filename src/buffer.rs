@@ -26,8 +26,8 @@ mod contract;
 pub mod file;
 pub mod log;
 mod mains;
-#[cfg(test)]
-mod memory;
+#[cfg(any(test, debug_assertions))]
+pub mod memory;
 pub mod place;
 mod published;
 mod quarantine;

@@ -133,6 +133,11 @@ impl Overlay {
         self.last = seq;
     }
 
+    /// Goes past an entry whose effects are not shown.
+    pub fn pass(&mut self, seq: Seq) {
+        self.last = self.last.max(seq);
+    }
+
     /// Folds in what a quarantined entry did. It stays until the overlay is made anew, whatever the replica has.
     pub fn hold(&mut self, changes: &[(TableId, Change)]) {
         for (table, change) in changes {

@@ -217,7 +217,8 @@ fn with_jitter(delay: Duration, site: &str, attempt: u64) -> Duration {
     let mut hash = crc32fast::Hasher::new();
     hash.update(site.as_bytes());
     hash.update(&attempt.to_le_bytes());
-    delay.mul_f64(0.5 + f64::from(hash.finalize()) / f64::from(u32::MAX))
+    let varied = delay.mul_f64(0.5 + f64::from(hash.finalize()) / f64::from(u32::MAX));
+    Duration::from_millis(varied.as_millis() as u64)
 }
 
 #[cfg(test)]

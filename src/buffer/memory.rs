@@ -1,4 +1,4 @@
-//! A log in memory that fails as told: for tests of what stands on a log.
+//! A log in memory that fails as told: for tests of what stands on a log. Not in a release build.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use crate::entry::Seq;
 
 /// What becomes of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     None,
     /// No answer, not executed.
     Lost,
@@ -25,35 +25,45 @@ pub(super) enum Fault {
 
 /// What survives restarts of the daemon.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
-    pub(super) records: BTreeMap<Seq, Record>,
-    pub(super) last: Seq,
+pub struct Disk {
+    pub records: BTreeMap<Seq, Record>,
+    pub last: Seq,
+    /// How many have had it.
+    processes: u64,
     owner: u64,
     epoch: u64,
-    pub(super) faults: VecDeque<Fault>,
+    pub faults: VecDeque<Fault>,
     late: Vec<(u64, Vec<Record>)>,
-    quarantined: BTreeMap<Seq, Quarantined>,
+    pub quarantined: BTreeMap<Seq, Quarantined>,
     leases: BTreeMap<String, LeaseBlock>,
     main: Option<MainRecord>,
 }
 
 /// One process' handle.
 #[derive(Debug)]
-pub(super) struct MemoryLog {
+pub struct MemoryLog {
     disk: Arc<Mutex<Disk>>,
     process: u64,
     epoch: Mutex<u64>,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// What is in a mutex: no panic leaves it half changed.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl MemoryLog {
-    pub(super) fn new(disk: &Arc<Mutex<Disk>>) -> MemoryLog {
-        static PROCESSES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-        let process = PROCESSES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        MemoryLog { disk: Arc::clone(disk), process, epoch: Mutex::new(0) }
+    /// For a new process.
+    pub fn new(disk: &Arc<Mutex<Disk>>) -> MemoryLog {
+        let mut opened = lock(disk);
+        opened.processes += 1;
+        MemoryLog { disk: Arc::clone(disk), process: opened.processes, epoch: Mutex::new(0) }
+    }
+
+    /// For small changes by the owner only.
+    fn owned(&self) -> Result<std::sync::MutexGuard<'_, Disk>, LogError> {
+        let disk = lock(&self.disk);
+        if disk.owner == self.process { Ok(disk) } else { Err(LogError::Fenced(disk.owner.to_string())) }
     }
 }
 
@@ -176,7 +186,7 @@ impl Log for MemoryLog {
 
     fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {
         Box::pin(async move {
-            lock(&self.disk).quarantined.insert(quarantined.seq, quarantined.clone());
+            self.owned()?.quarantined.insert(quarantined.seq, quarantined.clone());
             Ok(())
         })
     }
@@ -187,7 +197,7 @@ impl Log for MemoryLog {
 
     fn release(&self, seq: Seq) -> Answer<'_, ()> {
         Box::pin(async move {
-            lock(&self.disk).quarantined.remove(&seq);
+            self.owned()?.quarantined.remove(&seq);
             Ok(())
         })
     }
@@ -198,7 +208,7 @@ impl Log for MemoryLog {
 
     fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()> {
         Box::pin(async move {
-            let mut disk = lock(&self.disk);
+            let mut disk = self.owned()?;
             match disk.leases.get(sequence) {
                 Some(there) if there == block => {}
                 Some(there) if there.version >= block.version => return Err(LogError::Conflict(Seq::ZERO)),

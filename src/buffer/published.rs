@@ -201,8 +201,10 @@ impl Published {
         self.state().aside.contains_key(&seq)
     }
 
-    pub(super) fn fate(&self, seq: Seq) -> Option<Fate> {
-        self.state().aside.get(&seq).copied()
+    /// What is aside, and whether it is shown.
+    pub(super) fn aside(&self) -> (BTreeMap<Seq, Fate>, bool) {
+        let state = self.state();
+        (state.aside.clone(), state.show_quarantined)
     }
 
     pub(super) fn set_aside(&self, seq: Seq, fate: Fate) {

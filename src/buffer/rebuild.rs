@@ -4,6 +4,7 @@
 //! reads most of the log before it does, so that commits hardly wait, and however many entries are rejected in a row it
 //! spends only a part of the time on it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ async fn refresh(
     jobs: &mpsc::WeakSender<Job>,
 ) -> Result<(), LogError> {
     let mut reading = Reading::begin(log, published, &catalog, None).await?;
-    reading.advance(log, published, &catalog, published.progress().last).await?;
+    reading.advance(log, &catalog, published.progress().last).await?;
     let (done, answer) = oneshot::channel();
     let job = Rebuild { catalog, confirmed: None, begun: Some(Box::new(reading)), done };
     let Some(jobs) = jobs.upgrade() else { return Ok(()) };
@@ -110,7 +111,7 @@ pub(super) async fn from_log(
 }
 
 async fn finish(mut reading: Reading, log: &dyn Log, published: &Published, catalog: &Catalog) -> Result<(), LogError> {
-    reading.advance(log, published, catalog, published.progress().last).await?;
+    reading.advance(log, catalog, published.progress().last).await?;
     let Reading { overlay, tally, restart, unknown, .. } = reading;
     if !unknown.is_empty() {
         let tables: Vec<String> = unknown.iter().map(ToString::to_string).collect();
@@ -129,6 +130,10 @@ pub(super) struct Reading {
     tally: Tally,
     restart: Option<Seq>,
     unknown: Vec<TableName>,
+    /// What is aside, and whether it is shown, as of the beginning: entries that are set aside meanwhile build upon each other,
+    /// and are hidden together, next time.
+    aside: BTreeMap<Seq, Fate>,
+    show: bool,
     /// The overlay that was there when it was begun.
     generation: u64,
 }
@@ -141,25 +146,20 @@ impl Reading {
         restart: Option<Seq>,
     ) -> Result<Reading, LogError> {
         let generation = published.generation();
+        let (aside, show) = published.aside();
         let at = restart.unwrap_or(published.progress().confirmed);
         let mut overlay = Overlay::starting_at(at);
-        if published.shows_quarantined() {
+        if show {
             let mut shown: Vec<Quarantined> = log.quarantined().await?;
             shown.retain(|record| record.fate == Fate::Waiting && record.seq <= at);
             shown.sort_by_key(|record| (record.entry.place(), record.seq));
             shown.iter().for_each(|record| overlay.hold(&overlay::bind(&record.entry, catalog).0));
         }
-        Ok(Reading { overlay, at, tally: Tally::default(), restart, unknown: Vec::new(), generation })
+        Ok(Reading { overlay, at, tally: Tally::default(), restart, unknown: Vec::new(), aside, show, generation })
     }
 
     /// Reads on.
-    async fn advance(
-        &mut self,
-        log: &dyn Log,
-        published: &Published,
-        catalog: &Catalog,
-        last: Seq,
-    ) -> Result<(), LogError> {
+    async fn advance(&mut self, log: &dyn Log, catalog: &Catalog, last: Seq) -> Result<(), LogError> {
         while self.at < last {
             let window = log.read(self.at, WINDOW).await?;
             if window.is_empty() {
@@ -172,8 +172,8 @@ impl Reading {
                     tracing::error!(first = %self.at.next(), next = %seq, "pending entries are missing in the log");
                 }
                 self.at = seq;
-                let aside = published.fate(seq);
-                if aside.is_none() || (aside == Some(Fate::Waiting) && published.shows_quarantined()) {
+                let aside = self.aside.get(&seq);
+                if aside.is_none() || (aside == Some(&Fate::Waiting) && self.show) {
                     let (changes, missing) = overlay::bind(&record.entry, catalog);
                     match aside {
                         None => self.overlay.apply(seq, &changes),
@@ -185,6 +185,8 @@ impl Reading {
                         }
                     }
                 }
+                // Also past what is not shown: who has this overlay has seen what became of it.
+                self.overlay.pass(seq);
                 if self.restart.is_some() {
                     self.tally.add(record);
                 }

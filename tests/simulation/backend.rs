@@ -1,0 +1,488 @@
+//! One connection's server process, of main or of the replica: executes what it is sent, in order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pgoutpost::entry::{Seq, Value};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::main_db::{COLUMNS, Commit, Key, Lock, Row, Text};
+use crate::statement::Statement;
+use crate::wire::{self, Datum, Frame};
+use crate::world::{Bug, World};
+
+/// As replay asks for.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which server a connection goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Main,
+    Replica,
+}
+
+pub struct Backend {
+    world: Arc<World>,
+    target: Target,
+    id: u64,
+    /// Which start of the server it belongs to.
+    start: u64,
+    prepared: HashMap<String, (Statement, Vec<u32>)>,
+    bound: Option<(Statement, Vec<Option<Bytes>>)>,
+    transaction: Option<Transaction>,
+    /// An error: everything up to Sync is passed over.
+    skipping: bool,
+    greeted: bool,
+    /// `default_transaction_read_only`
+    read_only: bool,
+}
+
+#[derive(Default)]
+struct Transaction {
+    writes: BTreeMap<Key, Option<Row>>,
+    ledger: Option<Advance>,
+    failed: bool,
+    /// Refused at the end.
+    refused_at_commit: bool,
+}
+
+#[derive(Clone, Copy)]
+pub struct Advance {
+    pub from: Seq,
+    pub to: Seq,
+    pub entry: Option<Uuid>,
+}
+
+/// An error, by code; or the end of the connection.
+enum Trouble {
+    Error(&'static str, String),
+    Gone,
+}
+
+type Outcome<T> = Result<T, Trouble>;
+
+struct Done {
+    rows: Vec<Vec<Datum>>,
+    tag: String,
+}
+
+fn refused<T>(code: &'static str, text: impl Into<String>) -> Outcome<T> {
+    Err(Trouble::Error(code, text.into()))
+}
+
+impl Backend {
+    pub fn new(world: &Arc<World>, target: Target) -> Backend {
+        let mut main = world.main.lock().unwrap();
+        let start = match target {
+            Target::Main => main.starts,
+            Target::Replica => world.replica.lock().unwrap().starts,
+        };
+        let id = main.backend();
+        drop(main);
+        Backend {
+            world: Arc::clone(world),
+            target,
+            id,
+            start,
+            prepared: HashMap::new(),
+            bound: None,
+            transaction: None,
+            skipping: false,
+            greeted: false,
+            read_only: false,
+        }
+    }
+
+    pub fn greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Whether its server still runs.
+    pub fn lives(&self) -> bool {
+        match self.target {
+            Target::Main => self.world.main.lock().unwrap().starts == self.start,
+            Target::Replica => {
+                let replica = self.world.replica.lock().unwrap();
+                replica.up && replica.starts == self.start
+            }
+        }
+    }
+
+    /// Executes one message. `false`: the connection is at its end.
+    pub async fn take(&mut self, frame: Frame, out: &mut BytesMut) -> bool {
+        if !self.lives() {
+            return false;
+        }
+        let outcome = match frame {
+            Frame::Terminate => return false,
+            Frame::Startup => {
+                self.greeted = true;
+                wire::greeting(out);
+                Ok(())
+            }
+            Frame::Query(sql) => {
+                let outcome = self.simple(&sql, out).await;
+                let outcome = self.answer(outcome, out);
+                self.ready(out);
+                return outcome;
+            }
+            Frame::Sync => {
+                self.skipping = false;
+                self.ready(out);
+                Ok(())
+            }
+            _ if self.skipping => Ok(()),
+            Frame::Parse { name, sql, types } => {
+                let statement = Statement::read(&sql);
+                let types = if statement == Statement::Poll { vec![wire::TEXT] } else { types };
+                self.prepared.insert(name, (statement, types));
+                wire::message(out, b'1', |_| {});
+                Ok(())
+            }
+            Frame::Describe { statement: true, name } => {
+                let (statement, types) = &self.prepared[&name];
+                wire::described(out, types, columns(statement).as_deref());
+                Ok(())
+            }
+            Frame::Describe { statement: false, .. } => unreachable!("portals are not described"),
+            Frame::Bind { statement, values } => {
+                self.bound = Some((self.prepared[&statement].0.clone(), values));
+                wire::message(out, b'2', |_| {});
+                Ok(())
+            }
+            Frame::Execute => {
+                let (statement, values) = self.bound.clone().expect("bound before");
+                let outcome = self.execute(&statement, &values).await;
+                outcome.map(|done| {
+                    done.rows.iter().for_each(|row| wire::row(out, row));
+                    wire::complete(out, &done.tag);
+                })
+            }
+            Frame::Close => {
+                wire::message(out, b'3', |_| {});
+                Ok(())
+            }
+        };
+        let failed = outcome.is_err();
+        let goes_on = self.answer(outcome, out);
+        self.skipping |= failed;
+        goes_on
+    }
+
+    fn answer(&mut self, outcome: Outcome<()>, out: &mut BytesMut) -> bool {
+        match outcome {
+            Ok(()) => true,
+            Err(Trouble::Gone) => false,
+            Err(Trouble::Error(code, text)) => {
+                self.world.note(|| format!("backend {} answers {code} {text}", self.id));
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.failed = true;
+                }
+                wire::error(out, code, &text);
+                // Shut down by an administrator.
+                code != "57P01"
+            }
+        }
+    }
+
+    fn ready(&self, out: &mut BytesMut) {
+        let state = match &self.transaction {
+            None => b'I',
+            Some(transaction) if transaction.failed => b'E',
+            Some(_) => b'T',
+        };
+        wire::ready(out, state);
+    }
+
+    async fn simple(&mut self, sql: &str, out: &mut BytesMut) -> Outcome<()> {
+        for command in sql.split(';').map(str::trim) {
+            let tag = match command {
+                _ if command.starts_with("SET LOCAL ROLE ") || command.starts_with("SET ") => {
+                    self.usable()?;
+                    self.read_only |= command == "SET default_transaction_read_only = on";
+                    "SET"
+                }
+                _ if command.starts_with("BEGIN") => {
+                    self.passing_trouble()?;
+                    assert!(self.transaction.is_none(), "BEGIN in a transaction");
+                    self.transaction = Some(Transaction::default());
+                    "BEGIN"
+                }
+                "COMMIT" => self.commit()?,
+                _ => panic!("the simulated server does not know {command}"),
+            };
+            wire::complete(out, tag);
+        }
+        Ok(())
+    }
+
+    fn usable(&self) -> Outcome<()> {
+        match &self.transaction {
+            Some(transaction) if transaction.failed => refused("25P02", "current transaction is aborted"),
+            _ => Ok(()),
+        }
+    }
+
+    /// What may pass.
+    fn passing_trouble(&self) -> Outcome<()> {
+        let world = &self.world;
+        if self.target == Target::Main && world.main_dice.happens(world.weather().errors) {
+            let codes = ["40001", "40P01", "53300", "55P03", "57014", "57P01", "58030", "25006"];
+            return refused(codes[world.main_dice.below(codes.len())], "trouble that passes");
+        }
+        Ok(())
+    }
+
+    async fn execute(&mut self, statement: &Statement, values: &[Option<Bytes>]) -> Outcome<Done> {
+        self.usable()?;
+        self.passing_trouble()?;
+        let changes = matches!(
+            statement,
+            Statement::Advance | Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. }
+        );
+        if self.transaction.is_some() || !changes {
+            return self.perform(statement, values).await;
+        }
+        // A transaction of its own.
+        if self.read_only && !self.world.planted(Bug::WritesWithoutBegin) {
+            return refused("25006", "cannot execute it in a read-only transaction");
+        }
+        self.transaction = Some(Transaction::default());
+        let done = self.perform(statement, values).await;
+        if let (Err(_), Some(transaction)) = (&done, &mut self.transaction) {
+            transaction.failed = true;
+        }
+        self.commit()?;
+        done
+    }
+
+    async fn perform(&mut self, statement: &Statement, values: &[Option<Bytes>]) -> Outcome<Done> {
+        let shown = self.shown();
+        let rows = match statement {
+            Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
+                return self.write(statement, values).await;
+            }
+            Statement::Advance => {
+                let advance = Advance {
+                    from: Seq(wire::int8(&values[1]) as u64),
+                    to: Seq(wire::int8(&values[2]) as u64),
+                    entry: wire::uuid(&values[3]),
+                };
+                self.advance(advance).await?;
+                vec![vec![Datum::Void]]
+            }
+            Statement::Rows { table, by } => {
+                let found = shown.rows.iter().filter(|(key, row)| {
+                    let equal = |(name, value): (&Text, &Option<Bytes>)| row[column(name)] == wire::text(value);
+                    key.0 == *table && by.iter().zip(values).all(equal)
+                });
+                found.take(10).map(|(_, row)| vec![Datum::Text(serde_json::json!(row).to_string())]).collect()
+            }
+            Statement::WhoAmI => {
+                vec![vec![Datum::Bool(self.target == Target::Replica), Datum::Text("replicator".into())]]
+            }
+            Statement::Identity => {
+                let timeline = self.world.main.lock().unwrap().timeline;
+                vec![vec![Datum::Text("7000000000000000001".into()), Datum::Text(format!("{timeline:08X}"))]]
+            }
+            Statement::Ledger => {
+                let entry = shown.ledger.1.map_or(Datum::Null(wire::UUID), Datum::Uuid);
+                vec![vec![Datum::Int8(shown.ledger.0.as_i64()), entry]]
+            }
+            Statement::Place => vec![vec![Datum::Text(self.lsn())]],
+            Statement::Table => vec![vec![Datum::Text(TABLE.into())]],
+            Statement::Poll => {
+                let lsn = self.lsn();
+                vec![vec![
+                    Datum::Int8(shown.ledger.0.as_i64()),
+                    Datum::Int8(1),
+                    Datum::Bool(true),
+                    Datum::Text(lsn.clone()),
+                    Datum::Text(lsn),
+                    Datum::Float8(0.5),
+                ]]
+            }
+        };
+        Ok(Done { tag: format!("SELECT {}", rows.len()), rows })
+    }
+
+    fn shown(&self) -> Commit {
+        match self.target {
+            Target::Main => self.world.main.lock().unwrap().now().clone(),
+            Target::Replica => self.world.replica.lock().unwrap().shown.clone(),
+        }
+    }
+
+    fn lsn(&self) -> String {
+        let commits = match self.target {
+            Target::Main => self.world.main.lock().unwrap().commits.len(),
+            Target::Replica => self.world.replica.lock().unwrap().at,
+        };
+        format!("0/{:X}", commits * 64)
+    }
+
+    /// Waits until nobody else has it, as long as the lock's time-out allows.
+    async fn lock(&mut self, lock: Lock) -> Outcome<()> {
+        let freed = Arc::clone(&self.world.main.lock().unwrap().freed);
+        let taken = async {
+            loop {
+                let freed = freed.notified();
+                if !self.lives() {
+                    return Err(Trouble::Gone);
+                }
+                if self.world.main.lock().unwrap().lock(&lock, self.id) {
+                    return Ok(());
+                }
+                freed.await;
+            }
+        };
+        let taken = timeout(LOCK_TIMEOUT, taken).await;
+        taken.unwrap_or_else(|_| refused("55P03", "canceling statement due to lock timeout"))
+    }
+
+    async fn advance(&mut self, advance: Advance) -> Outcome<()> {
+        self.lock(Lock::Ledger).await?;
+        let Some(transaction) = &mut self.transaction else { return refused("25P01", "no transaction") };
+        let at = transaction.ledger.map_or(self.world.main.lock().unwrap().now().ledger.0, |before| before.to);
+        if (at != advance.from || advance.to <= advance.from) && !self.world.planted(Bug::BlindLedger) {
+            return refused("PO001", format!("ledger is at {at}, not at {}", advance.from));
+        }
+        transaction.ledger = Some(advance);
+        Ok(())
+    }
+
+    async fn write(&mut self, statement: &Statement, values: &[Option<Bytes>]) -> Outcome<Done> {
+        let text = |place: usize| wire::text(&values[place]);
+        let mut touched = 0;
+        let verb = match statement {
+            Statement::Insert { table, columns, several } => {
+                let rows: Vec<Row> = if *several {
+                    let arrays: Vec<Vec<Value>> = values.iter().map(wire::texts).collect();
+                    let row = |n: usize| whole(columns, arrays.iter().map(|array| array[n].clone()).collect());
+                    (0..arrays[0].len()).map(row).collect()
+                } else {
+                    vec![whole(columns, (0..values.len()).map(text).collect())]
+                };
+                for row in rows {
+                    let key = Key(table.clone(), row[0].clone().expect("keys are not null"));
+                    self.lock(Lock::Row(key.clone())).await?;
+                    if self.row(&key).is_some() {
+                        return refused("23505", format!("duplicate key: {key:?}"));
+                    }
+                    self.put(key, Some(row))?;
+                    touched += 1;
+                }
+                "INSERT 0"
+            }
+            Statement::Update { table, set, key } => {
+                assert_eq!(key.len(), 1, "one key column");
+                let old = Key(table.clone(), text(set.len()).expect("keys are not null"));
+                self.lock(Lock::Row(old.clone())).await?;
+                if let Some(mut row) = self.row(&old) {
+                    set.iter().enumerate().for_each(|(n, name)| row[column(name)] = text(n));
+                    let new = Key(table.clone(), row[0].clone().expect("keys are not null"));
+                    if new != old {
+                        self.lock(Lock::Row(new.clone())).await?;
+                        if self.row(&new).is_some() {
+                            return refused("23505", format!("duplicate key: {new:?}"));
+                        }
+                        self.put(old, None)?;
+                    }
+                    self.put(new, Some(row))?;
+                    touched = 1;
+                }
+                "UPDATE"
+            }
+            Statement::Delete { table, key } => {
+                assert_eq!(key.len(), 1, "one key column");
+                let key = Key(table.clone(), text(0).expect("keys are not null"));
+                self.lock(Lock::Row(key.clone())).await?;
+                if self.row(&key).is_some() {
+                    self.put(key, None)?;
+                    touched = 1;
+                }
+                "DELETE"
+            }
+            _ => unreachable!("not a write"),
+        };
+        Ok(Done { rows: Vec::new(), tag: format!("{verb} {touched}") })
+    }
+
+    fn row(&self, key: &Key) -> Option<Row> {
+        let own = self.transaction.as_ref().and_then(|transaction| transaction.writes.get(key));
+        match own {
+            Some(row) => row.clone(),
+            None => self.world.main.lock().unwrap().now().rows.get(key).cloned(),
+        }
+    }
+
+    fn put(&mut self, key: Key, row: Option<Row>) -> Outcome<()> {
+        let has = |word: &str| row.iter().flatten().flatten().any(|value| value.contains(word));
+        let (bad, late) = (has("bad"), has("late"));
+        let mended = self.world.main.lock().unwrap().mended;
+        if bad && !mended {
+            return refused("23514", "check constraint");
+        }
+        let Some(transaction) = &mut self.transaction else { return Ok(()) };
+        transaction.refused_at_commit |= late && !mended;
+        transaction.writes.insert(key, row);
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Outcome<&'static str> {
+        let Some(transaction) = self.transaction.take() else { return Ok("COMMIT") };
+        let outcome = if transaction.failed {
+            Ok("ROLLBACK")
+        } else if let Err(trouble) = self.passing_trouble() {
+            Err(trouble)
+        } else if transaction.refused_at_commit {
+            refused("23503", "deferred foreign key")
+        } else {
+            self.world.apply(transaction.writes, transaction.ledger);
+            Ok("COMMIT")
+        };
+        self.world.main.lock().unwrap().unlock(self.id);
+        outcome
+    }
+
+    /// The server notices that nobody is there any more.
+    pub fn end(&mut self) {
+        self.transaction = None;
+        if self.lives() {
+            self.world.main.lock().unwrap().unlock(self.id);
+        }
+    }
+}
+
+fn column(name: &str) -> usize {
+    COLUMNS.iter().position(|column| *column == name).expect("a column of the simulated tables")
+}
+
+fn whole(columns: &[Text], values: Vec<Value>) -> Row {
+    let mut row = vec![None; COLUMNS.len()];
+    columns.iter().zip(values).for_each(|(name, value)| row[column(name)] = value);
+    row
+}
+
+/// The columns of a statement's answer, by an example; none: it gives no rows.
+fn columns(statement: &Statement) -> Option<Vec<Datum>> {
+    let text = || Datum::Null(wire::TEXT);
+    Some(match statement {
+        Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => return None,
+        Statement::WhoAmI => vec![Datum::Bool(false), text()],
+        Statement::Identity => vec![text(), text()],
+        Statement::Ledger => vec![Datum::Int8(0), Datum::Null(wire::UUID)],
+        Statement::Advance => vec![Datum::Void],
+        Statement::Place | Statement::Table | Statement::Rows { .. } => vec![text()],
+        Statement::Poll => {
+            vec![Datum::Int8(0), Datum::Int8(0), Datum::Bool(false), text(), text(), Datum::Float8(0.0)]
+        }
+    })
+}
+
+/// What main says about each of its tables.
+const TABLE: &str = r#"{"generated": [], "has_triggers": false, "has_children": false, "refers_to_itself": false,
+    "unique": [["id"]], "references": [], "deferrable": [], "parents": []}"#;

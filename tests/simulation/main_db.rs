@@ -1,0 +1,152 @@
+//! The simulated main and replica: one table store with its whole history, and a place in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use pgoutpost::entry::{Seq, Value};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// The columns of every simulated table; the first is its key.
+pub const COLUMNS: [&str; 3] = ["id", "a", "b"];
+pub const TABLES: [&str; 2] = ["things", "notes"];
+
+pub type Text = Arc<str>;
+pub type Row = Vec<Value>;
+
+/// A row's table and key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub Text, pub Text);
+
+pub type Rows = OrdMap<Key, Row>;
+
+/// Main after one of its commits.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    pub rows: Rows,
+    pub ledger: (Seq, Option<Uuid>),
+    /// Transactions of the site's clients that are applied, by their first place.
+    pub applied: OrdSet<Seq>,
+}
+
+pub struct Main {
+    /// From the empty database on. The last one is what main is now.
+    pub commits: Vec<Commit>,
+    pub timeline: u32,
+    /// Grows when main is started again: connections of before are gone.
+    pub starts: u64,
+    /// Values that are bad are taken: an operator has mended the tables.
+    pub mended: bool,
+    locks: BTreeMap<Lock, u64>,
+    pub freed: Arc<Notify>,
+    backends: u64,
+}
+
+/// What a transaction on main holds until its end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lock {
+    Ledger,
+    Row(Key),
+}
+
+impl Main {
+    pub fn new() -> Main {
+        Main {
+            commits: vec![Commit::default()],
+            timeline: 1,
+            starts: 0,
+            mended: false,
+            locks: BTreeMap::new(),
+            freed: Arc::default(),
+            backends: 0,
+        }
+    }
+
+    pub fn now(&self) -> &Commit {
+        self.commits.last().expect("there is always the empty database")
+    }
+
+    pub fn backend(&mut self) -> u64 {
+        self.backends += 1;
+        self.backends
+    }
+
+    /// Whether the backend has the lock now.
+    pub fn lock(&mut self, lock: &Lock, backend: u64) -> bool {
+        *self.locks.entry(lock.clone()).or_insert(backend) == backend
+    }
+
+    pub fn is_locked(&self, lock: &Lock) -> bool {
+        self.locks.contains_key(lock)
+    }
+
+    /// The end of a backend's transaction.
+    pub fn unlock(&mut self, backend: u64) {
+        self.locks.retain(|_, holder| *holder != backend);
+        self.freed.notify_waiters();
+    }
+
+    pub fn commit(&mut self, commit: Commit) {
+        self.commits.push(commit);
+    }
+
+    /// Ends all connections and transactions; `keep`: how many commits the server that comes up has.
+    pub fn restart(&mut self, keep: usize) {
+        if keep < self.commits.len() {
+            self.commits.truncate(keep.max(1));
+            self.timeline += 1;
+        }
+        self.starts += 1;
+        self.locks.clear();
+        self.freed.notify_waiters();
+    }
+
+    /// Another site, or a person, changes a row: at once, if nobody is about to.
+    pub fn write(&mut self, key: Key, row: Option<Row>) -> bool {
+        if self.is_locked(&Lock::Row(key.clone())) {
+            return false;
+        }
+        let mut next = self.now().clone();
+        match row {
+            Some(row) => drop(next.rows.insert(key, row)),
+            None => drop(next.rows.remove(&key)),
+        }
+        self.commit(next);
+        true
+    }
+}
+
+/// The standby: what it shows is some place of main's history, perhaps one that main has lost since.
+pub struct Replica {
+    pub shown: Commit,
+    /// How many commits of main it has, while it follows main's history.
+    pub at: usize,
+    /// It shows what main has lost: it has to be made anew before it can follow.
+    pub diverged: bool,
+    pub up: bool,
+    /// Grows when it is started again: it may show an older state only then.
+    pub starts: u64,
+}
+
+impl Replica {
+    pub fn new() -> Replica {
+        Replica { shown: Commit::default(), at: 1, diverged: false, up: true, starts: 0 }
+    }
+
+    /// Replays up to so many commits.
+    pub fn follow(&mut self, main: &Main, steps: usize) {
+        if !self.diverged && self.up {
+            self.at = (self.at + steps).min(main.commits.len());
+            self.shown = main.commits[self.at - 1].clone();
+        }
+    }
+
+    /// Comes up again with so many commits of main.
+    pub fn restart(&mut self, main: &Main, at: usize) {
+        self.at = at.clamp(1, main.commits.len());
+        self.shown = main.commits[self.at - 1].clone();
+        (self.diverged, self.up) = (false, true);
+        self.starts += 1;
+    }
+}

@@ -1,0 +1,259 @@
+//! What has to be true, whatever happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pgoutpost::buffer::memory::Disk;
+use pgoutpost::entry::{Effect, Entry, Seq};
+use pgoutpost::overlay::Overlay;
+use uuid::Uuid;
+
+use crate::main_db::{Commit, Key, Row, Rows, TABLES};
+
+/// What clients were told, and what follows from it.
+#[derive(Default)]
+pub struct Oracle {
+    outcomes: BTreeMap<Uuid, Told>,
+    /// By place, as the clients were told it.
+    acknowledged: BTreeMap<Seq, Uuid>,
+    /// What the log has held in each place last.
+    history: BTreeMap<Seq, Arc<Entry>>,
+    /// The entries in quarantine: as they were, one version after the other.
+    aside: Vec<BTreeSet<Seq>>,
+    pub violation: Option<String>,
+    pub reads: u64,
+}
+
+/// What a client was told of its COMMIT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    Nothing,
+    Committed(Seq),
+    NotCommitted,
+}
+
+type Judged = Result<(), String>;
+
+/// How an entry's effects are laid over rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum As {
+    /// By main: an update with a new key takes the row with it as main has it.
+    Main,
+    /// Pending: the whole row as the client saw it.
+    Pending,
+}
+
+impl Oracle {
+    pub fn submitted(&mut self, uuid: Uuid) {
+        self.outcomes.insert(uuid, Told::Nothing);
+    }
+
+    pub fn told(&mut self, uuid: Uuid, told: Told) -> Judged {
+        self.outcomes.insert(uuid, told);
+        if let Told::Committed(seq) = told
+            && let Some(other) = self.acknowledged.insert(seq, uuid)
+        {
+            return Err(format!("entry {seq} was acknowledged as {uuid} and as {other}"));
+        }
+        Ok(())
+    }
+
+    pub fn acknowledged(&self) -> Seq {
+        self.acknowledged.keys().next_back().copied().unwrap_or_default()
+    }
+
+    pub fn acknowledgements(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    pub fn asides(&self) -> usize {
+        self.aside.len()
+    }
+
+    fn set_aside(&self, seq: Seq) -> bool {
+        self.aside.last().is_some_and(|aside| aside.contains(&seq))
+    }
+
+    /// Looks at what the log holds.
+    pub fn learn(&mut self, disk: &Disk, main: &Commit) -> Judged {
+        for (&seq, record) in &disk.records {
+            let known = self.history.get(&seq).is_some_and(|known| known.uuid == record.entry.uuid);
+            if known {
+                continue;
+            }
+            if let Some(before) = self.history.insert(seq, Arc::clone(&record.entry))
+                && (self.acknowledged.contains_key(&seq) || main.ledger.0 >= seq)
+            {
+                return Err(format!("entry {seq} was {} and is {} now", before.uuid, record.entry.uuid));
+            }
+            if self.outcomes.get(&record.entry.uuid) == Some(&Told::NotCommitted) {
+                return Err(format!("entry {seq} was refused to its client, and is in the log"));
+            }
+        }
+        let aside: BTreeSet<Seq> = disk.quarantined.keys().copied().collect();
+        if self.aside.last().is_none_or(|last| *last != aside) {
+            self.aside.push(aside);
+        }
+        for (seq, record) in &disk.quarantined {
+            let code = record.error["code"].as_str().unwrap_or_default();
+            if record.waits_for.is_none() && !["23505", "23514", "23503"].contains(&code) {
+                return Err(format!("entry {seq} is in quarantine for {}", record.error));
+            }
+        }
+        Ok(())
+    }
+
+    /// A transaction with entries is about to commit on main: it does exactly what they say.
+    pub fn commit(&self, before: &Commit, after: &mut Commit, from: Seq, to: Seq) -> Judged {
+        if from != before.ledger.0 {
+            return Err(format!("main's ledger goes from {} to {to}, sent was from {from}", before.ledger.0));
+        }
+        let mut expected = before.rows.clone();
+        for seq in (from.0 + 1..=to.0).map(Seq) {
+            let entry =
+                self.history.get(&seq).ok_or_else(|| format!("main gets entry {seq}, which the log never had"))?;
+            if seq == to && after.ledger.1 != Some(entry.uuid) {
+                return Err(format!("main gets entry {seq} as {:?}, which is {}", after.ledger.1, entry.uuid));
+            }
+            if self.set_aside(seq) {
+                continue;
+            }
+            if after.applied.insert(entry.place()).is_some() {
+                return Err(format!("entry {seq}, of place {}, is applied twice", entry.place()));
+            }
+            apply(&mut expected, &entry.effects, As::Main);
+        }
+        if expected == after.rows {
+            return Ok(());
+        }
+        Err(format!("entries {from}..{to} on main: {}", difference(&after.rows, &expected)))
+    }
+
+    /// Everything acknowledged is applied, pending or in quarantine.
+    pub fn kept(&self, disk: &Disk, main: &Commit) -> Judged {
+        for (&seq, uuid) in &self.acknowledged {
+            let aside = disk.quarantined.contains_key(&seq);
+            let pending = disk.records.get(&seq).is_some_and(|record| record.entry.uuid == *uuid);
+            let entry = self.history.get(&seq);
+            let applied = main.ledger.0 >= seq && entry.is_some_and(|entry| main.applied.contains(&entry.place()));
+            if !aside && !applied && (main.ledger.0 >= seq || !pending) {
+                return Err(format!(
+                    "entry {seq} ({uuid}) was acknowledged and is neither applied, pending nor in quarantine"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// A read: one snapshot of the replica, and exactly what is pending upon it. `acknowledged`: before the overlay was taken.
+    /// `since`: versions of the quarantine that the overlay may have been made with.
+    pub fn read(
+        &mut self,
+        base: &Overlay,
+        acknowledged: Seq,
+        snapshot: &Commit,
+        own: &[Effect],
+        rows: &Rows,
+        since: usize,
+    ) -> Judged {
+        self.reads += 1;
+        if base.last() < acknowledged {
+            return Err(format!("a read sees entries up to {}, but {acknowledged} is acknowledged", base.last()));
+        }
+        let none = BTreeSet::new();
+        let versions = self.aside.get(since.saturating_sub(1)..).unwrap_or_default();
+        let versions = versions.iter().chain(versions.is_empty().then_some(&none));
+        let mut seen = None;
+        for aside in versions {
+            let expected = self.expected(snapshot, base.last(), aside, own)?;
+            if expected == *rows {
+                return Ok(());
+            }
+            seen.get_or_insert(expected);
+        }
+        let expected = seen.unwrap_or_default();
+        Err(format!(
+            "a read at ledger {} with entries up to {}, in quarantine {:?}: {}",
+            snapshot.ledger.0,
+            base.last(),
+            self.aside.get(since.saturating_sub(1)..),
+            difference(rows, &expected)
+        ))
+    }
+
+    fn expected(&self, snapshot: &Commit, last: Seq, aside: &BTreeSet<Seq>, own: &[Effect]) -> Result<Rows, String> {
+        let mut expected = snapshot.rows.clone();
+        for seq in (snapshot.ledger.0.0 + 1..=last.0).map(Seq).filter(|seq| !aside.contains(seq)) {
+            let entry =
+                self.history.get(&seq).ok_or_else(|| format!("entry {seq} is shown, which the log never had"))?;
+            apply(&mut expected, &entry.effects, As::Pending);
+        }
+        apply(&mut expected, own, As::Pending);
+        Ok(expected)
+    }
+
+    /// No client of the site has overwritten what it did not see, in rows that nobody else writes.
+    pub fn serial(&self) -> Judged {
+        if self.asides() > 1 {
+            return Ok(());
+        }
+        let mut rows = Rows::new();
+        for (seq, entry) in &self.history {
+            for effect in &entry.effects {
+                let saw = |key: &Key, old: &[(usize, pgoutpost::entry::Value)]| -> Judged {
+                    let row = rows.get(key);
+                    let same = row.is_some_and(|row: &Row| old.iter().all(|(place, value)| row[*place] == *value));
+                    if same { Ok(()) } else { Err(format!("entry {seq} saw {old:?} in {key:?}, which was {row:?}")) }
+                };
+                match effect {
+                    Effect::Update { table, key, old, .. } => {
+                        let key = key_of(*table, key);
+                        if &*key.1 < "p" {
+                            saw(&key, old)?;
+                        }
+                    }
+                    Effect::Insert { table, row } => {
+                        let key = key_of(*table, row);
+                        if &*key.1 < "p" && rows.contains_key(&key) {
+                            return Err(format!("entry {seq} inserts {key:?} which was there"));
+                        }
+                    }
+                    _ => {}
+                }
+                apply(&mut rows, std::slice::from_ref(effect), As::Pending);
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn key_of(table: usize, values: &[pgoutpost::entry::Value]) -> Key {
+    Key(TABLES[table].into(), values[0].clone().expect("keys are not null"))
+}
+
+fn apply(rows: &mut Rows, effects: &[Effect], how: As) {
+    for effect in effects {
+        match effect {
+            Effect::Insert { table, row } => drop(rows.insert(key_of(*table, row), row.clone())),
+            Effect::Delete { table, key, .. } => drop(rows.remove(&key_of(*table, key))),
+            Effect::Update { table, key, row: Some(row), .. } if how == As::Pending => {
+                rows.remove(&key_of(*table, key));
+                rows.insert(key_of(*table, row), row.clone());
+            }
+            Effect::Update { table, key, set, .. } => {
+                if let Some(mut row) = rows.remove(&key_of(*table, key)) {
+                    set.iter().for_each(|(place, value)| row[*place] = value.clone());
+                    rows.insert(key_of(*table, &row), row);
+                }
+            }
+            Effect::Move { .. } | Effect::Truncate { .. } => unreachable!("not simulated"),
+        }
+    }
+}
+
+fn difference(found: &Rows, expected: &Rows) -> String {
+    let differs = |key: &&Key| found.get(*key) != expected.get(*key);
+    let keys: BTreeSet<&Key> = found.keys().chain(expected.keys()).filter(differs).collect();
+    let one = |key: &Key| format!("{key:?} is {:?}, expected {:?}", found.get(key), expected.get(key));
+    keys.into_iter().map(one).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,272 @@
+//! Everything outside of the daemon, and the weather.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pgoutpost::buffer::memory::{Disk, Fault};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::backend::{Advance, Target};
+use crate::daemon::Process;
+use crate::dice::Dice;
+use crate::link::{Road, Sever};
+use crate::main_db::{Key, Main, Replica, Row};
+use crate::oracle::Oracle;
+
+/// A mistake planted into the simulated pieces: the simulation has to find it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// Main's ledger moves from anywhere.
+    BlindLedger,
+    /// The log says that it has what it never got.
+    AnswerBeforeDurable,
+    /// What follows a BEGIN that failed is done statement by statement.
+    WritesWithoutBegin,
+    /// A session uses a replica that has gone back.
+    PastReplica,
+    /// A read takes its overlay after the replica's snapshot.
+    LateOverlay,
+    /// A read does not ask what its own snapshot holds.
+    NoGate,
+    /// Clients do not lock what they write.
+    NoLocks,
+}
+
+/// What may go wrong now. Figures are chances out of a thousand.
+#[derive(Debug, Clone)]
+pub struct Weather {
+    /// Of an error that passes, for each statement on main.
+    pub errors: u32,
+    /// Of an operation of the log to get lost.
+    pub log: u32,
+    pub latency: Duration,
+    pub replica_latency: Duration,
+    pub road: Road,
+    /// Values that main rejects, for each written value.
+    pub bad: u32,
+}
+
+impl Weather {
+    pub fn calm() -> Weather {
+        Weather {
+            errors: 0,
+            log: 0,
+            latency: Duration::from_millis(5),
+            replica_latency: Duration::from_millis(3),
+            road: Road::Open,
+            bad: 0,
+        }
+    }
+}
+
+pub struct World {
+    pub dice: Dice,
+    pub main_dice: Dice,
+    pub replica_dice: Dice,
+    log_dice: Dice,
+    pub main: Mutex<Main>,
+    pub replica: Mutex<Replica>,
+    pub disk: Arc<Mutex<Disk>>,
+    pub oracle: Mutex<Oracle>,
+    weather: Mutex<Weather>,
+    connections: Mutex<Vec<(Target, u64, Sever)>>,
+    trace: Mutex<Trace>,
+    bug: Option<Bug>,
+    /// Something is wrong: the run is over.
+    pub broken: Notify,
+    began: Instant,
+    /// The process that claimed the log last: others do not know what this one acknowledges.
+    owner: AtomicU64,
+    /// What people's clocks say, in milliseconds.
+    wall_clock: AtomicU64,
+}
+
+#[derive(Default)]
+struct Trace {
+    hash: crc32fast::Hasher,
+    aloud: bool,
+    lines: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, bug: Option<Bug>, aloud: bool) -> Arc<World> {
+        Arc::new(World {
+            dice: Dice::new(seed),
+            main_dice: Dice::new(!seed),
+            replica_dice: Dice::new(!seed ^ 1 << 40),
+            log_dice: Dice::new(!seed ^ 1 << 41),
+            main: Mutex::new(Main::new()),
+            replica: Mutex::new(Replica::new()),
+            disk: Arc::default(),
+            oracle: Mutex::default(),
+            weather: Mutex::new(Weather::calm()),
+            connections: Mutex::default(),
+            trace: Mutex::new(Trace { aloud, ..Trace::default() }),
+            bug,
+            broken: Notify::new(),
+            began: Instant::now(),
+            owner: AtomicU64::new(0),
+            wall_clock: AtomicU64::new(1_780_000_000_000),
+        })
+    }
+
+    pub fn planted(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    pub fn weather(&self) -> Weather {
+        self.weather.lock().unwrap().clone()
+    }
+
+    pub fn change_weather(&self, change: impl FnOnce(&mut Weather)) {
+        change(&mut self.weather.lock().unwrap());
+    }
+
+    /// Tells what happens: the same seed must tell the same.
+    pub fn note(&self, what: impl FnOnce() -> String) {
+        let mut trace = self.trace.lock().unwrap();
+        let mut line = String::new();
+        let _ = writeln!(line, "{:>10.4} {}", self.began.elapsed().as_secs_f64(), what());
+        trace.hash.update(line.as_bytes());
+        trace.lines += 1;
+        if trace.aloud {
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+
+    /// What was told, as a number; and how much.
+    pub fn told(&self) -> (u32, u64) {
+        let trace = self.trace.lock().unwrap();
+        (trace.hash.clone().finalize(), trace.lines)
+    }
+
+    /// A promise is broken.
+    pub fn violation(&self, what: String) {
+        self.note(|| format!("VIOLATION: {what}"));
+        self.oracle.lock().unwrap().violation.get_or_insert(what);
+        self.broken.notify_one();
+    }
+
+    /// Of a connection to this server.
+    pub fn dice_of(&self, target: Target) -> &Dice {
+        match target {
+            Target::Main => &self.main_dice,
+            Target::Replica => &self.replica_dice,
+        }
+    }
+
+    pub fn latency(&self, target: Target) -> Duration {
+        let max = match target {
+            Target::Main => self.weather().latency,
+            Target::Replica => self.weather().replica_latency,
+        };
+        self.dice_of(target).pause(max)
+    }
+
+    /// Of a session's connection to the replica.
+    pub fn session_latency(&self) -> Duration {
+        self.dice.pause(self.weather().replica_latency)
+    }
+
+    pub fn owned_by(&self, process: &Process) {
+        self.owner.store(process.id, SeqCst);
+    }
+
+    pub fn is_owner(&self, process: &Process) -> bool {
+        self.owner.load(SeqCst) == process.id
+    }
+
+    /// Milliseconds since 1970, as far as anybody knows.
+    pub fn wall_clock(&self) -> u64 {
+        self.wall_clock.fetch_add(1, SeqCst)
+    }
+
+    /// Forward or back, by up to some years.
+    pub fn jump_wall_clock(&self) {
+        let years = 1_700_000_000_000 + self.dice.below(200_000_000_000) as u64;
+        self.wall_clock.store(years, SeqCst);
+    }
+
+    pub fn disk_latency(&self) -> Duration {
+        self.log_dice.pause(Duration::from_millis(4))
+    }
+
+    pub fn road(&self, target: Target) -> Road {
+        match target {
+            Target::Main => self.weather().road,
+            Target::Replica if self.replica.lock().unwrap().up => Road::Open,
+            Target::Replica => Road::Cut,
+        }
+    }
+
+    pub fn log_fails(&self) -> bool {
+        self.log_dice.happens(self.weather().log)
+    }
+
+    /// What becomes of an append.
+    pub fn log_fault(&self) -> Fault {
+        if !self.log_fails() {
+            return Fault::None;
+        }
+        [Fault::Lost, Fault::Executed, Fault::Late, Fault::Refused][self.log_dice.below(4)]
+    }
+
+    pub fn connected(&self, target: Target, process: &Process, sever: Sever) {
+        self.connections.lock().unwrap().push((target, process.id, sever));
+    }
+
+    /// Breaks connections.
+    pub fn sever(&self, silent: bool, which: impl Fn(Target, u64) -> bool) {
+        let mut connections = self.connections.lock().unwrap();
+        for (_, _, sever) in connections.extract_if(.., |(target, process, _)| which(*target, *process)) {
+            sever.sever(silent);
+        }
+    }
+
+    /// A transaction commits on main.
+    pub fn apply(&self, writes: BTreeMap<Key, Option<Row>>, advance: Option<Advance>) {
+        let mut main = self.main.lock().unwrap();
+        let before = main.now().clone();
+        let mut next = before.clone();
+        for (key, row) in writes {
+            match row {
+                Some(row) => drop(next.rows.insert(key, row)),
+                None => drop(next.rows.remove(&key)),
+            }
+        }
+        if let Some(Advance { from, to, entry }) = advance {
+            self.note(|| format!("main commits entries after {from} up to {to}"));
+            next.ledger = (to, entry);
+            let judged = self.oracle.lock().unwrap().commit(&before, &mut next, from, to);
+            if let Err(what) = judged {
+                self.violation(what);
+            }
+        }
+        main.commit(next);
+    }
+
+    /// The log may hold something new.
+    pub fn stored(&self) {
+        let disk = self.disk.lock().unwrap();
+        let learned = self.oracle.lock().unwrap().learn(&disk, self.main.lock().unwrap().now());
+        drop(disk);
+        if let Err(what) = learned {
+            self.violation(what);
+        }
+    }
+
+    /// Nothing acknowledged is gone.
+    pub fn check(&self) {
+        let disk = self.disk.lock().unwrap();
+        let kept = self.oracle.lock().unwrap().kept(&disk, self.main.lock().unwrap().now());
+        drop(disk);
+        if let Err(what) = kept {
+            self.violation(what);
+        }
+    }
+}
