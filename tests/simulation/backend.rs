@@ -10,10 +10,14 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::main_db::{COLUMNS, Commit, Key, Lock, Row, Text};
-use crate::statement::Statement;
+use crate::statement::{Given, Statement};
 use crate::wire::{self, Datum, Frame};
 use crate::world::{Bug, World};
 
+/// The highest there is: main is always set up for this program.
+const SCHEMA_VERSION: i32 = i32::MAX;
+/// Main's system identifier.
+const SYSTEM: &str = "7000000000000000001";
 /// As replay asks for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -241,7 +245,7 @@ impl Backend {
         self.passing_trouble()?;
         let changes = matches!(
             statement,
-            Statement::Advance | Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. }
+            Statement::Advance | Statement::LogRejected | Statement::Insert { .. } | Statement::Guarded { .. }
         );
         if self.transaction.is_some() || !changes {
             return self.perform(statement, values).await;
@@ -262,9 +266,10 @@ impl Backend {
     async fn perform(&mut self, statement: &Statement, values: &[Option<Bytes>]) -> Outcome<Done> {
         let shown = self.shown();
         let rows = match statement {
-            Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => {
-                return self.write(statement, values).await;
+            Statement::Insert { table, columns, several } => {
+                return self.insert(table, columns, *several, values).await;
             }
+            Statement::Guarded { table, set, key, old } => self.settle(table, set, key, old, values).await?,
             Statement::Advance => {
                 let advance = Advance {
                     from: Seq(wire::int8(&values[1]) as u64),
@@ -286,13 +291,16 @@ impl Backend {
             }
             Statement::Identity => {
                 let timeline = self.world.main.lock().unwrap().timeline;
-                vec![vec![Datum::Text("7000000000000000001".into()), Datum::Text(format!("{timeline:08X}"))]]
+                vec![vec![Datum::Text(SYSTEM.into()), Datum::Text(format!("{timeline:08X}")), Datum::Text(self.lsn())]]
             }
             Statement::Ledger => {
                 let entry = shown.ledger.1.map_or(Datum::Null(wire::UUID), Datum::Uuid);
                 vec![vec![Datum::Int8(shown.ledger.0.as_i64()), entry]]
             }
             Statement::Place => vec![vec![Datum::Text(self.lsn())]],
+            Statement::SchemaVersion => vec![vec![Datum::Int4(SCHEMA_VERSION)]],
+            Statement::History => vec![vec![Datum::Null(wire::TEXT)]],
+            Statement::LogRejected => vec![vec![Datum::Void]],
             Statement::Table => vec![vec![Datum::Text(TABLE.into())]],
             Statement::Poll => {
                 let lsn = self.lsn();
@@ -354,61 +362,64 @@ impl Backend {
         Ok(())
     }
 
-    async fn write(&mut self, statement: &Statement, values: &[Option<Bytes>]) -> Outcome<Done> {
-        let text = |place: usize| wire::text(&values[place]);
-        let mut touched = 0;
-        let verb = match statement {
-            Statement::Insert { table, columns, several } => {
-                let rows: Vec<Row> = if *several {
-                    let arrays: Vec<Vec<Value>> = values.iter().map(wire::texts).collect();
-                    let row = |n: usize| whole(columns, arrays.iter().map(|array| array[n].clone()).collect());
-                    (0..arrays[0].len()).map(row).collect()
-                } else {
-                    vec![whole(columns, (0..values.len()).map(text).collect())]
-                };
-                for row in rows {
-                    let key = Key(table.clone(), row[0].clone().expect("keys are not null"));
-                    self.lock(Lock::Row(key.clone())).await?;
-                    if self.row(&key).is_some() {
-                        return refused("23505", format!("duplicate key: {key:?}"));
-                    }
-                    self.put(key, Some(row))?;
-                    touched += 1;
-                }
-                "INSERT 0"
-            }
-            Statement::Update { table, set, key } => {
-                assert_eq!(key.len(), 1, "one key column");
-                let old = Key(table.clone(), text(set.len()).expect("keys are not null"));
-                self.lock(Lock::Row(old.clone())).await?;
-                if let Some(mut row) = self.row(&old) {
-                    set.iter().enumerate().for_each(|(n, name)| row[column(name)] = text(n));
-                    let new = Key(table.clone(), row[0].clone().expect("keys are not null"));
-                    if new != old {
-                        self.lock(Lock::Row(new.clone())).await?;
-                        if self.row(&new).is_some() {
-                            return refused("23505", format!("duplicate key: {new:?}"));
-                        }
-                        self.put(old, None)?;
-                    }
-                    self.put(new, Some(row))?;
-                    touched = 1;
-                }
-                "UPDATE"
-            }
-            Statement::Delete { table, key } => {
-                assert_eq!(key.len(), 1, "one key column");
-                let key = Key(table.clone(), text(0).expect("keys are not null"));
-                self.lock(Lock::Row(key.clone())).await?;
-                if self.row(&key).is_some() {
-                    self.put(key, None)?;
-                    touched = 1;
-                }
-                "DELETE"
-            }
-            _ => unreachable!("not a write"),
+    async fn insert(
+        &mut self,
+        table: &Text,
+        columns: &[Text],
+        several: bool,
+        values: &[Option<Bytes>],
+    ) -> Outcome<Done> {
+        let rows: Vec<Row> = if several {
+            let arrays: Vec<Vec<Value>> = values.iter().map(wire::texts).collect();
+            let row = |n: usize| whole(columns, arrays.iter().map(|array| array[n].clone()).collect());
+            (0..arrays[0].len()).map(row).collect()
+        } else {
+            vec![whole(columns, values.iter().map(wire::text).collect())]
         };
-        Ok(Done { rows: Vec::new(), tag: format!("{verb} {touched}") })
+        let tag = format!("INSERT 0 {}", rows.len());
+        for row in rows {
+            let key = Key(table.clone(), row[0].clone().expect("keys are not null"));
+            self.lock(Lock::Row(key.clone())).await?;
+            if self.row(&key).is_some() {
+                return refused("23505", format!("duplicate key: {key:?}"));
+            }
+            self.put(key, Some(row))?;
+        }
+        Ok(Done { rows: Vec::new(), tag })
+    }
+
+    /// An UPDATE or DELETE by key under the policy that the last write wins. Tells what became of a row that is not as the client
+    /// saw it.
+    async fn settle(
+        &mut self,
+        table: &Text,
+        set: &[Given],
+        key: &[Given],
+        old: &[Given],
+        values: &[Option<Bytes>],
+    ) -> Outcome<Vec<Vec<Datum>>> {
+        let text = |place: usize| wire::text(&values[place]);
+        let [(_, place)] = key else { panic!("one key column") };
+        let key = Key(table.clone(), text(*place).expect("keys are not null"));
+        self.lock(Lock::Row(key.clone())).await?;
+        let told = |outcome: &str| vec![vec![Datum::Text(format!("{{\"{outcome}\": 1}}"))]];
+        let Some(mut row) = self.row(&key) else { return Ok(told("gone")) };
+        let same = old.iter().all(|(name, place)| row[column(name)] == text(*place));
+        if set.is_empty() {
+            self.put(key, None)?;
+        } else {
+            set.iter().for_each(|(name, place)| row[column(name)] = text(*place));
+            let new = Key(table.clone(), row[0].clone().expect("keys are not null"));
+            if new != key {
+                self.lock(Lock::Row(new.clone())).await?;
+                if self.row(&new).is_some() {
+                    return refused("23505", format!("duplicate key: {new:?}"));
+                }
+                self.put(key, None)?;
+            }
+            self.put(new, Some(row))?;
+        }
+        Ok(if same { Vec::new() } else { told("overwritten") })
     }
 
     fn row(&self, key: &Key) -> Option<Row> {
@@ -471,12 +482,18 @@ fn whole(columns: &[Text], values: Vec<Value>) -> Row {
 fn columns(statement: &Statement) -> Option<Vec<Datum>> {
     let text = || Datum::Null(wire::TEXT);
     Some(match statement {
-        Statement::Insert { .. } | Statement::Update { .. } | Statement::Delete { .. } => return None,
+        Statement::Insert { .. } => return None,
+        Statement::SchemaVersion => vec![Datum::Int4(0)],
+        Statement::LogRejected => vec![Datum::Void],
         Statement::WhoAmI => vec![Datum::Bool(false), text()],
-        Statement::Identity => vec![text(), text()],
+        Statement::Identity => vec![text(), text(), text()],
         Statement::Ledger => vec![Datum::Int8(0), Datum::Null(wire::UUID)],
         Statement::Advance => vec![Datum::Void],
-        Statement::Place | Statement::Table | Statement::Rows { .. } => vec![text()],
+        Statement::Place
+        | Statement::Table
+        | Statement::Rows { .. }
+        | Statement::History
+        | Statement::Guarded { .. } => vec![text()],
         Statement::Poll => {
             vec![Datum::Int8(0), Datum::Int8(0), Datum::Bool(false), text(), text(), Datum::Float8(0.0)]
         }
@@ -484,5 +501,5 @@ fn columns(statement: &Statement) -> Option<Vec<Datum>> {
 }
 
 /// What main says about each of its tables.
-const TABLE: &str = r#"{"generated": [], "has_triggers": false, "has_children": false, "refers_to_itself": false,
+const TABLE: &str = r#"{"generated": [], "has_triggers": false, "has_rules": false, "has_late_triggers": false, "has_children": false, "refers_to_itself": false,
     "unique": [["id"]], "references": [], "deferrable": [], "parents": []}"#;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pgoutpost::buffer::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
 use pgoutpost::buffer::memory::{Fault, MemoryLog};
+use pgoutpost::cluster::MainRecord;
 use pgoutpost::entry::Seq;
 use tokio::time::sleep;
 
@@ -112,5 +113,13 @@ impl Log for SimulatedLog {
 
     fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()> {
         Box::pin(self.ask("store_lease", self.log.store_lease(sequence, block)))
+    }
+
+    fn main_record(&self) -> Answer<'_, Option<MainRecord>> {
+        Box::pin(self.ask("main_record", self.log.main_record()))
+    }
+
+    fn store_main_record<'a>(&'a self, record: &'a MainRecord) -> Answer<'a, ()> {
+        Box::pin(self.ask("store_main_record", self.log.store_main_record(record)))
     }
 }

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+/// A column, and the place of its value among the parameters.
+pub type Given = (Arc<str>, usize);
+
 /// What a statement asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
@@ -24,15 +27,17 @@ pub enum Statement {
         columns: Vec<Arc<str>>,
         several: bool,
     },
-    Update {
+    /// An UPDATE or DELETE of the row with this key, whatever it is, which tells when it is not as the client saw it.
+    Guarded {
         table: Arc<str>,
-        set: Vec<Arc<str>>,
-        key: Vec<Arc<str>>,
+        /// Columns and the places of their new values; none, of a DELETE.
+        set: Vec<Given>,
+        key: Vec<Given>,
+        old: Vec<Given>,
     },
-    Delete {
-        table: Arc<str>,
-        key: Vec<Arc<str>>,
-    },
+    SchemaVersion,
+    History,
+    LogRejected,
 }
 
 impl Statement {
@@ -59,11 +64,20 @@ impl Statement {
             let several = sql.contains(" SELECT ");
             assert!(several || sql.contains(" VALUES "), "the simulated server does not know {sql}");
             Statement::Insert { table, columns: names(rest.split(')').next().unwrap_or_default()), several }
-        } else if starts("UPDATE ") {
-            let (set, key) = rest.split_once(" WHERE ").unwrap_or((rest, ""));
-            Statement::Update { table, set: names(set), key: names(key) }
-        } else if starts("DELETE FROM ") {
-            Statement::Delete { table, key: names(rest) }
+        } else if starts("WITH done AS (UPDATE ") || starts("WITH done AS (DELETE ") {
+            assert!(sql.contains("'last-write-wins'"), "the simulated server does not know {sql}");
+            let attempt = rest.split(" RETURNING 1) ").next().unwrap_or_default();
+            let (set, condition) = attempt.split_once(" WHERE ").unwrap_or_default();
+            let mut conditions = condition.split(" AND CASE ");
+            let key = conditions.next().map(|key| given(key, " = $")).unwrap_or_default();
+            let old = conditions.flat_map(|old| given(old, " IS NOT DISTINCT FROM $")).collect();
+            Statement::Guarded { table, set: given(set, " = $"), key, old }
+        } else if starts("SELECT pgoutpost.schema_version()") {
+            Statement::SchemaVersion
+        } else if starts("SELECT pgoutpost.timeline_history()") {
+            Statement::History
+        } else if starts("SELECT pgoutpost.log_rejected(") {
+            Statement::LogRejected
         } else {
             panic!("the simulated server does not know {sql}")
         }
@@ -86,4 +100,17 @@ fn after<'a>(text: &'a str, mark: &str) -> &'a str {
 /// Names in quotes, in their order.
 fn names(text: &str) -> Vec<Arc<str>> {
     text.split('"').skip(1).step_by(2).map(Arc::from).collect()
+}
+
+/// Each first name in quotes before the mark, and the number after it.
+fn given(text: &str, mark: &str) -> Vec<Given> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once(mark) {
+        let name = before.split('"').nth(1).expect("a name in quotes");
+        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+        found.push((name.into(), digits.parse::<usize>().expect("a number") - 1));
+        rest = after;
+    }
+    found
 }

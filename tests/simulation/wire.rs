@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 pub const BOOL: u32 = 16;
 pub const INT8: u32 = 20;
+pub const INT4: u32 = 23;
 pub const TEXT: u32 = 25;
 pub const FLOAT8: u32 = 701;
 pub const VOID: u32 = 2278;
@@ -103,6 +104,7 @@ pub fn texts(array: &Option<Bytes>) -> Vec<Option<Arc<str>>> {
 pub enum Datum {
     Null(u32),
     Bool(bool),
+    Int4(i32),
     Int8(i64),
     Text(String),
     Float8(f64),
@@ -115,6 +117,7 @@ impl Datum {
         match self {
             Datum::Null(oid) => *oid,
             Datum::Bool(_) => BOOL,
+            Datum::Int4(_) => INT4,
             Datum::Int8(_) => INT8,
             Datum::Text(_) => TEXT,
             Datum::Float8(_) => FLOAT8,
@@ -127,6 +130,7 @@ impl Datum {
         let bytes: Vec<u8> = match self {
             Datum::Null(_) => return out.put_i32(-1),
             Datum::Bool(value) => vec![u8::from(*value)],
+            Datum::Int4(value) => value.to_be_bytes().to_vec(),
             Datum::Int8(value) => value.to_be_bytes().to_vec(),
             Datum::Text(value) => value.as_bytes().to_vec(),
             Datum::Float8(value) => value.to_be_bytes().to_vec(),
