@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Buffer, BufferError, CommitError, Draft};
+use super::{Buffer, BufferError, CommitError, Draft, LogError};
 use crate::entry::{Entry, RetryOf, Seq};
 use crate::moment::rfc3339;
 use crate::overlay;
@@ -21,6 +21,9 @@ use crate::sqlstate::{OBJECT_NOT_IN_PREREQUISITE_STATE, SqlState};
 
 /// How long what an operator did is kept after the entry has left the log.
 const RECORD_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Between two attempts to put an entry aside.
+const DOUBT_PAUSE: Duration = Duration::from_millis(50);
+const DOUBT_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How many entries are read at a time when one is looked up.
 const WINDOW: usize = 256;
 
@@ -157,10 +160,19 @@ impl Quarantined {
 impl Buffer {
     /// Puts an entry aside. Its effects leave the overlay shortly after, unless they are to be shown.
     ///
+    /// Repeats itself while there is doubt: an entry that the log has put aside and we would send could be applied, and then
+    /// sent again from quarantine.
+    ///
     /// # Errors
-    /// When the log does not answer; then it may or may not be in quarantine, and doing it again is harmless.
+    /// When the log says no: then it is not in quarantine.
     pub async fn quarantine(&self, quarantined: Quarantined) -> Result<(), BufferError> {
-        self.record(&quarantined).await?;
+        let mut pause = DOUBT_PAUSE;
+        while let Err(error) = self.record(&quarantined).await {
+            let BufferError::Log(LogError::Doubtful(why)) = error else { return Err(error) };
+            tracing::warn!(seq = %quarantined.seq, why, "it is not known whether an entry was put aside; once more");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(DOUBT_PAUSE_MAX);
+        }
         if self.published.shows_quarantined() {
             // Before the replica can have its ledger beyond the entry: its rows must not be missing for a moment.
             return self.rebuild().await;

@@ -2,15 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pgoutpost::entry::{Seq, Value};
-use tokio::time::timeout;
+use pgoutpost::entry::Seq;
 use uuid::Uuid;
 
-use crate::main_db::{COLUMNS, Commit, Key, Lock, Row, Text};
-use crate::statement::{Given, Statement};
+use crate::main_db::{Commit, Key, Lock, Row, Text};
+use crate::statement::Statement;
 use crate::wire::{self, Datum, Frame};
 use crate::world::{Bug, World};
 
@@ -18,8 +16,11 @@ use crate::world::{Bug, World};
 const SCHEMA_VERSION: i32 = i32::MAX;
 /// Main's system identifier.
 const SYSTEM: &str = "7000000000000000001";
-/// As replay asks for.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[path = "rows.rs"]
+mod rows;
+
+use rows::column;
 
 /// Which server a connection goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,25 +333,6 @@ impl Backend {
         format!("0/{:X}", commits * 64)
     }
 
-    /// Waits until nobody else has it, as long as the lock's time-out allows.
-    async fn lock(&mut self, lock: Lock) -> Outcome<()> {
-        let freed = Arc::clone(&self.world.main.lock().unwrap().freed);
-        let taken = async {
-            loop {
-                let freed = freed.notified();
-                if !self.lives() {
-                    return Err(Trouble::Gone);
-                }
-                if self.world.main.lock().unwrap().lock(&lock, self.id) {
-                    return Ok(());
-                }
-                freed.await;
-            }
-        };
-        let taken = timeout(LOCK_TIMEOUT, taken).await;
-        taken.unwrap_or_else(|_| refused("55P03", "canceling statement due to lock timeout"))
-    }
-
     async fn advance(&mut self, advance: Advance) -> Outcome<()> {
         self.lock(Lock::Ledger).await?;
         let Some(transaction) = &mut self.transaction else { return refused("25P01", "no transaction") };
@@ -359,87 +341,6 @@ impl Backend {
             return refused("PO001", format!("ledger is at {at}, not at {}", advance.from));
         }
         transaction.ledger = Some(advance);
-        Ok(())
-    }
-
-    async fn insert(
-        &mut self,
-        table: &Text,
-        columns: &[Text],
-        several: bool,
-        values: &[Option<Bytes>],
-    ) -> Outcome<Done> {
-        let rows: Vec<Row> = if several {
-            let arrays: Vec<Vec<Value>> = values.iter().map(wire::texts).collect();
-            let row = |n: usize| whole(columns, arrays.iter().map(|array| array[n].clone()).collect());
-            (0..arrays[0].len()).map(row).collect()
-        } else {
-            vec![whole(columns, values.iter().map(wire::text).collect())]
-        };
-        let tag = format!("INSERT 0 {}", rows.len());
-        for row in rows {
-            let key = Key(table.clone(), row[0].clone().expect("keys are not null"));
-            self.lock(Lock::Row(key.clone())).await?;
-            if self.row(&key).is_some() {
-                return refused("23505", format!("duplicate key: {key:?}"));
-            }
-            self.put(key, Some(row))?;
-        }
-        Ok(Done { rows: Vec::new(), tag })
-    }
-
-    /// An UPDATE or DELETE by key under the policy that the last write wins. Tells what became of a row that is not as the client
-    /// saw it.
-    async fn settle(
-        &mut self,
-        table: &Text,
-        set: &[Given],
-        key: &[Given],
-        old: &[Given],
-        values: &[Option<Bytes>],
-    ) -> Outcome<Vec<Vec<Datum>>> {
-        let text = |place: usize| wire::text(&values[place]);
-        let [(_, place)] = key else { panic!("one key column") };
-        let key = Key(table.clone(), text(*place).expect("keys are not null"));
-        self.lock(Lock::Row(key.clone())).await?;
-        let told = |outcome: &str| vec![vec![Datum::Text(format!("{{\"{outcome}\": 1}}"))]];
-        let Some(mut row) = self.row(&key) else { return Ok(told("gone")) };
-        let same = old.iter().all(|(name, place)| row[column(name)] == text(*place));
-        if set.is_empty() {
-            self.put(key, None)?;
-        } else {
-            set.iter().for_each(|(name, place)| row[column(name)] = text(*place));
-            let new = Key(table.clone(), row[0].clone().expect("keys are not null"));
-            if new != key {
-                self.lock(Lock::Row(new.clone())).await?;
-                if self.row(&new).is_some() {
-                    return refused("23505", format!("duplicate key: {new:?}"));
-                }
-                self.put(key, None)?;
-            }
-            self.put(new, Some(row))?;
-        }
-        Ok(if same { Vec::new() } else { told("overwritten") })
-    }
-
-    fn row(&self, key: &Key) -> Option<Row> {
-        let own = self.transaction.as_ref().and_then(|transaction| transaction.writes.get(key));
-        match own {
-            Some(row) => row.clone(),
-            None => self.world.main.lock().unwrap().now().rows.get(key).cloned(),
-        }
-    }
-
-    fn put(&mut self, key: Key, row: Option<Row>) -> Outcome<()> {
-        let has = |word: &str| row.iter().flatten().flatten().any(|value| value.contains(word));
-        let (bad, late) = (has("bad"), has("late"));
-        let mended = self.world.main.lock().unwrap().mended;
-        if bad && !mended {
-            return refused("23514", "check constraint");
-        }
-        let Some(transaction) = &mut self.transaction else { return Ok(()) };
-        transaction.refused_at_commit |= late && !mended;
-        transaction.writes.insert(key, row);
         Ok(())
     }
 
@@ -466,16 +367,6 @@ impl Backend {
             self.world.main.lock().unwrap().unlock(self.id);
         }
     }
-}
-
-fn column(name: &str) -> usize {
-    COLUMNS.iter().position(|column| *column == name).expect("a column of the simulated tables")
-}
-
-fn whole(columns: &[Text], values: Vec<Value>) -> Row {
-    let mut row = vec![None; COLUMNS.len()];
-    columns.iter().zip(values).for_each(|(name, value)| row[column(name)] = value);
-    row
 }
 
 /// The columns of a statement's answer, by an example; none: it gives no rows.

@@ -314,7 +314,7 @@ fn merged(view: View<'_>, snapshot: &Rows, ledger: Seq) -> Rows {
             }
             let patched = |mut row: Row| {
                 for column in pending.columns.iter().filter(|column| column.seq > ledger) {
-                    row[column.attnum.0 as usize - 1] = column.value.clone();
+                    row[column.attnum.0 as usize - 1] = column.value.map(Arc::from);
                 }
                 row
             };

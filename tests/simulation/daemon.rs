@@ -153,7 +153,12 @@ async fn start(
     let (tell, _) = watch::channel(TrackerStatus::default());
     let (replica, site) = (to(Target::Replica), SITE.to_owned());
     tasks.spawn(tracker::run(buffer.clone(), replica, site, catalog.clone(), tracking, shutdown.clone(), tell));
-    let replaying = ReplayConfig { retry_delay_max: Duration::from_secs(5), ..ReplayConfig::default() };
+    let replaying = ReplayConfig {
+        retry_delay_max: Duration::from_secs(5),
+        group: [1, 3, 256][world.dice.below(3)],
+        window: [1, 4, 64][world.dice.below(3)],
+        ..ReplayConfig::default()
+    };
     let (tell, replay) = watch::channel(ReplayStatus::default());
     let main = to(Target::Main);
     tasks.spawn(replay::run(buffer.clone(), main, SITE.to_owned(), replaying, shutdown, tell));
