@@ -76,6 +76,7 @@ fn column(attnum: i16, name: &str) -> Column {
         identity: None,
         sequence: None,
         collation: None,
+        collates_by_default: true,
     }
 }
 
