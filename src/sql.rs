@@ -181,7 +181,7 @@ pub use ids::{Busy, Ids, LAST, Stock, counter};
 pub use read::ReadPlan;
 pub use readers::Readers;
 pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks, sequence_names};
-pub use truncate::{Truncate, Truncated, table_lock};
+pub use truncate::{Truncate, Truncated, is_table_lock, table_lock};
 pub use with::{Returned, WithPlan};
 pub use write::{COMPUTABLE_FUNCTIONS, Decoded, Judged, Lock, Outcome, WriteKind, WritePlan, concurrent};
 

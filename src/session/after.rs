@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use super::Session;
 use super::failure::Failure;
 use super::read::Given;
-use super::serve::TRIES;
 use super::write::{By, Rights};
 use crate::overlay::View;
 use crate::report::Report;
@@ -81,15 +80,8 @@ impl Session {
             }
             let view = View { base: &base, own: &self.transaction.work.own };
             let question = sql::judge_events(events, &catalog, view, &self.shared.site)?;
-            let rows = match self.run_evaluation(&question, &Given::default(), &[], By::Name).await {
-                Ok(rows) => rows,
-                Err(Failure::Inner(error)) if tries < TRIES => {
-                    tries += 1;
-                    self.prepare_again(&error).await?;
-                    continue;
-                }
-                Err(failure) => return Err(failure),
-            };
+            let rows = self.run_evaluation(&question, &Given::default(), &[], By::Name).await;
+            let Some(rows) = self.or_again(rows, &mut tries).await? else { continue };
             let Some(row) = rows.first() else { return Ok(()) };
             let text = |place: usize| row.get(place).and_then(Option::as_ref).map(|text| String::from_utf8_lossy(text));
             let place: usize = text(0).and_then(|number| number.parse().ok()).unwrap_or(1);

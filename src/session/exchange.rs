@@ -10,12 +10,17 @@
 //!
 //! Questions may be sent behind forwarded messages: their answers are read when all that is expected has come.
 
-use bytes::BytesMut;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 
 use super::failure::{End, Failure};
+use super::read::{as_clients, values};
 use super::relay::{Expect, Retry, broken};
+use super::statements::{Description, Prepared};
 use super::{Session, Wants};
-use crate::wire::{self, MESSAGE_MAX, build, error};
+use crate::wire::read::parameter_types;
+use crate::wire::{self, HEADER, MESSAGE_MAX, build, error};
 
 impl Session {
     /// Where questions to the replica are written.
@@ -58,6 +63,63 @@ impl Session {
             }
             self.pump(Wants::Replica).await?;
         }
+    }
+
+    /// Asks the replica a question of our own; results in text.
+    pub(super) async fn question(&mut self, sql: &str) -> Result<Vec<Vec<Option<Bytes>>>, Failure> {
+        let name: &[u8] = b"pgoutpost_question";
+        let out = self.ask();
+        build::parse(out, name, sql.as_bytes(), &[]);
+        build::bind(out, name, name, &[], &[]);
+        build::execute(out, name, 0);
+        build::close_portal(out, name);
+        build::close_statement(out, name);
+        build::flush(out);
+        let (mut rows, mut closed) = (Vec::new(), 0);
+        while closed < 2 {
+            match self.reply().await? {
+                (b'D', message) => rows.push(values(message)?),
+                (b'3', _) => closed += 1,
+                _ => {}
+            }
+        }
+        Ok(rows)
+    }
+
+    /// What Postgres says of the client's statement with this name on the replica.
+    pub(super) async fn describe(&mut self, prepared: &Prepared, name: &[u8]) -> Result<Arc<Description>, Failure> {
+        let version = self.shared.catalog.current().version;
+        if std::mem::replace(&mut self.described_at, version) != version {
+            self.names.forget_descriptions();
+        }
+        if let Some(description) = self.names.description(prepared) {
+            return Ok(description);
+        }
+        let out = self.ask();
+        build::describe_statement(out, name);
+        build::flush(out);
+        let description = Arc::new(self.description().await?);
+        self.names.describe(prepared, Arc::clone(&description));
+        Ok(description)
+    }
+
+    /// Reads the answer to Describe of a statement.
+    pub(super) async fn description(&mut self) -> Result<Description, Failure> {
+        let types = self.reply_of(b't').await.map_err(as_clients)?;
+        let types = parameter_types(&types[HEADER..])?;
+        match self.reply().await? {
+            (b'T', message) => Ok(Description { types, columns: Some(message.freeze()) }),
+            _ => Ok(Description { types, columns: None }),
+        }
+    }
+
+    /// Parses a client's text as the unnamed statement, and asks what Postgres makes of it.
+    pub(super) async fn describe_text(&mut self, text: &str) -> Result<Description, Failure> {
+        let out = self.ask();
+        build::parse(out, b"", text.as_bytes(), &[]);
+        build::describe_statement(out, b"");
+        build::flush(out);
+        self.description().await
     }
 
     /// Reads answers up to one of this kind.

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::Session;
 use super::failure::Failure;
 use super::read::{Given, as_clients, values};
-use super::serve::TRIES;
 use super::statements::{Description, Parsed};
 use super::transaction::Route;
 use super::write::{By, PART, Written, returning};
@@ -159,16 +158,14 @@ impl Session {
         formats: Vec<i16>,
         by: By,
     ) -> Result<Written, Failure> {
-        for _ in 0..TRIES {
-            let rendered = self.render_read(inner, given).await?;
-            let own = || Rendered::plain(&inner.text);
-            match self.run_evaluation(&rendered.unwrap_or_else(own), given, &formats, by).await {
-                Ok(rows) => return Ok(super::whole::shown(&rows, formats.len())),
-                Err(Failure::Inner(error)) => self.prepare_again(&error).await?,
-                Err(failure) => return Err(failure),
+        let mut tries = 0;
+        loop {
+            let rendered = self.render_read(inner, given).await?.unwrap_or_else(|| Rendered::plain(&inner.text));
+            let rows = self.run_evaluation(&rendered, given, &formats, by).await;
+            if let Some(rows) = self.or_again(rows, &mut tries).await? {
+                return Ok(super::whole::shown(&rows, formats.len()));
             }
         }
-        Err(super::read::changed().into())
     }
 
     /// EXECUTE in the simple protocol.

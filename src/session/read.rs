@@ -23,7 +23,7 @@ use crate::sql::{Isolation, Parameters, Plan, Rendered, Statement};
 use crate::sqlstate::{self, SqlState};
 use crate::status::StatementKind;
 use crate::wire::build::Argument;
-use crate::wire::read::{Bind, data_row, expand, format_places, parameter_types};
+use crate::wire::read::{Bind, data_row, expand, format_places};
 use crate::wire::{HEADER, build, error};
 
 /// The gate's own: the catalog is newer than the plan.
@@ -155,54 +155,6 @@ impl Session {
         let settings = Arc::new(settings);
         self.settings = Some(Arc::clone(&settings));
         Ok(settings)
-    }
-
-    /// Asks the replica a question of our own; results in text.
-    pub(super) async fn question(&mut self, sql: &str) -> Result<Vec<Vec<Option<Bytes>>>, Failure> {
-        let name: &[u8] = b"pgoutpost_question";
-        let out = self.ask();
-        build::parse(out, name, sql.as_bytes(), &[]);
-        build::bind(out, name, name, &[], &[]);
-        build::execute(out, name, 0);
-        build::close_portal(out, name);
-        build::close_statement(out, name);
-        build::flush(out);
-        let (mut rows, mut closed) = (Vec::new(), 0);
-        while closed < 2 {
-            match self.reply().await? {
-                (b'D', message) => rows.push(values(message)?),
-                (b'3', _) => closed += 1,
-                _ => {}
-            }
-        }
-        Ok(rows)
-    }
-
-    /// What Postgres says of the client's statement with this name on the replica.
-    pub(super) async fn describe(&mut self, prepared: &Prepared, name: &[u8]) -> Result<Arc<Description>, Failure> {
-        let version = self.shared.catalog.current().version;
-        if std::mem::replace(&mut self.described_at, version) != version {
-            self.names.forget_descriptions();
-        }
-        if let Some(description) = self.names.description(prepared) {
-            return Ok(description);
-        }
-        let out = self.ask();
-        build::describe_statement(out, name);
-        build::flush(out);
-        let description = Arc::new(self.description().await?);
-        self.names.describe(prepared, Arc::clone(&description));
-        Ok(description)
-    }
-
-    /// Reads the answer to Describe of a statement.
-    pub(super) async fn description(&mut self) -> Result<Description, Failure> {
-        let types = self.reply_of(b't').await.map_err(as_clients)?;
-        let types = parameter_types(&types[HEADER..])?;
-        match self.reply().await? {
-            (b'T', message) => Ok(Description { types, columns: Some(message.freeze()) }),
-            _ => Ok(Description { types, columns: None }),
-        }
     }
 
     /// The rewritten text of a read for one execution; `None`: the client's own will do.
@@ -388,71 +340,31 @@ impl Session {
         Ok(())
     }
 
+    /// What an evaluation gave; `None`: it has to be repeated.
+    ///
+    /// # Errors
+    /// Its own, and that it has been tried too often.
+    pub(super) async fn or_again<T>(
+        &mut self,
+        evaluated: Result<T, Failure>,
+        tries: &mut usize,
+    ) -> Result<Option<T>, Failure> {
+        match evaluated {
+            Err(Failure::Inner(error)) => {
+                self.prepare_again(&error).await?;
+                *tries += 1;
+                if *tries > TRIES { Err(changed().into()) } else { Ok(None) }
+            }
+            evaluated => evaluated.map(Some),
+        }
+    }
+
     pub(super) async fn reload(&mut self) -> Result<(), Failure> {
         let reloaded = self.shared.catalog.reload(None).await;
         reloaded.map(drop).map_err(|error| {
             let message = format!("the definitions of the tables cannot be read from the replica: {error}");
             Report::new(sqlstate::CANNOT_CONNECT_NOW, message).into()
         })
-    }
-
-    /// Parses a client's text as the unnamed statement, and asks what Postgres makes of it.
-    pub(super) async fn describe_text(&mut self, text: &str) -> Result<Description, Failure> {
-        let out = self.ask();
-        build::parse(out, b"", text.as_bytes(), &[]);
-        build::describe_statement(out, b"");
-        build::flush(out);
-        self.description().await
-    }
-
-    /// A read in the simple protocol, by the unnamed statement and portal.
-    pub(super) async fn simple_read(&mut self, statement: &Statement, last: bool) -> Result<(), Failure> {
-        for _ in 0..TRIES {
-            let description = self.describe_text(&statement.text).await?;
-            if description.types.is_empty() && self.is_whole(statement).await? {
-                return self.simple_whole(statement, &description, last).await;
-            }
-            let given = Given { types: &description.types, ..Given::default() };
-            let rendered = match description.types.is_empty() {
-                true => self.render_read(statement, &given).await?,
-                false => None,
-            };
-            let out = self.ask();
-            match &rendered {
-                None => build::bind(out, b"", b"", &[], &[]),
-                Some(rendered) => {
-                    build::parse(out, b"", rendered.sql.as_bytes(), &given.types_with(rendered));
-                    build::bind(out, b"", b"", &given.with(rendered), &[]);
-                }
-            }
-            build::execute(out, b"", 0);
-            build::flush(out);
-            match self.pass_rows(description.columns.as_deref()).await {
-                Ok(tag) => return self.simple_end(&tag, last).await,
-                Err((Failure::Inner(error), Passed::Rows)) => return Err(Failure::Inner(error)),
-                Err((Failure::Inner(error), passed)) => {
-                    let refused = error::code(&error[HEADER..]) == sqlstate::READ_ONLY_SQL_TRANSACTION;
-                    let own = rendered.is_none() && again(&error) == Again::No;
-                    let failure = match own {
-                        true => Failure::Server(error),
-                        false => match self.prepare_again(&error).await {
-                            Ok(()) => continue,
-                            Err(failure) => failure,
-                        },
-                    };
-                    // A simple query has told its columns when it begins to run. What writes may still go to main.
-                    if passed == Passed::Bound
-                        && !refused
-                        && let Some(columns) = &description.columns
-                    {
-                        self.client.output.extend_from_slice(columns);
-                    }
-                    return Err(failure);
-                }
-                Err((failure, _)) => return Err(failure),
-            }
-        }
-        Err(changed().into())
     }
 }
 

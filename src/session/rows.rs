@@ -11,7 +11,7 @@ use super::settings::Settings;
 use super::{Session, Waited};
 use crate::entry::Seq;
 use crate::report::Report;
-use crate::sql::{Busy, LOCKED, Lock, LockedRelation, Patience};
+use crate::sql::{Busy, LOCKED, Lock, LockedRelation, Patience, is_table_lock};
 use crate::sqlstate;
 
 /// How locks came to be held.
@@ -67,7 +67,8 @@ impl Session {
         let mut waited_for = Vec::new();
         for (place, lock) in locks {
             let Some(relation) = locking.get(*place) else { continue };
-            if relation.patience == Patience::Wait {
+            // NOWAIT and SKIP LOCKED are about rows.
+            if relation.patience == Patience::Wait || is_table_lock(*lock) {
                 waited_for.push(*lock);
                 continue;
             }

@@ -12,10 +12,9 @@ use super::failure::{End, Failure};
 use super::relay::{Expect, Unanswered};
 use super::serve::TRIES;
 use super::settings::check_own;
-use super::statements::{Description, Parsed};
+use super::statements::Parsed;
 use super::straight::Leaves;
 use super::transaction::{Phase, Route};
-use super::write::Written;
 use crate::report::Report;
 use crate::sql::{self, Class, Statement};
 use crate::sqlstate;
@@ -282,51 +281,6 @@ impl Session {
                 Err(Report::new(sqlstate::INTERNAL_ERROR, "a straight statement came the wrong way").into())
             }
         }
-    }
-
-    /// Runs a statement on the replica as it is, its answer shown.
-    pub(super) async fn pass(&mut self, text: &str, last: bool) -> Result<(), Failure> {
-        let out = self.ask();
-        build::parse(out, b"", text.as_bytes(), &[]);
-        build::bind(out, b"", b"", &[], &[]);
-        build::describe_portal(out, b"");
-        build::execute(out, b"", 0);
-        build::flush(out);
-        match self.pass_rows(None).await {
-            Ok(tag) => self.simple_end(&tag, last).await,
-            Err((failure, _)) => Err(super::read::as_clients(failure)),
-        }
-    }
-
-    /// Answers a statement of a query string with rows that are ready. `last`: of the string.
-    pub(super) async fn show(
-        &mut self,
-        description: &Description,
-        (rows, tag): Written,
-        last: bool,
-    ) -> Result<(), Failure> {
-        let out = &mut self.client.output;
-        if let Some(columns) = &description.columns {
-            out.extend_from_slice(columns);
-        }
-        rows.iter().for_each(|row| out.extend_from_slice(row));
-        self.simple_tag(&tag, last).await
-    }
-
-    async fn simple_tag(&mut self, tag: &str, last: bool) -> Result<(), Failure> {
-        let mut message = BytesMut::new();
-        build::command_complete(&mut message, tag);
-        self.simple_end(&message, last).await
-    }
-
-    /// The CommandComplete of a statement in a query string. The last one's comes when the end of the implicit transaction
-    /// cannot fail any more.
-    pub(super) async fn simple_end(&mut self, complete: &[u8], last: bool) -> Result<(), Failure> {
-        if last && self.transaction.phase == Phase::Idle {
-            self.judge_deferred().await?;
-        }
-        self.client.output.extend_from_slice(complete);
-        Ok(())
     }
 
     /// Ends a query string: commits its implicit transaction or tells why not, then ReadyForQuery.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::time::timeout;
 
-use super::cancel::Target;
 use super::control::plain;
+use super::converse::Show;
 use super::failure::{End, Failure};
 use super::settings::Settings;
 use super::statements::Prepared;
@@ -23,7 +23,6 @@ use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::upstream::raw::{self, ConnectError, Raw};
 use crate::wire::build::Argument;
-use crate::wire::link::OUTPUT_HIGH;
 use crate::wire::read::Bind;
 use crate::wire::{HEADER, build, error, header};
 
@@ -43,15 +42,6 @@ pub(super) enum Leaves {
     Rows,
     /// Perhaps another catalog, too.
     Definitions,
-}
-
-/// How an exchange with main is shown to the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Show {
-    /// Everything but ReadyForQuery.
-    Answers,
-    /// Errors too are kept away.
-    Nothing,
 }
 
 impl Session {
@@ -321,114 +311,6 @@ impl Session {
             }
             Waited::Cancelled => Err(canceled().into()),
         }
-    }
-
-    /// A question of our own to main; its answer is not shown. Returns the first value.
-    pub(super) async fn ask_main(&mut self, sql: &str) -> Result<Option<String>, Failure> {
-        let Some(main) = &mut self.main else { return Err(lost().into()) };
-        build::query(&mut main.raw.link.output, sql.as_bytes());
-        self.asked = None;
-        match self.converse(Show::Nothing, false).await? {
-            (_, false) => Ok(self.asked.take()),
-            (_, true) => {
-                let why = self.asked.take().unwrap_or_default();
-                let message = format!("main refused what has to go before the statement: {why}");
-                Err(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into())
-            }
-        }
-    }
-
-    /// Relays an exchange with main up to ReadyForQuery; returns its status and whether there was an error. COPY data of
-    /// the client goes to main meanwhile. `synced`: a Sync was sent along, which main ignores while it copies.
-    async fn converse(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
-        if let Some(main) = &self.main {
-            let target = main.raw.key.map(|key| Target { address: main.raw.address.clone(), key });
-            self.registered.running.set(target);
-        }
-        let outcome = self.converse_inner(show, synced).await;
-        self.registered.running.settled().await;
-        self.aim_at_replica();
-        outcome
-    }
-
-    async fn converse_inner(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
-        let (mut failed, mut copying) = (false, false);
-        let mut owes_sync = false;
-        loop {
-            let Some(main) = &mut self.main else { return Err(lost().into()) };
-            let taken = main.raw.link.take().ok().flatten();
-            let Some((kind, message)) = taken else {
-                if main.raw.link.ended {
-                    self.main = None;
-                    return Err(lost().into());
-                }
-                if copying {
-                    copying = self.copy_to_main()?;
-                    if !copying && std::mem::take(&mut owes_sync) {
-                        self.sync_main();
-                    }
-                }
-                self.pump(Wants::Main).await?;
-                continue;
-            };
-            match kind {
-                b'Z' => return Ok((message.last().copied().unwrap_or(b'I'), failed)),
-                b'S' | b'1' | b'2' | b'3' => continue,
-                b'E' => {
-                    failed = true;
-                    copying = false;
-                    if std::mem::take(&mut owes_sync) {
-                        self.sync_main();
-                    }
-                    if error::is_fatal(&message[HEADER..]) {
-                        self.main = None;
-                        return Err(lost().detail(error::text(&message[HEADER..])).into());
-                    }
-                    if show == Show::Nothing {
-                        self.asked = Some(error::text(&message[HEADER..]));
-                    }
-                }
-                b'D' if show == Show::Nothing => {
-                    let row = super::read::values(message.clone())?;
-                    let value = row.first().cloned().flatten();
-                    self.asked = value.map(|value| String::from_utf8_lossy(&value).into_owned());
-                }
-                b'G' => (copying, owes_sync) = (true, synced),
-                _ => {}
-            }
-            if show == Show::Answers {
-                self.client.output.extend_from_slice(&message);
-                if self.client.output.len() >= OUTPUT_HIGH {
-                    self.pump(Wants::Main).await?;
-                }
-            }
-        }
-    }
-
-    fn sync_main(&mut self) {
-        if let Some(main) = &mut self.main {
-            build::sync(&mut main.raw.link.output);
-        }
-    }
-
-    /// Hands the client's COPY data on; false: it has ended.
-    fn copy_to_main(&mut self) -> Result<bool, Failure> {
-        while let Some(main) = &mut self.main
-            && main.raw.link.output.len() < OUTPUT_HIGH
-            && let Some((kind, message)) = self.client.take().map_err(End::Protocol)?
-        {
-            match kind {
-                b'd' => main.raw.link.output.extend_from_slice(&message),
-                b'c' | b'f' => {
-                    main.raw.link.output.extend_from_slice(&message);
-                    return Ok(false);
-                }
-                b'X' => return Err(End::Client.into()),
-                // Flush and Sync during COPY are ignored, as in Postgres.
-                _ => {}
-            }
-        }
-        Ok(true)
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::Session;
 use super::failure::Failure;
-use super::serve::TRIES;
 use super::settings::Settings;
 use super::transaction::Phase;
 use crate::catalog::TableId;
@@ -37,15 +36,8 @@ impl Session {
             let catalog = self.shared.catalog.current();
             let plan = truncate.plan(&catalog, &settings.schemas)?;
             let question = plan.permission(&catalog, &self.shared.site);
-            let rows = match self.question(&question).await {
-                Ok(rows) => rows,
-                Err(Failure::Inner(error)) if tries < TRIES => {
-                    tries += 1;
-                    self.prepare_again(&error).await?;
-                    continue;
-                }
-                Err(failure) => return Err(failure),
-            };
+            let rows = self.question(&question).await;
+            let Some(rows) = self.or_again(rows, &mut tries).await? else { continue };
             let may = rows.into_iter().next().unwrap_or_default();
             let refused = plan.tables.iter().zip(&may).find(|(_, may)| may.as_deref() != Some(b"t"));
             if let Some((table, _)) = refused {

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Session;
 use super::failure::Failure;
-use super::read::{Given, changed};
+use super::read::Given;
 use super::relay::Expect;
 use super::rows::{RowsTaken, noted};
 use super::serve::TRIES;
@@ -112,8 +112,8 @@ impl Session {
         settings.readable()?;
         let shared = Arc::clone(&self.shared);
         self.guard.statement(StatementKind::Merged);
-        let mut failures = 0;
-        while failures < TRIES {
+        let mut tries = 0;
+        loop {
             let base = self.base(&settings);
             let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
             let plan = match &*plan {
@@ -143,23 +143,15 @@ impl Session {
                     return Err(Report::new(sqlstate::INTERNAL_ERROR, "nothing to be rewritten").into());
                 };
                 self.set_registers(&rendered.registers).await?;
-                match self.run_evaluation(&rendered, given, &wanted, by).await {
-                    Ok(rows) => {
-                        let registers = self.registers(&rendered.registers).await?;
-                        if self.had_enough(plan.sequences(), &mut ids, &registers).await? {
-                            break (Some(rows), registers);
-                        }
-                    }
-                    Err(Failure::Inner(error)) => {
-                        self.prepare_again(&error).await?;
-                        break (None, HashMap::new());
-                    }
-                    Err(failure) => return Err(failure),
+                let rows = self.run_evaluation(&rendered, given, &wanted, by).await;
+                let Some(rows) = self.or_again(rows, &mut tries).await? else { break (None, HashMap::new()) };
+                let registers = self.registers(&rendered.registers).await?;
+                if self.had_enough(plan.sequences(), &mut ids, &registers).await? {
+                    break (Some(rows), registers);
                 }
             };
             let Some(rows) = rows else {
                 self.spare(plan.sequences(), ids);
-                failures += 1;
                 continue;
             };
             let locks = row_locks(plan.locking(), &rows, visible, noted(&registers));
@@ -171,7 +163,6 @@ impl Session {
             self.remember(plan.sequences(), plan.counted(), ids, &registers);
             return Ok(shown(&rows, visible));
         }
-        Err(changed().into())
     }
 
     /// A read-only transaction takes no values of sequences.

@@ -12,10 +12,10 @@ use tokio::time::{Duration, Instant};
 use super::Session;
 use super::failure::Failure;
 use super::read::Given;
-use super::serve::TRIES;
 use super::settings::Settings;
 use super::statements::Prepared;
 use super::transaction::Phase;
+use super::whole::shown;
 use super::write::{By, PART, Rights, Written, returning};
 use crate::overlay::View;
 use crate::report::Report;
@@ -322,7 +322,8 @@ impl Session {
     ) -> Result<Written, Failure> {
         let shared = Arc::clone(&self.shared);
         let given = values.given();
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        loop {
             let base = self.base(settings);
             let plan = shared.statements.plan(main, &shared.catalog.current(), &settings.schemas, &shared.site);
             let plan = match &*plan {
@@ -343,20 +344,10 @@ impl Session {
             let view = View { base: &base, own: &self.transaction.work.own };
             let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
             let rendered = rendered.unwrap_or_else(|| Rendered::plain(&main.text));
-            match self.run_evaluation(&rendered, &given, formats, By::Once).await {
-                Ok(rows) => {
-                    let tag = format!("SELECT {}", rows.len());
-                    let message = |row: &Vec<Option<Bytes>>| {
-                        let mut message = BytesMut::new();
-                        build::data_row(&mut message, row.iter().map(Option::as_deref));
-                        message
-                    };
-                    return Ok((rows.iter().map(message).collect(), tag));
-                }
-                Err(Failure::Inner(error)) => self.prepare_again(&error).await?,
-                Err(failure) => return Err(failure),
+            let rows = self.run_evaluation(&rendered, &given, formats, By::Once).await;
+            if let Some(rows) = self.or_again(rows, &mut tries).await? {
+                return Ok(shown(&rows, formats.len()));
             }
         }
-        Err(super::read::changed().into())
     }
 }

@@ -194,15 +194,7 @@ impl Session {
             ids.unread = unread;
             let evaluated = self.evaluate(&plan, (&base, canonical), given, formats, (by, &mut ids)).await;
             held = Some((Arc::clone(&plan), ids));
-            let (rows, registers) = match evaluated {
-                Ok(evaluated) => evaluated,
-                Err(Failure::Inner(error)) if tries < TRIES => {
-                    tries += 1;
-                    self.prepare_again(&error).await?;
-                    continue;
-                }
-                Err(failure) => return Err(failure),
-            };
+            let Some((rows, registers)) = self.or_again(evaluated, &mut tries).await? else { continue };
             // Before constraints are judged: what breaks one may be about to go, with another transaction.
             let read = row_locks(plan.locking(), &[], 0, noted(&registers));
             let again = self.lock_rows(plan.locking(), &read, base.last(), &settings).await? == RowsTaken::Again;

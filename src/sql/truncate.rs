@@ -10,6 +10,9 @@ use super::{Lock, Report};
 use crate::catalog::{Catalog, RelationKind, Table, TableId};
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, SqlState};
 
+/// The upper half of a table's lock: the hashes of rows are spread over all 64 bits.
+const TABLES: u64 = 0x7472_756e;
+
 /// A TRUNCATE as the client wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Truncate {
@@ -87,10 +90,14 @@ impl Truncated {
     }
 }
 
+/// Whether it is a lock upon a whole table.
+pub fn is_table_lock(lock: Lock) -> bool {
+    lock.hash >> 32 == TABLES
+}
+
 /// Held shared by who writes rows of the table, alone by who truncates it.
 pub fn table_lock(table: TableId, shared: bool) -> Lock {
-    // Far from the hashes of rows, which are spread over all 64 bits, as far as anything can be.
-    Lock { hash: 0x7472_756e_0000_0000 | u64::from(table.0), shared }
+    Lock { hash: TABLES << 32 | u64::from(table.0), shared }
 }
 
 fn find(path: &[String], catalog: &Catalog, search_path: &[Arc<str>]) -> Result<Arc<Table>, Report> {

@@ -6,6 +6,7 @@
 //! LIMIT counts what is left.
 //! <https://www.postgresql.org/docs/15/explicit-locking.html#LOCKING-ROWS>
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::super::merge::key_columns;
 use super::super::syntax::{child, dotted, name_of, path_of, quoted, range, token};
 use super::super::template::Piece;
+use super::super::truncate::table_lock;
 use super::super::write::hashes;
 use super::super::{Lock, Report, classify, slice};
 use super::scope::is_cte;
@@ -214,6 +216,9 @@ pub fn row_locks(
             found.push((place as usize, Lock { hash: hash as u64, shared: *shared }));
         }
     }
+    // Not truncated meanwhile, either.
+    let tables: BTreeSet<usize> = found.iter().map(|(place, _)| *place).collect();
+    found.extend(tables.into_iter().map(|place| (place, table_lock(locking[place].table.id, true))));
     found
 }
 

@@ -1,0 +1,197 @@
+//! Execute: what becomes of a portal, by who has it and what its statement is.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use super::Session;
+use super::extended::deallocates;
+use super::failure::Failure;
+use super::relay::Expect;
+use super::statements::{Portal, PortalState, Prepared};
+use super::straight::Leaves;
+use super::transaction::{Phase, Route};
+use crate::report::Report;
+use crate::sql::Class;
+use crate::status::StatementKind;
+use crate::wire::link::OUTPUT_HIGH;
+use crate::wire::read::{Bind, Execute};
+use crate::wire::{HEADER, build};
+
+impl Session {
+    pub(super) async fn execute(&mut self, message: BytesMut) -> Result<(), Failure> {
+        let execute = Execute::read(&message[HEADER..])?;
+        let limit = execute.row_limit;
+        let Some(portal) = self.names.portals.remove(execute.portal) else {
+            self.forward(&message);
+            self.expected.push_back(Expect::Execute);
+            return Ok(());
+        };
+        let name = execute.portal.to_vec();
+        let Portal { statement, bind, state } = portal;
+        let state = match state {
+            PortalState::Rows { rows, tag } => {
+                self.settle().await?;
+                self.hand_out(rows, tag, limit, true)
+            }
+            PortalState::Merged { description } => {
+                self.execute_read(&statement, &bind, &message).await?;
+                Some(PortalState::Merged { description })
+            }
+            PortalState::Whole { description } => {
+                let Some(inner) = statement.parsed.single() else { return Ok(()) };
+                if let Some(why) = self.not_bufferable(inner).await? {
+                    return self.run_on_main(&statement, &bind, limit, Leaves::Rows, why).await;
+                }
+                let (rows, tag) = self.execute_whole(inner, &bind, &description).await?;
+                self.hand_out(rows, tag, limit, false)
+            }
+            PortalState::Straight { why } => {
+                let settings = self.settings().await?;
+                let reads = statement.parsed.single().is_some_and(|inner| self.only_reads(inner, &settings));
+                let leaves = if reads { Leaves::Nothing } else { Leaves::Rows };
+                return self.run_on_main(&statement, &bind, limit, leaves, why).await;
+            }
+            PortalState::Ours => self.execute_ours(&statement, &bind, &message, limit).await?,
+        };
+        if let Some(state) = state {
+            self.names.portals.insert(name, Portal { statement, bind, state });
+        }
+        Ok(())
+    }
+
+    async fn execute_ours(
+        &mut self,
+        prepared: &Prepared,
+        bind: &BytesMut,
+        message: &BytesMut,
+        limit: i32,
+    ) -> Result<Option<PortalState>, Failure> {
+        let Some(statement) = prepared.parsed.single() else { return Ok(None) };
+        if self.transaction.route == Route::Straight && !matches!(statement.class, Class::Transaction(_)) {
+            self.settle().await?;
+            self.execute_on_main(prepared, bind, limit).await?;
+            return Ok(None);
+        }
+        match &statement.class {
+            Class::Write | Class::With => {
+                if let Some(why) = self.not_bufferable(statement).await? {
+                    return self.run_on_main(prepared, bind, limit, Leaves::Rows, why).await.map(|()| None);
+                }
+                let (rows, tag) = match &statement.class {
+                    Class::With => self.execute_with(prepared, statement, bind).await?,
+                    _ => self.execute_write(prepared, statement, bind).await?,
+                };
+                // Nothing may reach the client before it is durable, unless it insists.
+                self.held = self.transaction.phase == Phase::Idle;
+                Ok(self.hand_out(rows, tag, limit, false))
+            }
+            Class::CopyIn | Class::Truncate(_) => {
+                self.settle().await?;
+                if let Some(why) = self.not_bufferable(statement).await? {
+                    return self.run_on_main(prepared, bind, limit, Leaves::Rows, why).await.map(|()| None);
+                }
+                let tag = match &statement.class {
+                    Class::Truncate(truncate) => self.truncate(statement, truncate).await?.to_owned(),
+                    _ => self.copy_in(statement).await?,
+                };
+                build::command_complete(&mut self.client.output, &tag);
+                self.held = self.transaction.phase == Phase::Idle;
+                Ok(None)
+            }
+            Class::Transaction(command) => {
+                self.settle().await?;
+                self.control(command, Some(message)).await?;
+                Ok(None)
+            }
+            Class::Constraints(command) => {
+                self.settle().await?;
+                self.ask().extend_from_slice(message);
+                build::flush(self.ask());
+                let answer = self.reply_of(b'C').await.map_err(super::read::as_clients)?;
+                self.set_constraints(command).await?;
+                self.client.output.extend_from_slice(&answer);
+                Ok(None)
+            }
+            Class::Straight { ddl, outside_transaction } => {
+                self.settle().await?;
+                let leaves = if *ddl { Leaves::Definitions } else { Leaves::Rows };
+                self.straight_portal(prepared, bind, limit, (leaves, *outside_transaction)).await?;
+                Ok(None)
+            }
+            Class::Settings { .. } | Class::OwnSetting { .. } => {
+                self.guard.statement(StatementKind::Settings);
+                self.changes_settings(true);
+                self.forward(message);
+                self.expected.push_back(Expect::Execute);
+                if deallocates(statement) {
+                    self.names.forget_all();
+                }
+                self.forget_ids(statement);
+                Ok(None)
+            }
+            Class::Execute { name } if !self.execute_is_plain(name, statement).await? => {
+                if let Some(why) = self.execute_not_bufferable(name).await? {
+                    self.settle().await?;
+                    self.introduce_named(name).await?;
+                    return self.run_on_main(prepared, bind, limit, Leaves::Rows, why).await.map(|()| None);
+                }
+                let results = Bind::read(&bind[HEADER..])?.results;
+                let (_, (rows, tag)) = self.execute_named(name, statement, &results).await?;
+                self.held = self.transaction.phase == Phase::Idle;
+                Ok(self.hand_out(rows, tag, limit, false))
+            }
+            Class::Query
+            | Class::Part
+            | Class::Replica
+            | Class::Prepare { .. }
+            | Class::Execute { .. }
+            | Class::Refused(_) => {
+                self.forward(message);
+                self.expected.push_back(Expect::Execute);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Runs a portal on main, for a reason that an error will tell.
+    async fn run_on_main(
+        &mut self,
+        prepared: &Prepared,
+        bind: &BytesMut,
+        limit: i32,
+        leaves: Leaves,
+        why: Report,
+    ) -> Result<(), Failure> {
+        self.settle().await?;
+        let outcome = self.straight_portal(prepared, bind, limit, (leaves, false)).await;
+        outcome.map_err(|failure| failure.because(Some(why)))
+    }
+
+    /// Gives the client rows that are ready, up to a limit, and the tag when there are no more. `later`: not the portal's
+    /// first; its tag then counts the last rows only, as Postgres' does.
+    fn hand_out(&mut self, mut rows: VecDeque<BytesMut>, tag: String, limit: i32, later: bool) -> Option<PortalState> {
+        let most = usize::try_from(limit).ok().filter(|&limit| limit > 0).unwrap_or(usize::MAX);
+        let mut given = 0;
+        while given < most
+            && let Some(row) = rows.pop_front()
+        {
+            self.client.output.extend_from_slice(&row);
+            given += 1;
+        }
+        if self.client.output.len() >= OUTPUT_HIGH {
+            self.held = false;
+        }
+        if rows.is_empty() && given < most {
+            let tag = match tag.rsplit_once(' ').filter(|_| later) {
+                Some((verb, _)) => format!("{verb} {given}"),
+                None => tag,
+            };
+            build::command_complete(&mut self.client.output, &tag);
+            None
+        } else {
+            build::bare(&mut self.client.output, b's');
+            Some(PortalState::Rows { rows, tag })
+        }
+    }
+}
