@@ -64,8 +64,8 @@ impl Session {
     /// Whether a statement is a query that cannot write, not even by a function.
     pub(super) fn only_reads(&self, statement: &Statement, settings: &Settings) -> bool {
         let shared = &self.shared;
-        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
-        matches!(&*plan, Ok(Plan::Read(plan)) if plan.only_reads())
+        let plan = || shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+        statement.class == Class::Query && matches!(&*plan(), Ok(Plan::Read(plan)) if plan.only_reads())
     }
 
     /// Runs a whole query string on main.
