@@ -47,7 +47,7 @@ impl Effort {
             scale: 2,
             items: 100_000,
             drained: 3_000,
-            alone_s: 2,
+            alone_s: 3,
             backlog: 20_000,
             ..Effort::full()
         }

@@ -62,7 +62,8 @@ pub(crate) fn measure(stand: &mut Stand, effort: &Effort, section: &mut Section)
             let drain = Drain::medians(&drains);
             let alone = one_at_a_time(stand, effort, &load(FILLING_CLIENTS, Length::Seconds(0)), round_trip)?;
             stand.heal(round_trip)?;
-            let seconds = Length::Seconds(effort.turn_s + 2);
+            // pgbench must get as far as some commits.
+            let seconds = Length::Seconds(effort.turn_s + 2 + u32::try_from(round_trip_ms / 75)?);
             let waiting = stand.load_at(&load(1, seconds), &stand.site.main_link_url)?.tps;
             let eight = stand.load_at(&load(8, seconds), &stand.site.main_link_url)?.tps;
             stand.heal(Duration::ZERO)?;
