@@ -18,7 +18,7 @@ help:
 	@echo 'make fuzz-sql          generated SQL against a plain Postgres, an hour (SECONDS=60 SEED=1 FEATURES=-merge)'
 	@echo 'make up | down         a site left running for playing'
 	@echo 'make cut | heal | delay MS=150 | freeze | thaw | black-hole | status'
-	@echo 'make bench             measure a site against its yardsticks, 15 min (ARGS=--quick: 2 min)'
+	@echo 'make bench             measure a site against its yardsticks, an hour or so (ARGS=--quick: some minutes)'
 	@echo 'make soak              faults on real servers for hours (FAULTS=20000 SEED=7)'
 	@echo 'make lint'
 

@@ -34,7 +34,7 @@ use crate::stand::Stand;
 /// Measures a site against its yardsticks.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// About two minutes with small tables and short rounds, instead of about fifteen.
+    /// Some minutes with small tables, short rounds and a short backlog, instead of an hour or so.
     #[arg(long)]
     quick: bool,
     /// Write the report there, as Markdown; otherwise it is only printed.
