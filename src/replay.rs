@@ -7,6 +7,7 @@
 //! Never runs what clients wrote: only effects, by key.
 
 mod aside;
+mod conflict_log;
 mod drift;
 mod export;
 mod flight;
@@ -30,6 +31,7 @@ use tracing::{error, info, warn};
 use crate::buffer::Buffer;
 use crate::upstream::own::Server;
 
+pub use conflict_log::{Conflict, newest_conflicts};
 pub use export::{CANONICAL, effects, export};
 pub use status::{Outcome, ReplayState, ReplayStatus};
 

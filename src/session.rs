@@ -95,6 +95,8 @@ pub struct Limits {
     pub connect_main: Duration,
     /// How long a straight statement waits for the buffer to drain, and then for the replica.
     pub straight: Duration,
+    /// How long it waits for the buffer while replay is at work.
+    pub drain: Duration,
     /// How long COMMIT waits for main (`applied`) or the replica (`visible`).
     pub commit: Duration,
     /// The rows that one write may evaluate to. Bytes.
@@ -110,6 +112,7 @@ impl Default for Limits {
             replica_current: Duration::from_secs(20),
             connect_main: Duration::from_secs(3),
             straight: Duration::from_secs(5),
+            drain: Duration::from_secs(60),
             commit: Duration::from_secs(30),
             evaluation: 256 << 20,
         }

@@ -3,7 +3,6 @@
 //! Reads only. Nothing here changes a part, waits for a server or keeps a history.
 
 mod clients;
-mod conflicts;
 mod snapshot;
 
 use std::pin::Pin;
@@ -14,10 +13,9 @@ use crate::config::{Config, Place, Setting, SiteKind};
 use crate::entry::{Entry, Seq};
 
 pub use crate::buffer::{BufferStatus, Progress, Quarantined};
-pub use crate::replay::{ReplayState, ReplayStatus};
+pub use crate::replay::{Conflict, ReplayState, ReplayStatus};
 pub use crate::tracker::TrackerStatus;
 pub use clients::{ClientGuard, ClientInfo, ClientSnapshot, ClientState, Clients, StatementKind, Totals};
-pub use conflicts::{Conflict, conflicts};
 pub use snapshot::{Health, Lease, Snapshot};
 
 /// A future of a [`Source`]; boxed, since the source is a trait object.

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use crate::buffer::{Buffer, BufferStatus, Progress, Quarantined};
 use crate::entry::{Entry, Seq};
 use crate::ids::Leases;
-use crate::status::{self, Answer, Conflict, Lease, ReplayStatus, Source, TrackerStatus};
+use crate::replay;
+use crate::status::{Answer, Conflict, Lease, ReplayStatus, Source, TrackerStatus};
 use crate::upstream::own;
 
 /// Filled while the daemon starts.
@@ -97,7 +98,7 @@ impl Source for Shown {
         let replica = self.0.replica.get().cloned();
         Box::pin(async move {
             let Some((replica, site)) = replica else { return Ok(Vec::new()) };
-            status::conflicts(&replica, &site, limit).await
+            replay::newest_conflicts(&replica, &site, limit).await
         })
     }
 }

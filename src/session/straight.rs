@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::control::plain;
 use super::converse::Show;
@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::statements::Prepared;
 use super::transaction::{Phase, Route};
 use super::{Session, Waited, Wants};
+use crate::replay::ReplayState;
 use crate::report::Report;
 use crate::sql::{Class, Plan, Statement, TransactionCommand};
 use crate::sqlstate;
@@ -299,11 +300,25 @@ impl Session {
     async fn drained(&mut self) -> Result<(), Failure> {
         let mut progress = self.shared.buffer.progress();
         let last = progress.borrow_and_update().last;
-        let limit = self.shared.limits.straight;
-        let drained = async move { progress.wait_for(|progress| progress.applied >= last).await.is_ok() };
-        match self.wait(timeout(limit, drained)).await? {
-            Waited::Done(Ok(true)) => Ok(()),
-            Waited::Done(Ok(false) | Err(_)) => {
+        let shared = Arc::clone(&self.shared);
+        let drained = async move {
+            let began = Instant::now();
+            loop {
+                let applied = progress.wait_for(|progress| progress.applied >= last);
+                match timeout(shared.limits.straight, applied).await {
+                    Ok(all) => return all.is_ok(),
+                    Err(_) => {
+                        let at_work = shared.status.snapshot().replay.state == ReplayState::Replaying;
+                        if !at_work || began.elapsed() > shared.limits.drain {
+                            return false;
+                        }
+                    }
+                }
+            }
+        };
+        match self.wait(drained).await? {
+            Waited::Done(true) => Ok(()),
+            Waited::Done(false) => {
                 let message = "this statement cannot be buffered, and main does not have all buffered transactions yet";
                 Err(Report::new(sqlstate::CANNOT_CONNECT_NOW, message)
                     .hint("Try again when the buffer has drained (SHOW LAG in the console).")

@@ -98,20 +98,15 @@ async fn a_transaction_with_buffered_writes_is_handed_over_to_main() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_main_cannot_take_over_stays_as_it_was() {
-    let schema = "CREATE TABLE t (id int PRIMARY KEY, v int)";
-    let (lab, site, outpost) = alone("session_no_hand_over", schema).await;
+    let schema = "CREATE TABLE t (id int PRIMARY KEY, v int);
+        CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+        CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW WHEN (new.id = 3) EXECUTE FUNCTION no()";
+    let (lab, _site, outpost) = alone("session_no_hand_over", schema).await;
     let client = connect(&outpost.url()).await;
     client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO t VALUES (1, 1)").await.unwrap();
     assert_eq!(fails(&client, "CREATE TABLE w (id int)").await, "0A000");
     client.batch_execute("ROLLBACK").await.unwrap();
-    // Main has a rule that the site does not know of: it refuses, and what was before the savepoint can be kept.
-    let main = connect(&site.main_url).await;
-    main.batch_execute(
-        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
-         CREATE TRIGGER no BEFORE INSERT ON t FOR EACH ROW WHEN (new.id = 3) EXECUTE FUNCTION no()",
-    )
-    .await
-    .unwrap();
+    // Main refuses, by a trigger that does nothing at the site: what was before the savepoint can be kept.
     client.batch_execute("BEGIN; INSERT INTO t VALUES (2, 2); SAVEPOINT a; INSERT INTO t VALUES (3, 3)").await.unwrap();
     assert_eq!(fails(&client, "CREATE TABLE w (id int)").await, "55000");
     client.batch_execute("ROLLBACK TO a; COMMIT").await.unwrap();

@@ -22,7 +22,7 @@ pub struct Conflict {
 ///
 /// # Errors
 /// The server's or the connection's, in words that say what to do.
-pub async fn conflicts(replica: &own::Config, site: &str, limit: usize) -> Result<Vec<Conflict>, String> {
+pub async fn newest_conflicts(replica: &own::Config, site: &str, limit: usize) -> Result<Vec<Conflict>, String> {
     let query = "SELECT pg_catalog.to_char(logged_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), seq::text,
             effect::text, table_schema || '.' || table_name, key::text, old::text, mine::text, theirs::text, outcome, role
         FROM pgoutpost.conflict WHERE site = $1 ORDER BY id DESC LIMIT $2";
