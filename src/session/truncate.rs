@@ -67,6 +67,9 @@ impl Session {
                 return Err(Report::new(SqlState(*b"55006"), message).into());
             }
         }
+        if let Some(report) = plan.refused {
+            return Err(report.into());
+        }
         for notice in &plan.notices {
             let report = Report::new(SqlState(*b"00000"), notice.as_str());
             error::report(&mut self.client.output, Severity::Notice, &report);

@@ -5,7 +5,21 @@ CREATE TABLE u (id int PRIMARY KEY);
 CREATE VIEW v AS SELECT * FROM t;
 INSERT INTO t VALUES (1, 'a'), (2, 'b');
 INSERT INTO u VALUES (1);
+CREATE TABLE parent (id int PRIMARY KEY);
+CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
 ---- run
+-- Whether it is in use comes before who refers to it.
+BEGIN;
+INSERT INTO parent VALUES (1);
+SAVEPOINT s;
+TRUNCATE parent;
+ROLLBACK TO s;
+DECLARE p CURSOR FOR SELECT * FROM parent;
+TRUNCATE parent;
+ROLLBACK TO s;
+INSERT INTO child VALUES (1, 9);
+TRUNCATE parent, child;
+ROLLBACK;
 INSERT INTO t VALUES (3, 'c');
 BEGIN;
 DECLARE c CURSOR FOR SELECT * FROM t ORDER BY id;
