@@ -86,7 +86,9 @@ impl Session {
         if self.transaction.phase != Phase::Open {
             return Ok(Vec::new());
         }
-        let question = "SELECT statement FROM pg_catalog.pg_cursors WHERE creation_time >= pg_catalog.now()";
+        // Not the portals of reads that are over, which the replica keeps for a while.
+        let question = "SELECT statement FROM pg_catalog.pg_cursors
+            WHERE creation_time >= pg_catalog.now() AND statement ~* '^[[:space:]]*declare[[:space:]]'";
         let mut tables = Vec::new();
         for text in self.question(question).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
             let parsed = self.shared.statements.parse(&String::from_utf8_lossy(&text));
