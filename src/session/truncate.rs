@@ -67,6 +67,9 @@ impl Session {
                 return Err(Report::new(SqlState(*b"55006"), message).into());
             }
         }
+        if let Some(report) = plan.refused {
+            return Err(report.into());
+        }
         for notice in &plan.notices {
             let report = Report::new(SqlState(*b"00000"), notice.as_str());
             error::report(&mut self.client.output, Severity::Notice, &report);
@@ -83,7 +86,9 @@ impl Session {
         if self.transaction.phase != Phase::Open {
             return Ok(Vec::new());
         }
-        let question = "SELECT statement FROM pg_catalog.pg_cursors WHERE creation_time >= pg_catalog.now()";
+        // Not the portals of reads that are over, which the replica keeps for a while.
+        let question = "SELECT statement FROM pg_catalog.pg_cursors
+            WHERE creation_time >= pg_catalog.now() AND statement ~* '^[[:space:]]*declare[[:space:]]'";
         let mut tables = Vec::new();
         for text in self.question(question).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
             let parsed = self.shared.statements.parse(&String::from_utf8_lossy(&text));

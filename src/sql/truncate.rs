@@ -31,6 +31,9 @@ pub struct Truncated {
     pub notices: Vec<String>,
     /// Why it cannot be buffered.
     pub obstacle: Option<Report>,
+    /// Why it cannot be done at all, if nobody uses the tables: 0A000 for rows that others refer to, and for RESTART IDENTITY
+    /// where there are sequences.
+    pub refused: Option<Report>,
 }
 
 impl Truncate {
@@ -44,7 +47,7 @@ impl Truncate {
     }
 
     /// # Errors
-    /// 42P01, 42809; 0A000 for rows that others refer to, and for RESTART IDENTITY where there are sequences.
+    /// 42P01, 42809.
     pub fn plan(&self, catalog: &Catalog, search_path: &[Arc<str>]) -> Result<Truncated, Report> {
         let mut tables: Vec<Arc<Table>> = Vec::new();
         for path in &self.tables {
@@ -62,15 +65,18 @@ impl Truncate {
             more = next(&tables);
         }
         let obstacle = tables.iter().find_map(obstacle);
-        if obstacle.is_none() {
-            unreferred(&tables, catalog)?;
-            if self.restart && tables.iter().any(|table| table.columns.iter().any(|c| c.sequence.is_some())) {
-                let message =
-                    "RESTART IDENTITY is not available through pgoutpost: values of sequences are leased to sites";
-                return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use CONTINUE IDENTITY."));
-            }
+        let refused = if obstacle.is_none() { self.refused(&tables, catalog).err() } else { None };
+        Ok(Truncated { tables, notices, obstacle, refused })
+    }
+
+    fn refused(&self, tables: &[Arc<Table>], catalog: &Catalog) -> Result<(), Report> {
+        unreferred(tables, catalog)?;
+        if self.restart && tables.iter().any(|table| table.columns.iter().any(|c| c.sequence.is_some())) {
+            let message =
+                "RESTART IDENTITY is not available through pgoutpost: values of sequences are leased to sites";
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use CONTINUE IDENTITY."));
         }
-        Ok(Truncated { tables, notices, obstacle })
+        Ok(())
     }
 }
 

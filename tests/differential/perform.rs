@@ -17,7 +17,7 @@ const SHORT_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a statement that should be blocked is watched.
 const WATCHED: Duration = Duration::from_millis(300);
 /// The same when nobody knows whether it should be.
-const WATCHED_BLIND: Duration = Duration::from_millis(1500);
+const WATCHED_BLIND: Duration = Duration::from_secs(4);
 /// What the plain server gets in the place of a statement that the daemon refuses: it fails as well.
 const REFUSED: &str = "DO 'BEGIN RAISE EXCEPTION ''refused at the site''; END'";
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Difference;
 use super::known::{Column, Definition};
-use super::widen::widens;
+use super::widen::{computes_alike, widens};
 use crate::entry::{Effect, Entry, EntryColumn, EntryTable, Own, Value};
 
 /// How a table of an entry is to be written to main.
@@ -76,7 +76,8 @@ pub(super) fn table(
             continue;
         };
         let fits = widens(&column.type_name, &found.type_name);
-        if has_value && !fits {
+        let computes = used.computes.contains(&place);
+        if has_value && !fits || computes && !computes_alike(&column.type_name, &found.type_name) {
             return differs(format!("column \"{}\" was {} and is {}", column.name, column.type_name, found.type_name));
         }
         places.push(Some(columns.len()));
@@ -158,6 +159,8 @@ struct Used {
     by_key: bool,
     /// Columns that are written, with anything but NULL, or from which main is to compute.
     values: HashSet<usize>,
+    /// Of those, the ones from which main is to compute.
+    computes: HashSet<usize>,
 }
 
 impl Used {
@@ -181,7 +184,8 @@ impl Used {
                 _ => {}
             }
         }
-        used.values.extend(read);
+        used.values.extend(&read);
+        used.computes.extend(read);
         let any = |is: fn(&Effect) -> bool| entry.effects.iter().any(|effect| effect.table() == table && is(effect));
         used.inserted = any(|effect| matches!(effect, Effect::Insert { .. }));
         used.by_key =

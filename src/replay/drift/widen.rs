@@ -30,6 +30,12 @@ pub(super) fn widens(old: &str, new: &str) -> bool {
     }
 }
 
+/// Whether operators and functions do the same over the values of both types: division is another one for `numeric`.
+pub(super) fn computes_alike(old: &str, new: &str) -> bool {
+    let plain = ["integer", "bigint", "text", "character varying"].iter().any(|name| new.starts_with(name));
+    old == new || (plain && widens(old, new))
+}
+
 /// More of a modifier; none is no limit.
 fn grows(old: Option<i64>, new: Option<i64>) -> bool {
     match (old, new) {
@@ -75,7 +81,17 @@ impl<'a> Type<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::widens;
+    use super::{computes_alike, widens};
+
+    #[test]
+    fn what_is_computed_stays_what_it_was() {
+        for (old, new) in [("integer", "bigint"), ("character varying(3)", "text"), ("numeric", "numeric")] {
+            assert!(computes_alike(old, new), "{old} -> {new}");
+        }
+        for (old, new) in [("integer", "numeric"), ("numeric(4,1)", "numeric"), ("bigint", "integer")] {
+            assert!(!computes_alike(old, new), "{old} -> {new}");
+        }
+    }
 
     #[test]
     fn only_what_loses_nothing() {

@@ -46,11 +46,7 @@ pub(super) fn disturbed(
             return Err(concurrent("update"));
         }
     }
-    match plan.conflict {
-        // It has found a row that the snapshot does not have, or missed one.
-        Some(_) => Err(concurrent("update")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Whether what was evaluated is true now as well: then, what is to be judged of it by the state of now. `current`: the
@@ -65,6 +61,15 @@ pub(super) fn undisturbed(
     // Another statement by now: it says nothing of what was locked.
     if !stale.iter().all(|hash| locked.iter().any(|lock| lock.hash == *hash)) {
         return Err(concurrent("update"));
+    }
+    // It has found a row that the snapshot does not have.
+    if plan.conflict.is_some() {
+        for row in rows {
+            let mut locks = plan.outputs.iter().zip(row).filter_map(lock_of);
+            if locks.any(|lock| stale.contains(&lock.hash)) && read(plan, row)?.action() != Action::Insert {
+                return Err(concurrent("update"));
+            }
+        }
     }
     let mut events = current?.events;
     events.retain(|event| !matches!(event.rule, Rule::Parent(_)));
