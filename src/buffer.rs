@@ -300,6 +300,20 @@ impl Buffer {
         Ok(records.into_iter().map(|record| record.entry).filter(|entry| entry.seq <= last).collect())
     }
 
+    /// The oldest entry after this one that is kept, when it is not the next: an overlay for a replica that is at `seq` cannot
+    /// be made.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    pub async fn gap_after(&self, seq: Seq) -> Result<Option<Seq>, BufferError> {
+        let last = self.published.progress().last;
+        if seq >= last {
+            return Ok(None);
+        }
+        let kept = self.log.0.read(seq, 1).await?.first().map_or(last.next(), log::Record::seq);
+        Ok((kept != seq.next()).then_some(kept))
+    }
+
     /// What is left of the leases, by sequence.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::entry::Seq;
 use crate::lsn::Lsn;
 
 /// A main that replay has talked to.
@@ -60,6 +61,8 @@ pub enum Standing {
     Foreign { replica: u64, main: u64 },
     /// It has replayed what main's history does not hold.
     Diverged(&'static str),
+    /// Between what it has of the site's entries and what the buffer still keeps there are some that it does not show.
+    TooOld { has: Seq, kept: Seq },
 }
 
 impl Standing {
@@ -71,6 +74,7 @@ impl Standing {
             Standing::Promoted => "promoted",
             Standing::Foreign { .. } => "foreign",
             Standing::Diverged(_) => "diverged",
+            Standing::TooOld { .. } => "too old",
         }
     }
 
@@ -96,6 +100,10 @@ impl Standing {
             )),
             Standing::Diverged(why) => Some(format!(
                 "the site's replica holds a history that main does not have ({why}): make it anew with pg_rewind or pg_basebackup"
+            )),
+            Standing::TooOld { has, kept } => Some(format!(
+                "the site's replica was made from a state that is too old: it has this site's entries up to {has}, and the \
+                 buffer keeps those from {kept} on. Wait until it has replayed so far, or make it anew with pg_basebackup"
             )),
         }
     }

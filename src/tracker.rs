@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::buffer::Buffer;
 use crate::catalog::{Catalog, CatalogHandle};
@@ -175,8 +175,19 @@ impl Tracker {
             self.status.send_replace(seen);
             return;
         }
+        let confirmed = self.buffer.progress().borrow().confirmed;
+        if let Some(has) = seen.ledger.filter(|ledger| *ledger < confirmed)
+            && let Ok(Some(kept)) = self.buffer.gap_after(has).await
+        {
+            seen.standing = Standing::TooOld { has, kept };
+            if let Some(told) = seen.standing.told().filter(|_| self.status.borrow().standing != seen.standing) {
+                error!("{told}. Clients are refused until then");
+            }
+            self.status.send_replace(seen);
+            return;
+        }
         if let Some(seq) = seen.ledger
-            && seq != self.buffer.progress().borrow().confirmed
+            && seq != confirmed
         {
             debug!(%seq, "confirmed");
             self.buffer.confirm(seq);

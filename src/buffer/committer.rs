@@ -223,8 +223,11 @@ impl Committer {
                     self.published.set_away(why);
                 }
                 Err(
-                    error
-                    @ (LogError::Fenced(_) | LogError::Conflict(_) | LogError::Lost { .. } | LogError::Corrupt(_)),
+                    error @ (LogError::Fenced(_)
+                    | LogError::Conflict(_)
+                    | LogError::Lost { .. }
+                    | LogError::ReplicaTooOld { .. }
+                    | LogError::Corrupt(_)),
                 ) => {
                     answer_all(doubt.take(), || CommitError::Unknown(error.to_string()));
                     return self.stop(&error);

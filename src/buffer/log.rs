@@ -185,6 +185,9 @@ pub enum LogError {
     /// The log lost acknowledged entries which nobody has any more.
     #[error("the buffer's log lost entries {first} to {last}, which main does not have")]
     Lost { first: Seq, last: Seq },
+    /// The replica is so old that what it lacks is not kept any more. It is on main.
+    #[error("the replica has the entries up to {has} of this site, and the buffer keeps those from {kept} on only")]
+    ReplicaTooOld { has: Seq, kept: Seq },
     /// The log would lose what it acknowledged.
     #[error("the buffer's log is not durable: {0}")]
     NotDurable(String),

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::Job;
-use super::log::{Log, LogError, Quarantined};
+use super::log::{Log, LogError, Quarantined, Record};
 use super::published::{Published, Tally};
 use super::quarantine::Fate;
 use crate::catalog::Catalog;
@@ -162,15 +162,12 @@ impl Reading {
     async fn advance(&mut self, log: &dyn Log, catalog: &Catalog, last: Seq) -> Result<(), LogError> {
         while self.at < last {
             let window = log.read(self.at, WINDOW).await?;
-            if window.is_empty() {
-                tracing::error!(first = %self.at.next(), %last, "pending entries are missing in the log");
-                break;
+            let kept = window.first().map_or(last.next(), Record::seq);
+            if kept != self.at.next() {
+                return Err(LogError::ReplicaTooOld { has: self.at, kept });
             }
             for record in window.into_iter().take_while(|record| record.seq() <= last) {
                 let seq = record.seq();
-                if seq != self.at.next() {
-                    tracing::error!(first = %self.at.next(), next = %seq, "pending entries are missing in the log");
-                }
                 self.at = seq;
                 let aside = self.aside.get(&seq);
                 if aside.is_none() || (aside == Some(&Fate::Waiting) && self.show) {

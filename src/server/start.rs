@@ -43,7 +43,7 @@ pub(super) async fn start(
         own::parse_url(&config.replica.url).map_err(|error| ServerError::Url { key: "replica.url", error })?;
     let catalog = insist("the replica's catalog", || CatalogHandle::open(replica.clone())).await;
     let confirmed = insist("the replica's ledger", || ledger(&replica, &config.site.name)).await;
-    let buffer = open_buffer(config, catalog.current(), confirmed, parts).await?;
+    let buffer = open_buffer(config, catalog.current(), (&replica, confirmed), parts).await?;
     buffer.show_quarantined(config.replay.quarantined_reads == QuarantinedReads::Show);
     running.set_buffer(buffer.clone());
     running.set_replica(replica.clone(), config.site.name.clone());
@@ -132,7 +132,7 @@ async fn ledger(replica: &own::Config, site: &str) -> Result<Seq, LedgerError> {
 async fn open_buffer(
     config: &Config,
     catalog: Arc<Catalog>,
-    confirmed: Seq,
+    (replica, mut confirmed): (&own::Config, Seq),
     parts: &mut Parts,
 ) -> Result<Buffer, ServerError> {
     let mut told = String::new();
@@ -151,6 +151,10 @@ async fn open_buffer(
         };
         match &error {
             BufferError::Log(LogError::Refused(_) | LogError::Doubtful(_)) => {}
+            // It may still be replaying what main has sent it.
+            BufferError::Log(LogError::ReplicaTooOld { .. }) => {
+                confirmed = insist("the replica's ledger", || ledger(replica, &config.site.name)).await;
+            }
             BufferError::Log(
                 LogError::Fenced(_)
                 | LogError::Conflict(_)

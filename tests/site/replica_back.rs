@@ -3,7 +3,7 @@
 use lab::outpost::OutpostOptions;
 use lab::postgres::connect;
 
-use super::stage::{Stage, eventually, execute, get, run, succeeded, value};
+use super::stage::{Stage, eventually, execute, get, redis, run, succeeded, value};
 
 #[tokio::test]
 async fn a_replica_that_went_back_shows_nobody_the_past() {
@@ -45,6 +45,55 @@ async fn a_replica_that_went_back_shows_nobody_the_past() {
         assert_eq!(knocker.await.unwrap(), "21");
     }
     assert_eq!(value(&stage.client().await, "SELECT max(id) FROM t").await, "20");
+}
+
+#[tokio::test]
+async fn a_replica_older_than_what_the_buffer_keeps_answers_nobody() {
+    let schema = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0)";
+    let soon = |options: OutpostOptions| options.setting("BUFFER__RETENTION", "1s");
+    let stage = Stage::own_with("replica_too_old", schema, soon).await;
+    let lab = stage.lab();
+    let data = lab.replica().folder().join("data");
+    let old = lab.replica().folder().join("old");
+    let (data, old) = (data.to_str().unwrap(), old.to_str().unwrap());
+    lab.kill_replica().unwrap();
+    succeeded(&run("cp".as_ref(), &["-a", data, old]).await);
+    lab.restart_replica().await.unwrap();
+    eventually("clients are served", async || connect(&stage.outpost.url()).await.is_ok()).await;
+    let client = stage.client().await;
+    for id in 1..=20 {
+        execute(&client, &format!("INSERT INTO t VALUES ({id})")).await;
+    }
+    stage.drain().await;
+    eventually("everything is confirmed", async || nothing_pending(&stage).await).await;
+    let key = format!("site:{}:transaction_buffer", stage.site.name);
+    eventually("the buffer has dropped what the replica has", async || {
+        redis(&stage.site.redis_url, &["XLEN", &key]).await.trim().trim_start_matches(':').parse::<u32>().unwrap() < 15
+    })
+    .await;
+
+    stage.cut();
+    lab.kill_replica().unwrap();
+    succeeded(&run("rm".as_ref(), &["-r", data]).await);
+    succeeded(&run("mv".as_ref(), &[old, data]).await);
+    lab.restart_replica().await.unwrap();
+    let told = async || match connect(&stage.outpost.url()).await {
+        Ok(client) => panic!("served with {} rows", value(&client, "SELECT count(*) FROM t").await),
+        Err(error) => format!("{error:#}"),
+    };
+    eventually("clients are told why", async || told().await.contains("too old")).await;
+    // A daemon that begins now waits for the replica as well.
+    stage.outpost.kill9().unwrap();
+    stage.outpost.launch().unwrap();
+    for _ in 0..10 {
+        assert!(connect(&stage.outpost.url()).await.is_err(), "a new daemon serves the past");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(stage.outpost.exited().unwrap().is_none(), "the daemon has given up");
+
+    stage.heal();
+    eventually("the replica has caught up", async || connect(&stage.outpost.url()).await.is_ok()).await;
+    assert_eq!(value(&stage.client().await, "SELECT count(*) FROM t").await, "21");
 }
 
 /// Tries to connect until it succeeds, and counts the rows at once.

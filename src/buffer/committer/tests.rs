@@ -234,6 +234,30 @@ fn a_replica_that_goes_back_brings_entries_back() {
     });
 }
 
+#[test]
+fn a_replica_older_than_the_log_brings_nothing_back_and_is_told() {
+    runtime().block_on(async {
+        let disk = Site::default();
+        let (buffer, ..) = open(&disk).await;
+        for number in 1..=4 {
+            buffer.commit(draft(number)).await.unwrap();
+        }
+        buffer.confirm(Seq(3));
+        MemoryLog::new(&disk).trim(Seq(2)).await.unwrap();
+        assert_eq!(buffer.gap_after(Seq(2)).await.unwrap(), None);
+        assert_eq!(buffer.gap_after(Seq(1)).await.unwrap(), Some(Seq(3)));
+        buffer.confirm(Seq(1));
+        buffer.rebuild().await.unwrap();
+        assert_eq!(shown(&buffer), ["4"], "2 is missing: 3 alone would be a history that never was");
+        assert_eq!(buffer.progress().borrow().confirmed, Seq(3));
+        let log = Arc::new(MemoryLog::new(&disk));
+        let (config, stop) = (BufferConfig::default(), CancellationToken::new());
+        let again = Buffer::open_log(log, &config, Arc::new(catalog()), Seq(1), stop).await;
+        let refused = LogError::ReplicaTooOld { has: Seq(1), kept: Seq(3) };
+        assert!(matches!(again, Err(super::super::BufferError::Log(error)) if error == refused));
+    });
+}
+
 fn fault() -> impl Strategy<Value = Fault> {
     prop_oneof![
         5 => Just(Fault::None),
