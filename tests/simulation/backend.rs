@@ -7,8 +7,9 @@ use bytes::{Bytes, BytesMut};
 use pgoutpost::entry::Seq;
 use uuid::Uuid;
 
-use crate::main_db::{Commit, Key, Lock, Row, Text};
+use crate::main_db::{COLUMNS, Commit, Key, Lock, Row, TABLES, Text};
 use crate::statement::Statement;
+use crate::tables;
 use crate::wire::{self, Datum, Frame};
 use crate::world::{Bug, World};
 
@@ -300,6 +301,16 @@ impl Backend {
             }
             Statement::Place => vec![vec![Datum::Text(self.lsn())]],
             Statement::SchemaVersion => vec![vec![Datum::Int4(SCHEMA_VERSION)]],
+            Statement::Gate => vec![vec![Datum::Int8(shown.ledger.0.as_i64())]],
+            Statement::Definition => {
+                let relation = wire::text(&values[0]).expect("a table is named");
+                let definition = definition(relation.split('"').nth(3).expect("a name in quotes"));
+                vec![vec![Datum::Int8(1), Datum::Text(definition), Datum::Bool(false)]]
+            }
+            Statement::Standby => {
+                let unknown = || Datum::Null(wire::INT4);
+                vec![vec![Datum::Text(SYSTEM.into()), unknown(), unknown(), Datum::Bool(false)]]
+            }
             Statement::History => vec![vec![Datum::Null(wire::TEXT)]],
             Statement::LogRejected => vec![vec![Datum::Void]],
             Statement::Table => vec![vec![Datum::Text(TABLE.into())]],
@@ -312,6 +323,7 @@ impl Backend {
                     Datum::Text(lsn.clone()),
                     Datum::Text(lsn),
                     Datum::Float8(0.5),
+                    Datum::Text(self.start.to_string()),
                 ]]
             }
         };
@@ -375,6 +387,9 @@ fn columns(statement: &Statement) -> Option<Vec<Datum>> {
     Some(match statement {
         Statement::Insert { .. } => return None,
         Statement::SchemaVersion => vec![Datum::Int4(0)],
+        Statement::Gate => vec![Datum::Int8(0)],
+        Statement::Definition => vec![Datum::Int8(0), text(), Datum::Bool(false)],
+        Statement::Standby => vec![text(), Datum::Int4(0), Datum::Int4(0), Datum::Bool(false)],
         Statement::LogRejected => vec![Datum::Void],
         Statement::WhoAmI => vec![Datum::Bool(false), text()],
         Statement::Identity => vec![text(), text(), text()],
@@ -386,9 +401,21 @@ fn columns(statement: &Statement) -> Option<Vec<Datum>> {
         | Statement::History
         | Statement::Guarded { .. } => vec![text()],
         Statement::Poll => {
-            vec![Datum::Int8(0), Datum::Int8(0), Datum::Bool(false), text(), text(), Datum::Float8(0.0)]
+            vec![Datum::Int8(0), Datum::Int8(0), Datum::Bool(false), text(), text(), Datum::Float8(0.0), text()]
         }
     })
+}
+
+/// What a table looks like: as the entries say.
+fn definition(name: &str) -> String {
+    let oid = TABLES.iter().position(|table| *table == name).map(|place| tables::id(place).0);
+    let column = |(attnum, name): (usize, &&str)| serde_json::json!({ "attnum": attnum + 1, "name": name, "type": "text", "required": false, "generated": false });
+    let columns: Vec<_> = COLUMNS.iter().enumerate().map(column).collect();
+    serde_json::json!({
+        "oid": oid, "schema": "public", "name": name, "kind": "r", "columns": columns, "unique": [["id"]],
+        "partition_of": [],
+    })
+    .to_string()
 }
 
 /// What main says about each of its tables.

@@ -37,6 +37,12 @@ pub enum Statement {
     },
     SchemaVersion,
     History,
+    /// Whether the definitions are still those of a version.
+    Gate,
+    /// What a table looks like now.
+    Definition,
+    /// Which cluster a standby belongs to.
+    Standby,
     LogRejected,
 }
 
@@ -72,6 +78,12 @@ impl Statement {
             let key = conditions.next().map(|key| given(key, " = $")).unwrap_or_default();
             let old = conditions.flat_map(|old| given(old, " IS NOT DISTINCT FROM $")).collect();
             Statement::Guarded { table, set: given(set, " = $"), key, old }
+        } else if starts("SELECT pgoutpost.gate(") {
+            Statement::Gate
+        } else if starts("WITH bare AS MATERIALIZED") {
+            Statement::Definition
+        } else if starts("SELECT (SELECT system_identifier::text") {
+            Statement::Standby
         } else if starts("SELECT pgoutpost.schema_version()") {
             Statement::SchemaVersion
         } else if starts("SELECT pgoutpost.timeline_history()") {

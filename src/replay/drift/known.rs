@@ -1,6 +1,6 @@
 //! What main says about the tables that entries speak of, all of one catalog version.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ impl Definitions {
         let mut changed = false;
         for _ in 0..TRIES {
             let named = entries.iter().flat_map(|entry| entry.tables.iter().map(|table| self.asked(entry, table)));
-            let missing: HashSet<Asked> = named.filter(|asked| !self.tables.contains_key(asked)).collect();
+            let missing: BTreeSet<Asked> = named.filter(|asked| !self.tables.contains_key(asked)).collect();
             if missing.is_empty() {
                 return Ok(changed);
             }
