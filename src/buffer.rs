@@ -39,7 +39,7 @@ mod testing;
 pub mod transfer;
 
 pub use log::{LeaseBlock, LeaseRange, LogError};
-pub use mains::{AcceptError, KnownMain, Meeting};
+pub use mains::{AcceptError, KnownMain, MainHas, Meeting};
 pub use quarantine::{Act, ActError, Fate, Quarantined, Which};
 
 use committer::{Committer, Job, Limits, QUEUE};

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::log::LogError;
 use super::{Buffer, BufferError};
 use crate::cluster::{MainEvent, MainRecord, MainServer};
+use crate::entry::Seq;
 use crate::lsn::Lsn;
 use crate::moment::rfc3339;
 use crate::report::Report;
@@ -24,10 +25,27 @@ pub struct KnownMain {
     pub answers: u64,
     /// How often replay has found main without what the replica holds.
     pub older_than_replica: u64,
+    /// What main had when that was found last.
+    pub found_older: MainHas,
     /// Main turned out to be another cluster, and nobody has accepted it.
     pub refused: Option<MainServer>,
     /// How far the replica was when the tracker last looked; none while it is away.
     pub replayed: Option<Lsn>,
+}
+
+/// How far a server has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MainHas {
+    pub ledger: Seq,
+    /// `None`: not known.
+    pub place: Option<Lsn>,
+}
+
+impl MainHas {
+    /// Whether a replica that is there holds something else than what main has.
+    pub fn lacks(&self, ledger: Option<Seq>, place: Option<Lsn>) -> bool {
+        ledger.is_some_and(|ledger| ledger > self.ledger) || self.place.is_some_and(|main| place > Some(main))
+    }
 }
 
 /// What the server that answers as main is to this site.
@@ -143,13 +161,16 @@ impl Buffer {
         self.mains.change(|known| known.server = None);
     }
 
-    /// Main turned out to be at an older state than before.
+    /// Main turned out to be at an older state than before. `found`: when the replica held more.
     ///
     /// # Errors
     /// When the log does not answer; the event is lost then, and what follows from it is not.
-    pub async fn main_went_back(&self, what: String, older_than_replica: bool) -> Result<(), BufferError> {
+    pub async fn main_went_back(&self, what: String, found: Option<MainHas>) -> Result<(), BufferError> {
         let record = self.mains.change(|known| {
-            known.older_than_replica += u64::from(older_than_replica);
+            if let Some(found) = found {
+                known.older_than_replica += 1;
+                known.found_older = found;
+            }
             known.record.clone()
         });
         match record {

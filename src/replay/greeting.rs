@@ -11,7 +11,7 @@ use super::flight::Frame;
 use super::ledger::{self, Known, Ledger, NoLedger};
 use super::session::{Link, STALL, Session, ended};
 use super::verdict::StepKind;
-use crate::buffer::{Meeting, Progress};
+use crate::buffer::{MainHas, Meeting, Progress};
 use crate::cluster::{History, MainServer};
 use crate::entry::Seq;
 use crate::lsn::Lsn;
@@ -174,13 +174,14 @@ impl Session<'_> {
         } else {
             "main lost commits of others: its log ends before what the replica has replayed".to_owned()
         };
-        let older = ledger < before.progress.confirmed || place.is_some_and(|place| before.replayed > Some(place));
+        let found = MainHas { ledger, place };
+        let older = found.lacks(Some(before.progress.confirmed), before.replayed);
         error!(%ledger, %applied, replica_is_ahead = older, "{what}; what it lacks of this site's is applied again");
         self.status.send_modify(|status| {
             status.setbacks_total += 1;
             status.last_setback = Some(what.clone());
         });
-        if let Err(error) = self.buffer.main_went_back(what, older).await {
+        if let Err(error) = self.buffer.main_went_back(what, older.then_some(found)).await {
             warn!(%error, "the event is not in the audit trail");
         }
     }

@@ -6,6 +6,7 @@ use tracing::{debug, error, info, warn};
 use super::TrackerStatus;
 use crate::buffer::Buffer;
 use crate::cluster::{self, MainServer, ReplicaServer, Standing};
+use crate::entry::Seq;
 
 /// The timeline of what it has received is exact, and there while it streams (and only for those who may see it); what
 /// its control file says may be an earlier one.
@@ -20,6 +21,8 @@ const IDENTITY: &str = "SELECT (SELECT system_identifier::text FROM pg_catalog.p
 pub(super) struct Identity {
     instance: String,
     server: ReplicaServer,
+    /// Its ledger of this site at the last poll.
+    ledger: Option<Seq>,
     /// Replay found main without what this replica holds.
     diverged: bool,
     /// It was on a later timeline than main when main had answered so often.
@@ -52,10 +55,11 @@ impl Identity {
         self.older_seen = known.older_than_replica;
         if self.instance != seen.instance {
             *self = Identity { instance: seen.instance.clone(), older_seen: self.older_seen, ..Identity::default() };
-        } else if main_was_found_older {
-            // It was this process that held what main does not have.
+        } else if main_was_found_older && known.found_older.lacks(self.ledger, self.server.replayed) {
+            // By what the last poll saw, before it could follow that main further. Another process may have held it.
             self.diverged = true;
         }
+        self.ledger = seen.ledger;
         self.server.in_recovery = seen.in_recovery;
         self.server.replayed = seen.replay_lsn;
         self.read(row);

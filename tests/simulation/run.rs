@@ -16,9 +16,6 @@ use crate::world::{Bug, Weather, World};
 /// How long it may take until everything is on the replica once the faults have stopped.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How long an operator waits before he makes the replica anew.
-const TOLD: Duration = Duration::from_secs(100);
-
 /// What happens in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -280,7 +277,6 @@ impl Stage {
         world.note(|| "calm".to_owned());
         world.change_weather(|weather| *weather = Weather::calm());
         let begun = Instant::now();
-        let mut made_anew = false;
         let settled = async {
             loop {
                 sleep(Duration::from_millis(500)).await;
@@ -290,11 +286,7 @@ impl Stage {
                 {
                     let main = world.main.lock().unwrap();
                     let mut replica = world.replica.lock().unwrap();
-                    // The daemon says that a replica has diverged also when it was made anew just before replay found main without
-                    // its last commits, and then it stays so: known, not mended. An operator does as he is told: once more.
-                    let told = !made_anew && begun.elapsed() > TOLD;
-                    if !replica.up || replica.diverged || told {
-                        made_anew |= told;
+                    if !replica.up || replica.diverged {
                         replica.restart(&main, 1);
                         world.note(|| "the replica is made anew".to_owned());
                         world.sever(false, |target, _| target == Target::Replica);
