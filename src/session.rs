@@ -62,6 +62,7 @@ mod isolation;
 pub mod locks;
 mod main_pipeline;
 mod portals;
+mod queued;
 mod read;
 mod relay;
 mod rows;

@@ -83,6 +83,7 @@ impl Session {
         let (waiting, due): (VecDeque<Event>, VecDeque<Event>) =
             std::mem::take(&mut work.deferred).into_iter().partition(|event| work.constraints.defers(event));
         work.deferred = waiting.into_iter().collect();
+        work.queued.retain(|event| work.constraints.defers(event));
         self.fire(due).await
     }
 

@@ -92,6 +92,7 @@ pub struct Savepoint {
     statements: usize,
     bytes: usize,
     deferred: imbl::Vector<Event>,
+    queued: imbl::Vector<Event>,
     constraints: Constraints,
     /// The place in the session's locks.
     pub locks: usize,
@@ -151,6 +152,7 @@ impl Transaction {
             statements: work.statements.len(),
             bytes: work.bytes,
             deferred: work.deferred.clone(),
+            queued: work.queued.clone(),
             constraints: work.constraints.clone(),
             locks,
         });
@@ -193,6 +195,7 @@ impl Transaction {
         work.statements.truncate(savepoint.statements);
         work.bytes = savepoint.bytes;
         work.deferred.clone_from(&savepoint.deferred);
+        work.queued.clone_from(&savepoint.queued);
         work.constraints.clone_from(&savepoint.constraints);
         self.phase = Phase::Open;
         Some(savepoint.locks)
@@ -214,6 +217,8 @@ pub struct Work {
     pub actions: Vec<usize>,
     /// What is judged at the end of the transaction.
     pub deferred: imbl::Vector<Event>,
+    /// What Postgres would have queued by then, once for each constraint, without values.
+    pub queued: imbl::Vector<Event>,
     pub constraints: Constraints,
     bytes: usize,
 }
@@ -253,6 +258,7 @@ impl Work {
     /// 53400 when the transaction has grown beyond [`WORK_MAX`].
     pub fn add(&mut self, table: &Table, via: Option<&Table>, outcome: Outcome) -> Result<(), Report> {
         let place = self.place(table, via);
+        self.queue(table, &outcome);
         let keys = |values: &[Value]| -> Option<Arc<[Arc<str>]>> { values.iter().cloned().collect() };
         // The number that `overlay::bind` gives the row when it reads the entry again.
         let number = u32::try_from(self.effects.len()).unwrap_or(u32::MAX);

@@ -61,8 +61,7 @@ impl Session {
                 );
                 return Err(Report::new(SqlState(*b"55006"), message).into());
             }
-            let waits = |event: &crate::sql::Event| event.rule.table() == table.id;
-            if self.transaction.work.deferred.iter().any(waits) {
+            if self.transaction.work.has_pending_events(table.id) {
                 let message = format!("cannot TRUNCATE \"{}\" because it has pending trigger events", table.name.name);
                 return Err(Report::new(SqlState(*b"55006"), message).into());
             }

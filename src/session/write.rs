@@ -201,6 +201,11 @@ impl Session {
             if again {
                 continue;
             }
+            if let Err(report) = plan.first_row(&rows) {
+                let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
+                self.remember(plan.sequences(), plan.counted(), ids, &registers);
+                return Err(report.into());
+            }
             let mut now_due = None;
             if self.lock(&plan.locks(&rows), base.last(), &settings, false).await? == Taken::Stale {
                 if self.reads_committed(&settings) {

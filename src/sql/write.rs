@@ -410,6 +410,15 @@ impl WritePlan {
         decode::row_rules(self, rows)
     }
 
+    /// What is wrong with the first row of an INSERT by itself: that it may not be there is said before any unique index,
+    /// and who has its values, is looked at.
+    ///
+    /// # Errors
+    /// 23502, 23514.
+    pub fn first_row(&self, rows: &[Vec<Option<Bytes>>]) -> Result<(), Report> {
+        decode::first_row(self, rows)
+    }
+
     /// Reads all rows of the evaluation, in order: each row's effect and what comes of it at the end of the statement, or the first constraint that fails, just as
     /// Postgres would have reported it. `view` is the one it was rendered with, or a later one.
     ///

@@ -154,6 +154,14 @@ pub(super) fn row_rules(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result
     })
 }
 
+pub(super) fn first_row(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<(), Report> {
+    let (WriteKind::Insert, Some(row)) = (plan.kind, rows.first()) else { return Ok(()) };
+    let values = read(plan, row)?;
+    values.routed()?;
+    // What ON CONFLICT makes of a row that is there is looked at when that row is locked.
+    values.row_rules(0)
+}
+
 pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
     let of_row = |row: &Vec<Option<Bytes>>| -> Vec<Lock> { plan.outputs.iter().zip(row).filter_map(lock_of).collect() };
     let mut locks: Vec<Lock> = rows.iter().flat_map(of_row).collect();

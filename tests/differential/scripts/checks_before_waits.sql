@@ -1,0 +1,60 @@
+-- What is wrong with the first row of an INSERT by itself is said before another session's unique value is waited for.
+---- schema
+CREATE DOMAIN small AS int CHECK (VALUE < 100);
+CREATE TABLE t (id serial PRIMARY KEY, n int CHECK (n > 0), u int UNIQUE NOT NULL, s small);
+CREATE TABLE parted (id int PRIMARY KEY, n int CHECK (n > 0)) PARTITION BY RANGE (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE src (id int PRIMARY KEY, n int);
+INSERT INTO t VALUES (1, 1, 1, 1), (2, 2, 2, 2);
+INSERT INTO src VALUES (1, 0), (2, 1);
+SELECT setval('t_id_seq', 100);
+---- run
+BEGIN;
+INSERT INTO t VALUES (3, 3, 3);
+INSERT INTO parted VALUES (3, 3);
+@2& INSERT INTO t VALUES (3, 0, 7);
+@2?;
+@2& INSERT INTO t VALUES (3, 1, NULL);
+@2?;
+@2& INSERT INTO t VALUES (3, 1, 7, 100);
+@2?;
+ROLLBACK;
+-- Values of sequences that it took are gone.
+BEGIN;
+INSERT INTO t VALUES (3, 3, 3);
+INSERT INTO parted VALUES (3, 3);
+@2& INSERT INTO t (n, u) VALUES (0, 3);
+@2?;
+@2& INSERT INTO t VALUES (3, 0, 7) ON CONFLICT DO NOTHING;
+@2?;
+@2& INSERT INTO t VALUES (3, 0, 7) ON CONFLICT (id) DO UPDATE SET n = 5;
+@2?;
+@2& INSERT INTO t SELECT 3, n, 7 FROM src ORDER BY id;
+@2?;
+@2& INSERT INTO parted VALUES (3, 0);
+@2?;
+@2& WITH w AS (INSERT INTO t VALUES (3, 0, 7) RETURNING *) SELECT * FROM w;
+@2?;
+-- In a transaction that has read before: nothing of it is in the way afterwards.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+@2& INSERT INTO t VALUES (3, -1, 3);
+@2?;
+@2 ROLLBACK;
+-- A later row of it is not looked at until the first is in.
+@2& INSERT INTO t VALUES (3, 1, 7), (9, 0, 9);
+COMMIT;
+@2?;
+-- The first is in, and the second is wrong by itself.
+BEGIN;
+INSERT INTO t VALUES (5, 5, 5);
+@2& INSERT INTO t VALUES (5, 1, 8), (6, 0, 9);
+ROLLBACK;
+@2?;
+BEGIN;
+INSERT INTO t VALUES (5, 5, 5);
+@2& INSERT INTO t VALUES (5, 1, 8);
+ROLLBACK;
+@2?;
+@2 INSERT INTO t (n, u) VALUES (1, 10) RETURNING id;
+SELECT * FROM t ORDER BY id;
