@@ -169,7 +169,9 @@ pub fn entry(role: &str, tables: Vec<EntryTable>, effects: Vec<Effect>) -> Entry
 async fn open(memory: &Arc<Memory>, shutdown: &CancellationToken) -> Buffer {
     let log: Arc<dyn Log> = Arc::<Memory>::clone(memory);
     let (config, catalog) = (BufferConfig::default(), Arc::new(Catalog::default()));
-    Buffer::open_log(log, &config, catalog, Seq::ZERO, shutdown.clone()).await.unwrap().0
+    // What is forgotten, the replica has.
+    let confirmed = memory.records.lock().unwrap().keys().next().map_or(Seq::ZERO, |oldest| Seq(oldest.0 - 1));
+    Buffer::open_log(log, &config, catalog, confirmed, shutdown.clone()).await.unwrap().0
 }
 
 /// A site without clients: entries go in by hand.
