@@ -16,7 +16,7 @@ use crate::sql::{self, Event, ReferentialAction, Rule};
 use crate::sqlstate;
 
 /// `text[]`
-const TEXT_ARRAY: u32 = 1009;
+pub(super) const TEXT_ARRAY: u32 = 1009;
 
 /// With more events than this, those of one constraint are taken together even where others stand between them: in
 /// order, thousands of rows would be as many statements.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
+use super::after::TEXT_ARRAY;
 use super::failure::Failure;
 use super::locks::Taken;
 use super::read::{Given, as_clients, values};
@@ -215,10 +216,21 @@ impl Session {
                 let now = self.disturbed(&plan, &rows, &base).await?;
                 let stale = self.locks.stale().to_vec();
                 let (of, mut ids) = held.take().unwrap_or_else(|| (Arc::clone(&plan), Ids::default()));
-                let current = self.evaluate(&plan, (&now, canonical), given, formats, (by, &mut ids)).await?.0;
+                let then = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows);
+                let same = match then.ok().and_then(|judged| plan.of_rows(&judged)) {
+                    Some(same) => self.rows_now(same, (&now, canonical), &settings, &ids).await?,
+                    None => None,
+                };
+                let (by_now, current) = match same {
+                    Some(same) => same,
+                    None => {
+                        let at_now = (&*now, canonical);
+                        (Arc::clone(&plan), self.evaluate(&plan, at_now, given, formats, (by, &mut ids)).await?.0)
+                    }
+                };
                 held = Some((of, ids));
                 let view = View { base: &now, own: &self.transaction.work.own };
-                now_due = Some(plan.undisturbed(&stale, view, &current)?);
+                now_due = Some(by_now.undisturbed(&stale, view, &current)?);
             }
             let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
             self.remember(plan.sequences(), plan.counted(), ids, &registers);
@@ -227,6 +239,30 @@ impl Session {
             self.locks.pass(mark, &plan.passing(&rows));
             return Ok((plan, judged.by_now(now_due)));
         }
+    }
+
+    /// Evaluates an INSERT of rows that are known over the state of now. `None`: it cannot be planned.
+    async fn rows_now(
+        &mut self,
+        (text, arguments): (String, Vec<String>),
+        at_now: (&crate::overlay::Overlay, bool),
+        settings: &Settings,
+        ids: &Ids,
+    ) -> Result<Option<(Arc<WritePlan>, Vec<Vec<Option<Bytes>>>)>, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let Ok(script) = crate::sql::parse(&text) else { return Ok(None) };
+        let Some(statement) = script.statements.first() else { return Ok(None) };
+        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+        let Ok(Plan::Write(plan)) = &*plan else { return Ok(None) };
+        let types = vec![TEXT_ARRAY; arguments.len()];
+        let given = Given {
+            types: &types,
+            binary: vec![false; arguments.len()],
+            values: arguments.iter().map(|array| Some(array.as_bytes())).collect(),
+        };
+        let mut ids = Ids { unread: ids.unread.clone(), ..Ids::default() };
+        let rows = self.evaluate(plan, at_now, &given, &[], (By::Name, &mut ids)).await?.0;
+        Ok(Some((Arc::clone(plan), rows)))
     }
 
     /// Asks whether the role may write the table.

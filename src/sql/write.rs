@@ -443,6 +443,11 @@ impl WritePlan {
         disturbed::disturbed(self, rows, stale, (now, seen))
     }
 
+    /// An INSERT of the rows that this one has evaluated to, with its parameters: its query may give others by now.
+    pub fn of_rows(&self, judged: &Judged) -> Option<(String, Vec<String>)> {
+        disturbed::of_rows(self, judged)
+    }
+
     /// Then, whether it does; returns the events that take the place of its own, but for those of parents, which are
     /// judged by the snapshot. `rows`: the evaluation over `now`.
     ///

@@ -9,9 +9,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::after::{Event, Rule};
+use super::super::arrays;
+use super::super::merge::{list, qualified};
+use super::super::syntax::quoted;
 use super::super::truncate::table_lock;
 use super::decode::{Hidden, lock_of, read};
-use super::{Action, Judged, Report, WritePlan};
+use super::{Action, Judged, Outcome, Report, WriteKind, WritePlan};
+use crate::catalog::Column;
 use crate::entry::Seq;
 use crate::overlay::{Existence, Overlay, RowId};
 use crate::sqlstate::SERIALIZATION_FAILURE;
@@ -47,6 +51,31 @@ pub(super) fn disturbed(
         }
     }
     Ok(())
+}
+
+/// An INSERT of just these rows, all of one table, and its parameters: text arrays, one for each column.
+pub(super) fn of_rows(plan: &WritePlan, judged: &Judged) -> Option<(String, Vec<String>)> {
+    let table = &plan.target;
+    if plan.kind != WriteKind::Insert || plan.conflict.is_some() {
+        return None;
+    }
+    let columns: Vec<(usize, &Column)> = table.columns.iter().enumerate().filter(|(_, c)| !c.generated).collect();
+    let whole = judged.rows.iter().map(|row| match &row.outcome {
+        Outcome::Insert { row: values } if row.table.id == table.id => Some(values),
+        _ => None,
+    });
+    let whole: Vec<_> = whole.collect::<Option<_>>()?;
+    let array = |place: usize| arrays::text(whole.iter().map(|row| row.get(place).and_then(Option::as_deref)));
+    let arguments = columns.iter().map(|(place, _)| array(*place)).collect();
+    let text = format!(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM ROWS FROM ({}) AS k({})",
+        qualified(table),
+        list(columns.iter().map(|(_, column)| quoted(&column.name))),
+        list(columns.iter().enumerate().map(|(n, (_, column))| format!("k.c{n}::{}", column.base_type_name))),
+        list((1..=columns.len()).map(|n| format!("pg_catalog.unnest(${n}::pg_catalog.text[])"))),
+        list((0..columns.len()).map(|n| format!("c{n}"))),
+    );
+    Some((text, arguments))
 }
 
 /// Whether what was evaluated is true now as well: then, what is to be judged of it by the state of now. `current`: the
