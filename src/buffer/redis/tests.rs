@@ -167,7 +167,7 @@ async fn seqs_go_on_after_trimming_and_after_the_ledger() {
     assert_eq!(buffer.commit(draft(7)).await.unwrap(), Seq(42));
     // Also when only the stream is left to tell.
     let _: () = server.run(&["DEL", "site:TEST:meta"]).await;
-    let buffer = server.open().await;
+    let buffer = server.try_open(&config, Seq(41)).await.unwrap().0;
     assert_eq!(buffer.commit(draft(8)).await.unwrap(), Seq(43));
 }
 
