@@ -47,6 +47,8 @@ impl Session<'_> {
         self.learn(link, entries).await?;
         let mut fitting = Vec::with_capacity(entries.len());
         let mut nothing_before = self.flights.is_empty();
+        // These entries may speak of what main was told after it was asked last: none is put aside before it is asked again.
+        let mut asked_again = false;
         for entry in entries {
             if self.buffer.is_quarantined(entry.seq) {
                 fitting.push(Arc::clone(entry));
@@ -56,7 +58,9 @@ impl Session<'_> {
             if fitted.is_err() && !nothing_before {
                 break;
             }
-            if fitted.is_err() && self.definitions.forget_old() {
+            if fitted.is_err() && !asked_again {
+                asked_again = true;
+                self.definitions.clear();
                 self.learn(link, entries).await?;
                 fitted = self.definitions.fit(entry);
             }

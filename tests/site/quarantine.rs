@@ -51,7 +51,7 @@ async fn an_operator_looks_retries_skips_and_exports() {
     // What describes a statement must not do it: the extended protocol.
     assert!(console.prepare("SKIP 1").await.unwrap().columns().is_empty());
     let sql = succeeded(&pgoutpost(&stage, &["quarantine", "export", "2"]).await);
-    assert!(sql.contains("UPDATE \"public\".\"t\" SET \"n\" = '701'::integer"), "{sql}");
+    assert!(sql.contains("UPDATE \"public\".\"t\" SET \"n\" = (\"n\" OPERATOR(pg_catalog.+) '1'::integer)"), "{sql}");
     for (arguments, told) in [
         (vec!["quarantine", "retry", "2"], "waits for entry 1"),
         (vec!["quarantine", "skip", "99"], "not in quarantine"),
@@ -82,7 +82,9 @@ async fn an_operator_looks_retries_skips_and_exports() {
     assert_eq!(value(&main, all).await, wanted);
     assert_eq!(value(&client, all).await, wanted);
     assert_eq!(value(&main, "SELECT note FROM t WHERE id = 1").await, "it's \\ a -- \"note\"");
-    let audit = rows(&console, "SHOW AUDIT").await;
+    let mut audit = rows(&console, "SHOW AUDIT").await;
+    // What is about main itself names no entry.
+    audit.retain(|row| row[3].is_some());
     let said: Vec<(&str, &str)> =
         audit.iter().map(|row| (row[2].as_deref().unwrap(), row[3].as_deref().unwrap())).collect();
     assert_eq!(said, [("skip", "3"), ("retry", "1"), ("retry", "2")]);

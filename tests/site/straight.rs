@@ -90,8 +90,8 @@ async fn a_straight_transaction_is_one_transaction_on_main() {
     execute(&client, "COMMIT").await;
     fails_with(try_rows(&client, "SELECT * FROM third").await, &SqlState::UNDEFINED_TABLE);
 
-    // A block that has buffered rows cannot become straight: refused with a hint, and nothing is left.
-    execute(&client, "BEGIN; INSERT INTO before VALUES (1)").await;
+    // At REPEATABLE READ a block that has buffered rows cannot become straight: refused with a hint, and nothing is left.
+    execute(&client, "BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO before VALUES (1)").await;
     let report =
         fails_with(client.batch_execute("CREATE TABLE fourth (id int)").await, &SqlState::FEATURE_NOT_SUPPORTED);
     assert!(report.hint().is_some(), "{report:?}");

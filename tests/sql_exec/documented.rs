@@ -83,6 +83,7 @@ fn outcome(site: &Site, text: &str) -> &'static str {
         },
         Class::Truncate(truncate) => match truncate.plan(&site.catalog, &site.search_path) {
             Ok(plan) if plan.obstacle.is_some() => "straight",
+            Ok(plan) if plan.refused.is_some() => "refused",
             Ok(_) => "buffered",
             Err(_) => "refused",
         },

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use serde::Deserialize;
-use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -16,8 +14,6 @@ use crate::entry::{Entry, EntryTable, TableName};
 use crate::setup::identifier;
 use crate::upstream::own;
 
-/// What was learned so recently is not asked again before an entry is put aside.
-const FRESH: Duration = Duration::from_secs(5);
 /// How often all is asked again when definitions change while they are asked for.
 const TRIES: usize = 5;
 
@@ -57,7 +53,6 @@ pub(in crate::replay) struct Definitions {
     pub(in crate::replay) cluster: Option<u64>,
     version: Option<i64>,
     tables: HashMap<Asked, Option<Arc<Definition>>>,
-    asked_at: Option<Instant>,
 }
 
 impl Definitions {
@@ -68,15 +63,6 @@ impl Definitions {
 
     pub(in crate::replay) fn clear(&mut self) {
         *self = Definitions { cluster: self.cluster, ..Definitions::default() };
-    }
-
-    /// Forgets what may be out of date. `false`: nothing is.
-    pub(super) fn forget_old(&mut self) -> bool {
-        let old = self.asked_at.is_none_or(|at| at.elapsed() >= FRESH);
-        if old {
-            self.clear();
-        }
-        old
     }
 
     /// Asks main about tables not seen before. Answers whether what was known before is out of date.
@@ -104,7 +90,6 @@ impl Definitions {
                 continue;
             }
             self.version = versions.into_iter().next();
-            self.asked_at = Some(Instant::now());
             self.tables.extend(answers.into_iter().map(|(asked, _, definition)| (asked, definition.map(Arc::new))));
         }
         Err(own::Error::Connection("main's definitions change faster than they can be read".to_owned()))
