@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::failure::{End, Failure};
@@ -226,7 +227,8 @@ impl Session {
         guard: ClientGuard,
     ) -> Session {
         let locks = shared.locks.holder();
-        let trusted = shared.trust.sessions();
+        // What it may trust `replica_is_current` finds.
+        let trusted = CancellationToken::new();
         let stopping = trust::end_of(&shared.shutdown, &trusted);
         let session = Session {
             shared,
@@ -281,11 +283,6 @@ impl Session {
             "extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text"
         );
         loop {
-            if self.trusted.is_cancelled() {
-                // It was not trusted a moment ago; the question that follows finds whether it is now.
-                self.trusted = self.shared.trust.sessions();
-                self.stopping = trust::end_of(&self.shared.shutdown, &self.trusted);
-            }
             // In this order: a replica that has not gone back has all that was confirmed before it is asked.
             let confirmed = self.shared.buffer.progress().borrow().confirmed;
             let rows = match self.question(&question).await {
@@ -300,12 +297,14 @@ impl Session {
                 value.and_then(|text| std::str::from_utf8(text).ok())
             };
             let current = column(0).map_or(Seq::ZERO, |text| Seq(text.parse().unwrap_or(0))) >= confirmed;
-            let judged = self.shared.trust.judged(column(1).unwrap_or_default());
-            if let Judged::Refused(report) = judged {
-                return Err(End::Fatal(report));
-            }
-            if current && judged == Judged::Trusted {
-                return Ok(());
+            match self.shared.trust.judged(column(1).unwrap_or_default()) {
+                Judged::Refused(report) => return Err(End::Fatal(report)),
+                Judged::Trusted(trusted) if current => {
+                    self.stopping = trust::end_of(&self.shared.shutdown, &trusted);
+                    self.trusted = trusted;
+                    return Ok(());
+                }
+                Judged::Trusted(_) | Judged::NotYet => {}
             }
             if Instant::now() >= deadline {
                 let (message, hint) = match current {

@@ -28,9 +28,10 @@ struct State {
 }
 
 /// What is known of the server that a session has connected to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Judged {
-    Trusted,
+    /// Until the token is cancelled.
+    Trusted(CancellationToken),
     /// Nobody has looked at this process.
     NotYet,
     Refused(Box<Report>),
@@ -67,16 +68,11 @@ impl Trust {
         }
     }
 
-    /// Cancelled when the replica is not trusted any more.
-    pub(super) fn sessions(&self) -> CancellationToken {
-        self.state().sessions.clone()
-    }
-
     pub(super) fn judged(&self, instance: &str) -> Judged {
         let state = self.state();
         match &state.refusal {
             Some(why) => Judged::Refused(Box::new(Report::new(sqlstate::CANNOT_CONNECT_NOW, why.clone()).hint(HINT))),
-            None if state.instance.as_deref() == Some(instance) => Judged::Trusted,
+            None if state.instance.as_deref() == Some(instance) => Judged::Trusted(state.sessions.clone()),
             None => Judged::NotYet,
         }
     }
@@ -132,17 +128,20 @@ mod tests {
     #[test]
     fn only_the_process_that_was_looked_at_is_trusted() {
         let trust = Trust::default();
-        assert_eq!(trust.judged("1"), Judged::NotYet);
+        let not_yet = |instance: &str| matches!(trust.judged(instance), Judged::NotYet);
+        let trusted = |instance: &str| match trust.judged(instance) {
+            Judged::Trusted(token) => token,
+            judged => panic!("{judged:?}"),
+        };
+        assert!(not_yet("1"));
         trust.found(&status("1", Standing::Follows));
-        assert_eq!((trust.judged("1"), trust.judged("2")), (Judged::Trusted, Judged::NotYet));
-        let session = trust.sessions();
+        assert!(not_yet("2"));
+        let session = trusted("1");
         trust.found(&status("1", Standing::LeftBehind { replica: 1, main: 2 }));
         assert!(!session.is_cancelled());
         trust.found(&status("1", Standing::Promoted));
         assert!(session.is_cancelled() && matches!(trust.judged("1"), Judged::Refused(_)));
-        assert!(trust.sessions().is_cancelled(), "whoever came in between");
         trust.found(&status("2", Standing::Follows));
-        assert!(!trust.sessions().is_cancelled());
-        assert_eq!(trust.judged("2"), Judged::Trusted);
+        assert!(!trusted("2").is_cancelled(), "who is told that it is trusted is not ended for what was before");
     }
 }

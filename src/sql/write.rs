@@ -410,8 +410,8 @@ impl WritePlan {
         decode::row_rules(self, rows)
     }
 
-    /// What is wrong with the first row of an INSERT by itself: that it may not be there is said before any unique index,
-    /// and who has its values, is looked at.
+    /// What is wrong with the first row by itself: that it may not be there is said before the row that it replaces, or who
+    /// has its unique values, is waited for.
     ///
     /// # Errors
     /// 23502, 23514.

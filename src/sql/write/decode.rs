@@ -155,11 +155,22 @@ pub(super) fn row_rules(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result
 }
 
 pub(super) fn first_row(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<(), Report> {
-    let (WriteKind::Insert, Some(row)) = (plan.kind, rows.first()) else { return Ok(()) };
+    let Some(row) = rows.iter().find(|row| acts(plan, row)) else { return Ok(()) };
     let values = read(plan, row)?;
-    values.routed()?;
-    // What ON CONFLICT makes of a row that is there is looked at when that row is locked.
-    values.row_rules(0)
+    if plan.kind == WriteKind::Insert {
+        values.routed()?;
+        // What ON CONFLICT makes of a row that is there is looked at when that row is locked.
+        return values.row_rules(0);
+    }
+    // A row that moves to another partition is deleted, and waited for, before that one's rules are looked at.
+    if values.table_before().id == values.table_after().id { values.row_rules(1) } else { Ok(()) }
+}
+
+/// Whether anything becomes of the row, as far as the statement itself says.
+fn acts(plan: &WritePlan, row: &[Option<Bytes>]) -> bool {
+    let action = plan.outputs.iter().position(|output| *output == Output::Action);
+    let said = |place: usize| row.get(place).is_some_and(|said| said.as_deref().is_some_and(|said| said != b"n"));
+    action.is_none_or(said)
 }
 
 pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
@@ -173,13 +184,8 @@ pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> 
 
 /// The hashes of what is changed, of [`locks`].
 pub(super) fn written(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> HashSet<u64> {
-    let action = plan.outputs.iter().position(|output| *output == Output::Action);
-    let acts = |row: &&Vec<Option<Bytes>>| match action {
-        Some(place) => row.get(place).is_some_and(|said| said.as_deref().is_some_and(|said| said != b"n")),
-        None => true,
-    };
     let mut written = HashSet::new();
-    for row in rows.iter().filter(acts) {
+    for row in rows.iter().filter(|row| acts(plan, row)) {
         let changed = plan.outputs.iter().zip(row).filter(|(output, _)| **output != Output::PassingLock);
         written.extend(changed.filter_map(lock_of).map(|lock| lock.hash));
     }

@@ -1,4 +1,4 @@
--- What is wrong with the first row of an INSERT by itself is said before another session's unique value is waited for.
+-- What is wrong with a statement's first row by itself is said before another session's row or unique value is waited for.
 ---- schema
 CREATE DOMAIN small AS int CHECK (VALUE < 100);
 CREATE TABLE t (id serial PRIMARY KEY, n int CHECK (n > 0), u int UNIQUE NOT NULL, s small);
@@ -57,4 +57,38 @@ INSERT INTO t VALUES (5, 5, 5);
 ROLLBACK;
 @2?;
 @2 INSERT INTO t (n, u) VALUES (1, 10) RETURNING id;
+SELECT * FROM t ORDER BY id;
+-- UPDATE and MERGE: before the row itself is waited for, at both levels.
+BEGIN;
+UPDATE t SET n = n + 10 WHERE id <= 2;
+UPDATE parted SET n = n + 10;
+@2& UPDATE t SET n = 0 WHERE id = 1;
+@2?;
+@2& UPDATE t SET u = NULL WHERE id = 1;
+@2?;
+@2& UPDATE t SET n = s.n FROM src s WHERE s.id = t.id AND t.id = 1;
+@2?;
+@2& UPDATE parted SET n = 0 WHERE id = 3;
+@2?;
+@2& MERGE INTO t USING src s ON s.id = t.id AND s.id = 1 WHEN MATCHED AND t.u > 100 THEN DELETE WHEN MATCHED THEN UPDATE SET n = s.n;
+@2?;
+@2& MERGE INTO t USING src s ON s.id = t.id AND s.id = 2 WHEN MATCHED THEN UPDATE SET n = s.n;
+COMMIT;
+@2?;
+BEGIN;
+UPDATE t SET n = 0 - n + 100 WHERE id = 1;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+@2& UPDATE t SET n = 0 WHERE id = 1;
+@2?;
+@2 ROLLBACK;
+-- What is wrong only with the row as the other leaves it.
+@2& UPDATE t SET n = n - 50 WHERE id = 1;
+ROLLBACK;
+@2?;
+BEGIN;
+UPDATE t SET n = 1 WHERE id = 1;
+@2& UPDATE t SET n = n - 5 WHERE id = 1;
+COMMIT;
+@2?;
 SELECT * FROM t ORDER BY id;
