@@ -183,7 +183,9 @@ pub use readers::Readers;
 pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks, sequence_names};
 pub use truncate::{Truncate, Truncated, is_table_lock, table_lock};
 pub use with::{Returned, WithPlan};
-pub use write::{COMPUTABLE_FUNCTIONS, Decoded, Judged, Lock, Outcome, WriteKind, WritePlan, concurrent};
+pub use write::{
+    ByNow, COMPUTABLE_FUNCTIONS, Decoded, Judged, Lock, Outcome, WriteKind, WritePlan, concurrent, of_values,
+};
 
 mod after;
 mod arrays;

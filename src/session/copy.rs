@@ -220,17 +220,9 @@ impl Session {
                 evaluated => evaluated?,
             };
             let locks = plan.insert.locks(&evaluated);
-            let mut now_due = None;
-            if self.lock(&locks, base.last(), &settings, true).await? == Taken::Stale {
-                if self.reads_committed(&settings) {
-                    continue;
-                }
-                let now = self.disturbed(&plan.insert, &evaluated, &base).await?;
-                let stale = self.locks.stale().to_vec();
-                let own = self.transaction.work.own.clone();
-                let view = View { base: &now, own: &own };
-                let (current, _) = self.evaluate_copy(&plan, view, rows, ids, &settings).await?;
-                now_due = Some(plan.insert.undisturbed(&stale, view, &current)?);
+            let taken = self.lock(&locks, base.last(), &settings, true).await?;
+            if taken == Taken::Stale && self.reads_committed(&settings) {
+                continue;
             }
             let exclusive = || locks.iter().filter(|lock| !lock.shared).map(|lock| lock.hash);
             if !whole && exclusive().any(|hash| copying.taken.contains(&hash)) {
@@ -239,8 +231,20 @@ impl Session {
             }
             let view = View { base: &base, own: &self.transaction.work.own };
             let rules = if plan.row_by_row { Ok(()) } else { plan.insert.row_rules(&evaluated) };
-            let judged = match rules.and_then(|()| plan.insert.decode(view, &evaluated)) {
-                Ok(judged) => judged.by_now(now_due),
+            let mut judged = rules.and_then(|()| plan.insert.decode(view, &evaluated));
+            if taken == Taken::Stale || (judged.as_ref().is_err_and(sql::of_values) && self.relies(&settings)) {
+                let now = self.disturbed(&plan.insert, &evaluated, &base).await?;
+                let stale = self.locks.stale().to_vec();
+                let own = self.transaction.work.own.clone();
+                let view = View { base: &now, own: &own };
+                let (current, _) = self.evaluate_copy(&plan, view, rows, ids, &settings).await?;
+                let by_now = plan.insert.undisturbed(&evaluated, &stale, view, (&plan.insert, &current));
+                let then = View { base: &base, own: &own };
+                judged = by_now.and_then(|by_now| plan.insert.decode_by_now(then, &evaluated, by_now));
+            }
+            let judged = match judged {
+                Ok(judged) => judged,
+                Err(report) if report.code == sqlstate::SERIALIZATION_FAILURE => return Err(report.into()),
                 Err(report) => return Err(self.at_fault(copying, rows, ids, Fault::Own(Box::new(report))).await),
             };
             copying.taken.extend(exclusive());

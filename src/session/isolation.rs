@@ -5,11 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Session;
+use super::after::TEXT_ARRAY;
 use super::failure::Failure;
+use super::read::Given;
 use super::settings::Settings;
-use crate::overlay::Overlay;
+use super::write::By;
+use crate::overlay::{Overlay, View};
 use crate::report::Report;
-use crate::sql::{self, Isolation, WritePlan};
+use crate::sql::{self, ByNow, Ids, Isolation, Plan, WritePlan};
 
 impl Session {
     /// Whether each statement has a snapshot of its own.
@@ -23,7 +26,61 @@ impl Session {
         if self.reads_committed(settings) { Ok(()) } else { Err(sql::concurrent("update")) }
     }
 
-    /// The same of a write at REPEATABLE READ. What has changed may be values only, which are then to be judged over the
+    /// Whether the transaction has taken values that its snapshot does not show as free, so that they may be its own again.
+    pub(super) fn relies(&self, settings: &Settings) -> bool {
+        self.transaction.reliance && !self.reads_committed(settings)
+    }
+
+    /// What the state of now says of a write at REPEATABLE READ that was evaluated over the snapshot's.
+    pub(super) async fn by_now(
+        &mut self,
+        plan: &Arc<WritePlan>,
+        rows: &[Vec<Option<Bytes>>],
+        base: &Overlay,
+        given: &Given<'_>,
+        formats: &[i16],
+        (by, ids): (By, &mut Ids),
+    ) -> Result<ByNow, Failure> {
+        let canonical = self.settings().await?.canonical();
+        let now = self.disturbed(plan, rows, base).await?;
+        let stale = self.locks.stale().to_vec();
+        let same = match plan.of_rows(rows) {
+            Some(same) => self.rows_now(same, (&now, canonical), ids).await?,
+            None => None,
+        };
+        let (of, current) = match same {
+            Some(same) => same,
+            None => (Arc::clone(plan), self.evaluate(plan, (&now, canonical), given, formats, (by, ids)).await?.0),
+        };
+        let view = View { base: &now, own: &self.transaction.work.own };
+        Ok(plan.undisturbed(rows, &stale, view, (&of, &current))?)
+    }
+
+    /// Evaluates an INSERT of rows that are known over the state of now. `None`: it cannot be planned.
+    async fn rows_now(
+        &mut self,
+        (text, arguments): (String, Vec<String>),
+        at_now: (&Overlay, bool),
+        ids: &Ids,
+    ) -> Result<Option<(Arc<WritePlan>, Vec<Vec<Option<Bytes>>>)>, Failure> {
+        let shared = Arc::clone(&self.shared);
+        let settings = self.settings().await?;
+        let Ok(script) = sql::parse(&text) else { return Ok(None) };
+        let Some(statement) = script.statements.first() else { return Ok(None) };
+        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+        let Ok(Plan::Write(plan)) = &*plan else { return Ok(None) };
+        let types = vec![TEXT_ARRAY; arguments.len()];
+        let given = Given {
+            types: &types,
+            binary: vec![false; arguments.len()],
+            values: arguments.iter().map(|array| Some(array.as_bytes())).collect(),
+        };
+        let mut ids = Ids { unread: ids.unread.clone(), ..Ids::default() };
+        let rows = self.evaluate(plan, at_now, &given, &[], (By::Name, &mut ids)).await?.0;
+        Ok(Some((Arc::clone(plan), rows)))
+    }
+
+    /// Whether a write at REPEATABLE READ can go on at all. What has changed may be values only, which are then to be judged over the
     /// overlay that this returns.
     pub(super) async fn disturbed(
         &mut self,

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::Session;
-use super::after::TEXT_ARRAY;
 use super::failure::Failure;
 use super::locks::Taken;
 use super::read::{Given, as_clients, values};
@@ -20,7 +19,7 @@ use super::settings::{ReadLevel, Settings};
 use super::statements::{Description, Parsed, Prepared};
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Class, Decoded, Ids, Judged, Plan, Rendered, Statement, WriteKind, WritePlan, row_locks};
+use crate::sql::{self, Class, Decoded, Ids, Judged, Plan, Rendered, Statement, WriteKind, WritePlan, row_locks};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, expand, format_places};
@@ -207,62 +206,26 @@ impl Session {
                 self.remember(plan.sequences(), plan.counted(), ids, &registers);
                 return Err(report.into());
             }
-            let mut now_due = None;
-            if self.lock(&plan.locks(&rows), base.last(), &settings, false).await? == Taken::Stale {
-                if self.reads_committed(&settings) {
-                    self.pin_anew()?;
-                    continue;
-                }
-                let now = self.disturbed(&plan, &rows, &base).await?;
-                let stale = self.locks.stale().to_vec();
+            let taken = self.lock(&plan.locks(&rows), base.last(), &settings, false).await?;
+            if taken == Taken::Stale && self.reads_committed(&settings) {
+                self.pin_anew()?;
+                continue;
+            }
+            let view = View { base: &base, own: &self.transaction.work.own };
+            let mut judged = plan.decode(view, &rows);
+            if taken == Taken::Stale || (judged.as_ref().is_err_and(sql::of_values) && self.relies(&settings)) {
                 let (of, mut ids) = held.take().unwrap_or_else(|| (Arc::clone(&plan), Ids::default()));
-                let then = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows);
-                let same = match then.ok().and_then(|judged| plan.of_rows(&judged)) {
-                    Some(same) => self.rows_now(same, (&now, canonical), &settings, &ids).await?,
-                    None => None,
-                };
-                let (by_now, current) = match same {
-                    Some(same) => same,
-                    None => {
-                        let at_now = (&*now, canonical);
-                        (Arc::clone(&plan), self.evaluate(&plan, at_now, given, formats, (by, &mut ids)).await?.0)
-                    }
-                };
+                let by_now = self.by_now(&plan, &rows, &base, given, formats, (by, &mut ids)).await?;
                 held = Some((of, ids));
-                let view = View { base: &now, own: &self.transaction.work.own };
-                now_due = Some(by_now.undisturbed(&stale, view, &current)?);
+                judged = plan.decode_by_now(View { base: &base, own: &self.transaction.work.own }, &rows, by_now);
             }
             let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
             self.remember(plan.sequences(), plan.counted(), ids, &registers);
-            let judged = plan.decode(View { base: &base, own: &self.transaction.work.own }, &rows)?;
+            let judged = judged?;
             self.locks.wrote(mark, plan.written(&rows));
             self.locks.pass(mark, &plan.passing(&rows));
-            return Ok((plan, judged.by_now(now_due)));
+            return Ok((plan, judged));
         }
-    }
-
-    /// Evaluates an INSERT of rows that are known over the state of now. `None`: it cannot be planned.
-    async fn rows_now(
-        &mut self,
-        (text, arguments): (String, Vec<String>),
-        at_now: (&crate::overlay::Overlay, bool),
-        settings: &Settings,
-        ids: &Ids,
-    ) -> Result<Option<(Arc<WritePlan>, Vec<Vec<Option<Bytes>>>)>, Failure> {
-        let shared = Arc::clone(&self.shared);
-        let Ok(script) = crate::sql::parse(&text) else { return Ok(None) };
-        let Some(statement) = script.statements.first() else { return Ok(None) };
-        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
-        let Ok(Plan::Write(plan)) = &*plan else { return Ok(None) };
-        let types = vec![TEXT_ARRAY; arguments.len()];
-        let given = Given {
-            types: &types,
-            binary: vec![false; arguments.len()],
-            values: arguments.iter().map(|array| Some(array.as_bytes())).collect(),
-        };
-        let mut ids = Ids { unread: ids.unread.clone(), ..Ids::default() };
-        let rows = self.evaluate(plan, at_now, &given, &[], (By::Name, &mut ids)).await?.0;
-        Ok(Some((Arc::clone(plan), rows)))
     }
 
     /// Asks whether the role may write the table.
@@ -275,7 +238,7 @@ impl Session {
     }
 
     /// Runs the evaluation, again when it took more values of sequences than it was given.
-    async fn evaluate(
+    pub(super) async fn evaluate(
         &mut self,
         plan: &WritePlan,
         (base, canonical): (&crate::overlay::Overlay, bool),

@@ -17,16 +17,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::after::Event;
 use super::readers::Readers;
 use super::resolve::{Findings, Names, Text, security};
-use super::syntax::path_of;
 use super::template::{Rendering, Template};
 use super::{AttNum, Ids, LockedRelation, Parameters, Rendered, Report, SequenceUse, Table, TableId, Value, View};
-use crate::catalog::RelationKind;
 use crate::entry::Seq;
 use crate::overlay::Overlay;
-use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
+use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod arbiter;
 mod assign;
@@ -38,9 +35,12 @@ mod disturbed;
 mod exclusion;
 pub(super) mod hashes;
 mod insert;
+mod locked;
 mod merge_into;
 mod order;
 mod own;
+mod rights;
+mod target;
 mod tree;
 mod unique;
 mod update;
@@ -50,7 +50,7 @@ mod windows;
 
 pub(super) use assign::{assigned, has_fields};
 pub use decode::{Decoded, Judged, Outcome};
-pub use disturbed::concurrent;
+pub use disturbed::{ByNow, concurrent, of_values};
 pub use own::NAMES as COMPUTABLE_FUNCTIONS;
 
 /// A condition on new rows, and the functions in it that may look at tables.
@@ -224,7 +224,7 @@ impl WritePlan {
             source.findings.opaque.extend(filter.opaque);
             source.filter = Some(filter.template);
         }
-        let target = target(&statement, names)?;
+        let target = target::target(&statement, names)?;
         let (kind, build): (_, build::Make) = match statement.kind() {
             K::INSERT => (WriteKind::Insert, insert::build),
             K::UPDATE => (WriteKind::Update, update::build),
@@ -232,7 +232,7 @@ impl WritePlan {
             K::MERGE => (WriteKind::Merge, merge_into::build),
             other => return Err(unsupported(&format!("{other:?} is not a write that can be buffered"))),
         };
-        writable(&target, kind)?;
+        target::writable(&target, kind)?;
         let make = |canonical| {
             let request = build::Request { statement: &statement, source: &source, target: &target, names, gate, part };
             build(&request, canonical)
@@ -265,49 +265,6 @@ impl WritePlan {
             readers,
             gate: gate.into(),
         })
-    }
-
-    /// A query that tells whether the session's role may do this on the table: the rights are those of main, which the
-    /// replica has too (<https://www.postgresql.org/docs/15/ddl-priv.html>). Evaluation by itself only needs SELECT.
-    pub fn permission(&self) -> String {
-        let asked = match (self.kind, self.conflict) {
-            (WriteKind::Delete, _) => self.right("DELETE", &[]),
-            (WriteKind::Merge, _) => {
-                let rights = self.verbs.iter().map(|verb| match *verb {
-                    "INSERT" => self.right(verb, &self.assigned),
-                    "UPDATE" => self.right(verb, &self.updated),
-                    _ => self.right(verb, &[]),
-                });
-                rights.chain(["true".to_owned()]).collect::<Vec<_>>().join(" AND ")
-            }
-            (WriteKind::Insert, Some(Conflict::Update)) => {
-                format!("{} AND {}", self.right("INSERT", &self.assigned), self.right("UPDATE", &self.updated))
-            }
-            (kind, _) => self.right(kind.verb(), &self.assigned),
-        };
-        format!("SELECT {asked}")
-    }
-
-    /// The same for how new rows are replayed, as far as that asks for more: with all their columns, defaults as they were
-    /// evaluated at the site. `None`: it asks for no more.
-    pub fn permission_of_replay(&self) -> Option<String> {
-        let inserts = self.kind == WriteKind::Insert || self.verbs.contains(&"INSERT");
-        let columns = self.target.columns.iter().filter(|column| !column.generated);
-        let columns: Vec<AttNum> = columns.map(|column| column.attnum).collect();
-        inserts.then(|| format!("SELECT {}", self.right("INSERT", &columns)))
-    }
-
-    /// Whether the role has a right on the table, or on these columns of it.
-    fn right(&self, verb: &str, columns: &[AttNum]) -> String {
-        let oid = self.target.id.0;
-        let table = format!("pg_catalog.has_table_privilege({oid}::pg_catalog.oid, '{verb}')");
-        if columns.is_empty() {
-            return table;
-        }
-        let columns = columns.iter().map(|attnum| {
-            format!("pg_catalog.has_column_privilege({oid}::pg_catalog.oid, {}::pg_catalog.int2, '{verb}')", attnum.0)
-        });
-        format!("({table} OR ({}))", columns.collect::<Vec<_>>().join(" AND "))
     }
 
     /// Whether it may change one of these columns in rows that are there.
@@ -388,17 +345,17 @@ impl WritePlan {
     /// What the rows of the evaluation take, free, or need to stay. To be locked before [`WritePlan::decode`]: what is wrong
     /// with a row may be right again when another transaction has ended.
     pub fn locks(&self, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
-        decode::locks(self, rows)
+        locked::locks(self, rows)
     }
 
     /// The hashes of those that stand for what is changed: not those of rows that are found and left as they are.
     pub fn written(&self, rows: &[Vec<Option<Bytes>>]) -> HashSet<u64> {
-        decode::written(self, rows)
+        locked::written(self, rows)
     }
 
     /// Those of them that are for the judgement only.
     pub fn passing(&self, rows: &[Vec<Option<Bytes>>]) -> Vec<u64> {
-        decode::passing(self, rows)
+        locked::passing(self, rows)
     }
 
     /// NOT NULL and CHECK alone, of all rows: Postgres judges them before it looks at any unique index, when it inserts
@@ -425,7 +382,15 @@ impl WritePlan {
     /// # Errors
     /// 23xxx as Postgres words them; 55000 when more ids are needed.
     pub fn decode(&self, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Judged, Report> {
-        decode::rows(self, view, rows)
+        decode::rows(self, view, rows, decode::Values::Here)
+    }
+
+    /// The same when the state of now has been looked at ([`WritePlan::undisturbed`]).
+    ///
+    /// # Errors
+    /// 23xxx; 40001
+    pub fn decode_by_now(&self, view: View<'_>, rows: &[Vec<Option<Bytes>>], by_now: ByNow) -> Result<Judged, Report> {
+        disturbed::judged(self, view, rows, by_now)
     }
 
     /// At REPEATABLE READ, when `stale` of the locks stand for what was changed after the snapshot: whether the statement
@@ -444,56 +409,22 @@ impl WritePlan {
     }
 
     /// An INSERT of the rows that this one has evaluated to, with its parameters: its query may give others by now.
-    pub fn of_rows(&self, judged: &Judged) -> Option<(String, Vec<String>)> {
-        disturbed::of_rows(self, judged)
+    pub fn of_rows(&self, rows: &[Vec<Option<Bytes>>]) -> Option<(String, Vec<String>)> {
+        disturbed::of_rows(self, rows)
     }
 
-    /// Then, whether it does; returns the events that take the place of its own, but for those of parents, which are
-    /// judged by the snapshot. `rows`: the evaluation over `now`.
+    /// Then, whether it does. `rows`: the evaluation; `by_now` and `current`: the plan that was evaluated over `now`, and what
+    /// it gave.
     ///
     /// # Errors
     /// 40001, and what is wrong with it now.
-    pub fn undisturbed(&self, stale: &[u64], now: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Vec<Event>, Report> {
-        disturbed::undisturbed(self, stale, rows, self.decode(now, rows))
+    pub fn undisturbed(
+        &self,
+        rows: &[Vec<Option<Bytes>>],
+        stale: &[u64],
+        now: View<'_>,
+        (by_now, current): (&WritePlan, &[Vec<Option<Bytes>>]),
+    ) -> Result<ByNow, Report> {
+        disturbed::undisturbed(self, stale, rows, now, (by_now, current))
     }
-}
-
-/// The table a write is about.
-fn target(statement: &SyntaxNode, names: Names<'_>) -> Result<Arc<Table>, Report> {
-    let name = statement.children().find_map(|inner| match inner.kind() {
-        K::RELATION_NAME_REF => Some(inner),
-        K::TABLE_RELATION_NAME => inner.children().find(|name| name.kind() == K::TABLE_NAME_REF),
-        K::RELATION_NAME => inner.children().find(|name| name.kind() == K::RELATION_NAME_REF),
-        _ => None,
-    });
-    let path = name.and_then(|name| path_of(&name));
-    let found = path.as_ref().and_then(|path| names.relation(path));
-    found.cloned().ok_or_else(|| {
-        let name = path.map_or_else(String::new, |path| path.join("."));
-        Report::new(FEATURE_NOT_SUPPORTED, format!("writes to \"{name}\" cannot be buffered"))
-            .hint("Only ordinary tables of this database are known; temporary and system tables are not.")
-    })
-}
-
-fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
-    let refuse = |why: &str| {
-        let message = format!("writes to \"{}\" cannot be buffered: {why}", table.name.name);
-        Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Connect to main for it."))
-    };
-    match table.kind {
-        RelationKind::Table | RelationKind::Partitioned => {}
-        RelationKind::View => return refuse("it is a view"),
-        RelationKind::MaterializedView => return refuse("it is a materialized view"),
-        RelationKind::Foreign => return refuse("it is a foreign table"),
-        RelationKind::Sequence => return refuse("it is a sequence"),
-    }
-    if !table.exclusions.is_empty() && (table.key.is_empty() || !table.family.is_empty()) {
-        return refuse("it has an exclusion constraint, and no key or tables below it");
-    }
-    if table.key.is_empty() && kind != WriteKind::Insert {
-        let message = format!("rows of \"{}\" cannot be updated or deleted: it has no key", table.name.name);
-        return Err(Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-            .hint("Give it a primary key, or a unique index over NOT NULL columns."));
-    }
-    Ok(())
 }

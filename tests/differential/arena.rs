@@ -26,11 +26,12 @@ const WORKERS: usize = 4;
 pub const STUCK: &str = "main does not get everything";
 const WARM: &str = "CREATE TABLE public.warm (id int PRIMARY KEY)";
 
-/// What the daemon may refuse in generated scripts, in its words. Any other 0A000, 55000 or 57P03 is a difference.
-const BY_DESIGN: [&str; 3] = [
+/// What the daemon may refuse in generated scripts, in its words. Any other 0A000, 55000, 57P03 or 40001 is a difference.
+const BY_DESIGN: [&str; 4] = [
     "a statement that pgoutpost cannot read cannot be used while rows are pending",
     "ON CONFLICT of several rows cannot be buffered when it changes the values that are in conflict",
     "cannot exchange their keys in one statement",
+    "is that of a row that the transaction's snapshot still has",
 ];
 
 /// One script and how it is performed.
@@ -238,7 +239,7 @@ impl Side {
 
 /// Whether the daemon refuses it for one of the reasons that docs/SQL_SUPPORT.md gives.
 fn is_by_design(answer: &Answer) -> bool {
-    let refused = matches!(answer.sqlstate(), Some("0A000" | "55000" | "57P03"));
+    let refused = matches!(answer.sqlstate(), Some("0A000" | "55000" | "57P03" | "40001"));
     let words: String = answer.error().into_iter().flat_map(BTreeMap::values).cloned().collect();
     refused && BY_DESIGN.iter().any(|reason| words.contains(reason))
 }

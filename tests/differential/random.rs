@@ -49,7 +49,8 @@ async fn generated_statements_answer_as_on_a_plain_postgres() {
         let trials: Vec<Trial> = seeds.iter().map(|seed| trial(*seed, &features)).collect();
         let verdicts = arena.perform(trials.clone()).await;
         for ((seed, trial), verdict) in seeds.iter().zip(trials).zip(verdicts) {
-            assert_eq!(verdict.invalid, None, "seed {seed} makes a schema that Postgres does not take");
+            let schema = trial.script.schema.join(";\n");
+            assert_eq!(verdict.invalid, None, "seed {seed} makes a schema that Postgres does not take:\n{schema}");
             transactions += verdict.transactions;
             statements += trial.script.steps.len();
             for refusal in verdict.refusals {

@@ -149,7 +149,7 @@ impl Session {
         }
         let settings = &copying.settings;
         let plan = self.copy_plan(copying.statement, settings)?;
-        let base = self.base(settings);
+        let base = if self.relies(settings) { self.overlay() } else { self.base(settings) };
         let own = self.transaction.work.own.clone();
         let values = || Stock { current: None, values: (1..=rows.len() as i64).collect() };
         let stand_in = Ids { sequences: plan.insert.sequences().iter().map(|_| values()).collect(), ..Ids::default() };

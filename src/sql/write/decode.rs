@@ -1,15 +1,13 @@
 //! Reads the rows of an evaluation: effects, or the first constraint that fails, worded as Postgres words it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::super::Report;
 use super::super::after::{Event, Rule};
-use super::super::truncate::table_lock;
 use super::unique::{Before, is_key};
-use super::{Action, Conflict, Lock, Output, Setting, WriteKind, WritePlan};
+use super::{Action, Conflict, Output, Setting, WriteKind, WritePlan};
 use crate::catalog::{AttNum, Table, UniqueIndex};
 use crate::entry::{Expression, Value};
 use crate::overlay::View;
@@ -24,19 +22,6 @@ pub struct Judged {
     pub rows: Vec<Decoded>,
     /// In the order in which Postgres fires the triggers behind them.
     pub events: Vec<Event>,
-}
-
-impl Judged {
-    /// With what the state of now gives to judge, if that was asked.
-    #[must_use]
-    pub fn by_now(mut self, events: Option<Vec<Event>>) -> Judged {
-        if let Some(mut events) = events {
-            self.events.retain(|event| matches!(event.rule, Rule::Parent(_)));
-            events.append(&mut self.events);
-            self.events = events;
-        }
-        self
-    }
 }
 
 /// One row of the evaluation, read.
@@ -89,7 +74,20 @@ pub(super) struct Hidden<'a> {
     values: Vec<Value>,
 }
 
-pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]) -> Result<Judged, Report> {
+/// Where values that are to be unique, or apart, are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Values {
+    Here,
+    /// Over the state of now: they are free.
+    Elsewhere,
+}
+
+pub(super) fn rows(
+    plan: &WritePlan,
+    view: View<'_>,
+    rows: &[Vec<Option<Bytes>>],
+    judged: Values,
+) -> Result<Judged, Report> {
     let all = rows.iter().map(|row| read(plan, row)).collect::<Result<Vec<_>, _>>()?;
     let table = &*plan.target;
     let identity = |index: &UniqueIndex| index.deferrable && is_key(table, index);
@@ -103,15 +101,11 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
             continue;
         }
         values.row_rules(1)?;
-        match values.excluded(&before) {
-            Ok(()) => values.unique(view, &before, |index| !index.deferrable)?,
-            // Indexes are looked at in the order in which they were made.
-            Err((made, report)) => {
-                values.unique(view, &before, |index| !index.deferrable && index.root < made)?;
-                return Err(*report);
-            }
+        match judged {
+            Values::Here => values.keeps_apart(view, &before)?,
+            Values::Elsewhere => values.has_new_key(view, &before)?,
         }
-        crossed |= values.unique(view, &before, identity).is_err();
+        crossed |= judged == Values::Here && values.unique(view, &before, identity).is_err();
         before.add(&values);
         hidden.push(values);
         kept.push(row);
@@ -120,8 +114,14 @@ pub(super) fn rows(plan: &WritePlan, view: View<'_>, rows: &[Vec<Option<Bytes>>]
     let mut before = before.at_the_end();
     let mut events = Vec::new();
     let several = hidden.len() > 1;
-    hidden.iter().for_each(|row| row.exclusion_events(several, false, &mut events));
+    if judged == Values::Here {
+        hidden.iter().for_each(|row| row.exclusion_events(several, false, &mut events));
+    }
     for row in &hidden {
+        if judged == Values::Elsewhere {
+            row.foreign_keys(&mut events);
+            continue;
+        }
         row.unique(view, &before, identity)?;
         row.recheck(view, &before, true, &mut events);
         row.foreign_keys(&mut events);
@@ -155,69 +155,24 @@ pub(super) fn row_rules(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result
 }
 
 pub(super) fn first_row(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result<(), Report> {
-    let Some(row) = rows.iter().find(|row| acts(plan, row)) else { return Ok(()) };
-    let values = read(plan, row)?;
     if plan.kind == WriteKind::Insert {
+        let Some(row) = rows.first() else { return Ok(()) };
+        let values = read(plan, row)?;
         values.routed()?;
         // What ON CONFLICT makes of a row that is there is looked at when that row is locked.
         return values.row_rules(0);
     }
+    let Some(row) = rows.iter().find(|row| acts(plan, row)) else { return Ok(()) };
+    let values = read(plan, row)?;
     // A row that moves to another partition is deleted, and waited for, before that one's rules are looked at.
     if values.table_before().id == values.table_after().id { values.row_rules(1) } else { Ok(()) }
 }
 
 /// Whether anything becomes of the row, as far as the statement itself says.
-fn acts(plan: &WritePlan, row: &[Option<Bytes>]) -> bool {
+pub(super) fn acts(plan: &WritePlan, row: &[Option<Bytes>]) -> bool {
     let action = plan.outputs.iter().position(|output| *output == Output::Action);
     let said = |place: usize| row.get(place).is_some_and(|said| said.as_deref().is_some_and(|said| said != b"n"));
     action.is_none_or(said)
-}
-
-pub(super) fn locks(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<Lock> {
-    let of_row = |row: &Vec<Option<Bytes>>| -> Vec<Lock> { plan.outputs.iter().zip(row).filter_map(lock_of).collect() };
-    let mut locks: Vec<Lock> = rows.iter().flat_map(of_row).collect();
-    if !rows.is_empty() {
-        locks.push(table_lock(plan.target.id, true));
-    }
-    locks
-}
-
-/// The hashes of what is changed, of [`locks`].
-pub(super) fn written(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> HashSet<u64> {
-    let mut written = HashSet::new();
-    for row in rows.iter().filter(|row| acts(plan, row)) {
-        let changed = plan.outputs.iter().zip(row).filter(|(output, _)| **output != Output::PassingLock);
-        written.extend(changed.filter_map(lock_of).map(|lock| lock.hash));
-    }
-    if !written.is_empty() {
-        written.insert(table_lock(plan.target.id, true).hash);
-    }
-    written
-}
-
-/// What an output says is to be locked.
-pub(super) fn lock_of((output, value): (&Output, &Option<Bytes>)) -> Option<Lock> {
-    let shared = match output {
-        Output::Lock => false,
-        Output::SharedLock | Output::PassingLock => true,
-        _ => return None,
-    };
-    let hash = std::str::from_utf8(value.as_ref()?).ok()?.parse::<i64>().ok()?;
-    Some(Lock { hash: hash as u64, shared })
-}
-
-/// What is locked for the judgement only.
-pub(super) fn passing(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Vec<u64> {
-    let (mut passing, mut lasting) = (Vec::new(), HashSet::new());
-    for (output, value) in rows.iter().flat_map(|row| plan.outputs.iter().zip(row)) {
-        let Some(lock) = lock_of((output, value)) else { continue };
-        match output {
-            Output::PassingLock => passing.push(lock.hash),
-            _ => drop(lasting.insert(lock.hash)),
-        }
-    }
-    passing.retain(|hash| !lasting.contains(hash));
-    passing
 }
 
 pub(super) fn read<'a>(plan: &'a WritePlan, row: &[Option<Bytes>]) -> Result<Hidden<'a>, Report> {
@@ -332,6 +287,19 @@ impl Hidden<'_> {
         }
     }
 
+    /// # Errors
+    /// 23505, 23P01
+    fn keeps_apart(&self, view: View<'_>, before: &Before) -> Result<(), Report> {
+        match self.excluded(before) {
+            Ok(()) => self.unique(view, before, |index| !index.deferrable),
+            // Indexes are looked at in the order in which they were made.
+            Err((made, report)) => {
+                self.unique(view, before, |index| !index.deferrable && index.root < made)?;
+                Err(*report)
+            }
+        }
+    }
+
     /// What happens to this row.
     pub(super) fn action(&self) -> Action {
         let said = self.outputs().find(|(output, _)| **output == Output::Action);
@@ -389,7 +357,7 @@ impl Hidden<'_> {
     }
 
     /// The new row in the columns of its own table.
-    fn whole(&self, table: &Table) -> Vec<Value> {
+    pub(super) fn whole(&self, table: &Table) -> Vec<Value> {
         self.in_columns_of(table, |attnum| self.new_value(attnum).cloned().flatten())
     }
 

@@ -4,6 +4,7 @@
 //! unique index tells of what is committed, whatever the snapshot
 //! (<https://www.postgresql.org/docs/15/transaction-iso.html#XACT-REPEATABLE-READ>).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,16 +14,22 @@ use super::super::arrays;
 use super::super::merge::{list, qualified};
 use super::super::syntax::quoted;
 use super::super::truncate::table_lock;
-use super::decode::{Hidden, lock_of, read};
-use super::{Action, Judged, Outcome, Report, WriteKind, WritePlan};
+use super::decode::{Hidden, Values, read, rows};
+use super::locked::lock_of;
+use super::{Action, Judged, Report, WriteKind, WritePlan};
 use crate::catalog::Column;
 use crate::entry::Seq;
-use crate::overlay::{Existence, Overlay, RowId};
-use crate::sqlstate::SERIALIZATION_FAILURE;
+use crate::overlay::{Existence, Overlay, RowId, View};
+use crate::sqlstate::{EXCLUSION_VIOLATION, SERIALIZATION_FAILURE, UNIQUE_VIOLATION};
 
 /// 40001. `what`: update or delete.
 pub fn concurrent(what: &str) -> Report {
     Report::new(SERIALIZATION_FAILURE, format!("could not serialize access due to concurrent {what}"))
+}
+
+/// Whether it is said of values that are to be unique, or apart.
+pub fn of_values(report: &Report) -> bool {
+    [UNIQUE_VIOLATION, EXCLUSION_VIOLATION].contains(&report.code)
 }
 
 /// Whether the statement can go on if the values are free now. `stale`: what has been locked and was changed since
@@ -54,15 +61,15 @@ pub(super) fn disturbed(
 }
 
 /// An INSERT of just these rows, all of one table, and its parameters: text arrays, one for each column.
-pub(super) fn of_rows(plan: &WritePlan, judged: &Judged) -> Option<(String, Vec<String>)> {
+pub(super) fn of_rows(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Option<(String, Vec<String>)> {
     let table = &plan.target;
     if plan.kind != WriteKind::Insert || plan.conflict.is_some() {
         return None;
     }
     let columns: Vec<(usize, &Column)> = table.columns.iter().enumerate().filter(|(_, c)| !c.generated).collect();
-    let whole = judged.rows.iter().map(|row| match &row.outcome {
-        Outcome::Insert { row: values } if row.table.id == table.id => Some(values),
-        _ => None,
+    let whole = rows.iter().map(|row| {
+        let hidden = read(plan, row).ok()?;
+        (hidden.table_after().id == table.id).then(|| hidden.whole(table))
     });
     let whole: Vec<_> = whole.collect::<Option<_>>()?;
     let array = |place: usize| arrays::text(whole.iter().map(|row| row.get(place).and_then(Option::as_deref)));
@@ -78,35 +85,63 @@ pub(super) fn of_rows(plan: &WritePlan, judged: &Judged) -> Option<(String, Vec<
     Some((text, arguments))
 }
 
-/// Whether what was evaluated is true now as well: then, what is to be judged of it by the state of now. `current`: the
-/// same over that state, judged.
+/// What the state of now says of a statement that was evaluated over an older one.
+#[derive(Debug)]
+pub struct ByNow {
+    /// To be judged in the place of the statement's own, but for those of parents.
+    events: Vec<Event>,
+    /// Every value that the statement takes was looked at.
+    complete: bool,
+}
+
+/// Whether what was evaluated is true now as well. `rows`: the evaluation; `current`: the same, or these rows, over `now`.
 pub(super) fn undisturbed(
     plan: &WritePlan,
     stale: &[u64],
     rows: &[Vec<Option<Bytes>>],
-    current: Result<Judged, Report>,
-) -> Result<Vec<Event>, Report> {
-    let locked = plan.locks(rows);
+    now: View<'_>,
+    (by_now, current): (&WritePlan, &[Vec<Option<Bytes>>]),
+) -> Result<ByNow, Report> {
+    let locked: HashSet<u64> = by_now.locks(current).iter().map(|lock| lock.hash).collect();
     // Another statement by now: it says nothing of what was locked.
-    if !stale.iter().all(|hash| locked.iter().any(|lock| lock.hash == *hash)) {
+    if !stale.iter().all(|hash| locked.contains(hash)) {
         return Err(concurrent("update"));
     }
     // It has found a row that the snapshot does not have.
     if plan.conflict.is_some() {
-        for row in rows {
-            let mut locks = plan.outputs.iter().zip(row).filter_map(lock_of);
-            if locks.any(|lock| stale.contains(&lock.hash)) && read(plan, row)?.action() != Action::Insert {
+        for row in current {
+            let mut locks = by_now.outputs.iter().zip(row).filter_map(lock_of);
+            if locks.any(|lock| stale.contains(&lock.hash)) && read(by_now, row)?.action() != Action::Insert {
                 return Err(concurrent("update"));
             }
         }
     }
-    let mut events = current?.events;
+    let mut events = by_now.decode(now, current)?.events;
     events.retain(|event| !matches!(event.rule, Rule::Parent(_)));
     // Rows that the snapshot does not have cannot be acted upon.
-    match events.iter().any(|event| event.rule.action().is_some()) {
-        true => Err(concurrent("update")),
-        false => Ok(events),
+    if events.iter().any(|event| event.rule.action().is_some()) {
+        return Err(concurrent("update"));
     }
+    Ok(ByNow { events, complete: plan.locks(rows).iter().all(|lock| locked.contains(&lock.hash)) })
+}
+
+/// What [`rows`] says when the state of now has been looked at: what a row of the snapshot has, another may have given up.
+pub(super) fn judged(
+    plan: &WritePlan,
+    view: View<'_>,
+    evaluated: &[Vec<Option<Bytes>>],
+    by_now: ByNow,
+) -> Result<Judged, Report> {
+    let mut judged = match rows(plan, view, evaluated, Values::Here) {
+        Err(report) if of_values(&report) => match by_now.complete {
+            true => rows(plan, view, evaluated, Values::Elsewhere)?,
+            false => return Err(concurrent("update")),
+        },
+        judged => judged?,
+    };
+    judged.events.retain(|event| matches!(event.rule, Rule::Parent(_)));
+    judged.events.splice(0..0, by_now.events);
+    Ok(judged)
 }
 
 fn is_gone(row: &Hidden<'_>, now: &Overlay, seen: Seq) -> bool {

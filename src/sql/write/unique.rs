@@ -16,6 +16,7 @@ use super::super::slice::Slice;
 use super::super::template::Template;
 use super::build::{Builder, Row, value_of};
 use super::decode::{Hidden, about};
+use super::disturbed::concurrent;
 use super::exclusion::excluded;
 use super::verdict::{Change, OTHER, SliceOf, matches, of_other, printed, texts, values_of};
 use super::windows::Window;
@@ -255,6 +256,19 @@ impl Hidden<'_> {
                 .detail(format!("Key ({})={values} already exists.", index.shown)));
         }
         Ok(())
+    }
+
+    /// A row of the snapshot that is gone by now may have had the key: both would be told apart by nothing.
+    ///
+    /// # Errors
+    /// 40001
+    pub(super) fn has_new_key(&self, view: View<'_>, before: &Before) -> Result<(), Report> {
+        let table = &*self.plan.target;
+        self.unique(view, before, |index| is_key(table, index)).map_err(|taken| {
+            let report = concurrent("delete");
+            let key = taken.detail.unwrap_or_default().replace(" already exists.", "");
+            report.detail(format!("{key} is that of a row that the transaction's snapshot still has."))
+        })
     }
 
     /// The values, when a row of the table has them and no earlier row of the statement has changed that one.

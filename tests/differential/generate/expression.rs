@@ -28,6 +28,13 @@ impl<'a> Scope<'a> {
         self
     }
 
+    /// A name for the table of a sub-select, which hides no other.
+    fn alias(&self) -> String {
+        let is_used = |alias: &str| self.columns.iter().any(|(name, _)| name.starts_with(&format!("{alias}.")));
+        let mut all = (1..).map(|number| if number == 1 { "sub".to_owned() } else { format!("sub{number}") });
+        all.find(|alias| !is_used(alias)).unwrap_or_default()
+    }
+
     fn column(&self, dice: &mut Dice, kind: Kind) -> Option<String> {
         let fit: Vec<_> = self.columns.iter().filter(|(_, other)| other.family() == kind.family()).collect();
         (!fit.is_empty()).then(|| dice.one(&fit).0.clone())
@@ -101,12 +108,12 @@ fn leaf(dice: &mut Dice, scope: &Scope<'_>, kind: Kind) -> String {
 
 /// A sub-select with one value, often correlated.
 fn scalar(dice: &mut Dice, scope: &Scope<'_>, kind: Kind) -> String {
-    let table = dice.one(scope.tables);
-    let inner = Scope::of("sub", table, scope.tables);
+    let (table, alias) = (dice.one(scope.tables), scope.alias());
+    let inner = Scope::of(&alias, table, scope.tables);
     let Some(column) = inner.column(dice, kind) else { return leaf(dice, scope, kind) };
     let all = inner.and(scope);
     let function = dice.one(&["min", "max"]);
-    format!("(SELECT {function}({column}) FROM {} sub WHERE {})", table.name, condition(dice, &all, 1))
+    format!("(SELECT {function}({column}) FROM {} {alias} WHERE {})", table.name, condition(dice, &all, 1))
 }
 
 const COMPARE: [&str; 8] = ["=", "<>", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"];
@@ -151,15 +158,15 @@ pub fn condition(dice: &mut Dice, scope: &Scope<'_>, depth: u32) -> String {
 }
 
 fn in_select(dice: &mut Dice, scope: &Scope<'_>, column: &str, kind: Kind) -> String {
-    let table = dice.one(scope.tables);
-    let inner = Scope::of("sub", table, scope.tables);
+    let (table, alias) = (dice.one(scope.tables), scope.alias());
+    let inner = Scope::of(&alias, table, scope.tables);
     let Some(other) = inner.column(dice, kind) else { return format!("{column} IS NOT NULL") };
     let not = if dice.chance(25) { "NOT " } else { "" };
-    format!("{column} {not}IN (SELECT {other} FROM {} sub WHERE {})", table.name, condition(dice, &inner, 0))
+    format!("{column} {not}IN (SELECT {other} FROM {} {alias} WHERE {})", table.name, condition(dice, &inner, 0))
 }
 
 fn exists(dice: &mut Dice, scope: &Scope<'_>) -> String {
-    let table = dice.one(scope.tables);
-    let all = Scope::of("sub", table, scope.tables).and(scope);
-    format!("EXISTS (SELECT 1 FROM {} sub WHERE {})", table.name, condition(dice, &all, 1))
+    let (table, alias) = (dice.one(scope.tables), scope.alias());
+    let all = Scope::of(&alias, table, scope.tables).and(scope);
+    format!("EXISTS (SELECT 1 FROM {} {alias} WHERE {})", table.name, condition(dice, &all, 1))
 }

@@ -35,6 +35,11 @@ INSERT INTO parted VALUES (3, 3);
 @2?;
 @2& WITH w AS (INSERT INTO t VALUES (3, 0, 7) RETURNING *) SELECT * FROM w;
 @2?;
+-- The first row by itself: also when it is passed over, whatever is wrong with the next.
+INSERT INTO parted VALUES (2, 2);
+INSERT INTO parted VALUES (2, 0), (20, 1) ON CONFLICT DO NOTHING;
+INSERT INTO parted VALUES (2, 1), (20, 1) ON CONFLICT DO NOTHING;
+INSERT INTO parted VALUES (2, 1), (2, 0) ON CONFLICT DO NOTHING;
 -- In a transaction that has read before: nothing of it is in the way afterwards.
 @2 BEGIN ISOLATION LEVEL REPEATABLE READ;
 @2 SELECT count(*) FROM t;

@@ -1,0 +1,52 @@
+//! The table that a statement writes, and whether it is one that can be written here.
+
+use std::sync::Arc;
+
+use squawk_syntax::{SyntaxKind as K, SyntaxNode};
+
+use super::super::resolve::Names;
+use super::super::syntax::path_of;
+use super::super::{Report, Table};
+use super::WriteKind;
+use crate::catalog::RelationKind;
+use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
+
+/// The table a write is about.
+pub(super) fn target(statement: &SyntaxNode, names: Names<'_>) -> Result<Arc<Table>, Report> {
+    let name = statement.children().find_map(|inner| match inner.kind() {
+        K::RELATION_NAME_REF => Some(inner),
+        K::TABLE_RELATION_NAME => inner.children().find(|name| name.kind() == K::TABLE_NAME_REF),
+        K::RELATION_NAME => inner.children().find(|name| name.kind() == K::RELATION_NAME_REF),
+        _ => None,
+    });
+    let path = name.and_then(|name| path_of(&name));
+    let found = path.as_ref().and_then(|path| names.relation(path));
+    found.cloned().ok_or_else(|| {
+        let name = path.map_or_else(String::new, |path| path.join("."));
+        Report::new(FEATURE_NOT_SUPPORTED, format!("writes to \"{name}\" cannot be buffered"))
+            .hint("Only ordinary tables of this database are known; temporary and system tables are not.")
+    })
+}
+
+pub(super) fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
+    let refuse = |why: &str| {
+        let message = format!("writes to \"{}\" cannot be buffered: {why}", table.name.name);
+        Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Connect to main for it."))
+    };
+    match table.kind {
+        RelationKind::Table | RelationKind::Partitioned => {}
+        RelationKind::View => return refuse("it is a view"),
+        RelationKind::MaterializedView => return refuse("it is a materialized view"),
+        RelationKind::Foreign => return refuse("it is a foreign table"),
+        RelationKind::Sequence => return refuse("it is a sequence"),
+    }
+    if !table.exclusions.is_empty() && (table.key.is_empty() || !table.family.is_empty()) {
+        return refuse("it has an exclusion constraint, and no key or tables below it");
+    }
+    if table.key.is_empty() && kind != WriteKind::Insert {
+        let message = format!("rows of \"{}\" cannot be updated or deleted: it has no key", table.name.name);
+        return Err(Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .hint("Give it a primary key, or a unique index over NOT NULL columns."));
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+-- REPEATABLE READ: values that rows of the snapshot have, and have given up since then, are free.
+---- schema
+CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE, v text, EXCLUDE USING btree (v WITH =));
+INSERT INTO t SELECT g, g, 'v' || g FROM generate_series(1, 9) g;
+---- run
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 1;
+@2 INSERT INTO t VALUES (11, 1, 'x11') RETURNING *;
+@2 INSERT INTO t VALUES (12, 12, 'v1') RETURNING *;
+@2 SELECT * FROM t ORDER BY id;
+@2 COMMIT;
+SELECT * FROM t ORDER BY id;
+-- By an UPDATE.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+UPDATE t SET u = 102, v = 'other' WHERE id = 2;
+@2 INSERT INTO t VALUES (13, 2, 'x13') RETURNING *;
+@2 INSERT INTO t SELECT id + 11, u + 20, 'v2' FROM t WHERE id = 3 RETURNING *;
+@2 COMMIT;
+SELECT * FROM t ORDER BY id;
+-- The query finds another row by now.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 3;
+@2 INSERT INTO t SELECT id + 20, u, v FROM t WHERE id = 3 RETURNING *;
+@2 COMMIT;
+SELECT * FROM t ORDER BY id;
+-- Taken by an UPDATE.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 4;
+@2 UPDATE t SET u = 4 WHERE id = 5 RETURNING *;
+@2 UPDATE t SET v = 'v4' WHERE id = 6 RETURNING *;
+@2 COMMIT;
+SELECT * FROM t ORDER BY id;
+-- One free, another taken.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 7;
+INSERT INTO t VALUES (30, 30, 'v7');
+@2 INSERT INTO t VALUES (31, 7, 'v7') RETURNING *;
+@2 ROLLBACK;
+SELECT * FROM t ORDER BY id;
+-- The same value again, by the same transaction.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+UPDATE t SET u = 109, v = 'v109' WHERE id = 9;
+@2 INSERT INTO t VALUES (41, 9, 'x41') RETURNING *;
+@2 DELETE FROM t WHERE id = 41;
+@2 INSERT INTO t VALUES (42, 9, 'v9') RETURNING *;
+@2 UPDATE t SET u = 142 WHERE id = 42;
+@2 INSERT INTO t VALUES (43, 9, 'x43') RETURNING *;
+@2 SAVEPOINT s;
+@2 INSERT INTO t VALUES (44, 9, 'x44') RETURNING *;
+@2 ROLLBACK TO s;
+@2 COMMIT;
+SELECT * FROM t ORDER BY id;
+-- COPY.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+UPDATE t SET u = 110, v = 'v110' WHERE id = 9;
+INSERT INTO t VALUES (50, 50, 'v50');
+@2 COPY t FROM STDIN;
+51	109	v109
+\.
+@2 COPY t FROM STDIN;
+52	52	v52
+53	50	v53
+\.
+@2 ROLLBACK;
+-- A key.
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 8;
+---- refused 40001: two rows with one key cannot be shown
+@2 INSERT INTO t VALUES (8, 108, 'x8') RETURNING *;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+DELETE FROM t WHERE id = 9;
+---- refused 40001: two rows with one key cannot be shown
+@2 UPDATE t SET id = 9 WHERE id = 5;
+@2 ROLLBACK;
+@2 BEGIN ISOLATION LEVEL REPEATABLE READ;
+@2 SELECT count(*) FROM t;
+UPDATE t SET id = 15 WHERE id = 5;
+---- refused 40001: two rows with one key cannot be shown
+@2 COPY t FROM STDIN;
+54	54	v54
+5	55	v55
+\.
+@2 ROLLBACK;
+SELECT * FROM t ORDER BY id;
