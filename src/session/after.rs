@@ -35,7 +35,7 @@ impl Session {
         let (deferred, due): (Vec<Event>, Vec<Event>) =
             events.into_iter().partition(|event| work.constraints.defers(event));
         work.deferred.extend(deferred);
-        due.into()
+        due.into_iter().filter(|event| !event.acquitted).collect()
     }
 
     /// Judges and acts upon events, and upon those that come of it.

@@ -252,7 +252,9 @@ impl Session {
                 self.remember(plan.insert.sequences(), plan.insert.counted(), ids, &registers);
             }
             copying.count += judged.rows.len();
-            copying.events.extend(judged.events);
+            let constraints = &self.transaction.work.constraints;
+            let matters = |event: &Event| !event.acquitted || constraints.defers(event);
+            copying.events.extend(judged.events.into_iter().filter(matters));
             for row in judged.rows {
                 self.transaction.work.add(&row.table, row.via.as_deref(), row.outcome)?;
             }

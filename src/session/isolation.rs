@@ -1,5 +1,6 @@
 //! What becomes of a statement when others have changed something since the state that it was evaluated over.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,11 +9,15 @@ use super::Session;
 use super::after::TEXT_ARRAY;
 use super::failure::Failure;
 use super::read::Given;
+use super::serve::TRIES;
 use super::settings::Settings;
-use super::write::By;
+use super::write::{By, Evaluated};
 use crate::overlay::{Overlay, View};
 use crate::report::Report;
-use crate::sql::{self, ByNow, Ids, Isolation, Plan, WritePlan};
+use crate::sql::{self, ByNow, Ids, Isolation, Judged, Plan, WritePlan};
+
+/// How a statement is evaluated again.
+pub(super) type Again<'a> = (&'a Given<'a>, &'a [i16], By, &'a mut Ids);
 
 impl Session {
     /// Whether each statement has a snapshot of its own.
@@ -37,9 +42,7 @@ impl Session {
         plan: &Arc<WritePlan>,
         rows: &[Vec<Option<Bytes>>],
         base: &Overlay,
-        given: &Given<'_>,
-        formats: &[i16],
-        (by, ids): (By, &mut Ids),
+        (given, formats, by, ids): Again<'_>,
     ) -> Result<ByNow, Failure> {
         let canonical = self.settings().await?.canonical();
         let now = self.disturbed(plan, rows, base).await?;
@@ -54,6 +57,34 @@ impl Session {
         };
         let view = View { base: &now, own: &self.transaction.work.own };
         Ok(plan.undisturbed(rows, &stale, view, (&of, &current))?)
+    }
+
+    /// Evaluates an INSERT … ON CONFLICT of rows that are known over the state of now, until nothing comes in between.
+    pub(super) async fn found_by_now(
+        &mut self,
+        plan: &Arc<WritePlan>,
+        before: &[Vec<Option<Bytes>>],
+        base: &Overlay,
+        (given, formats, by, ids): Again<'_>,
+    ) -> Result<(Evaluated, Result<Judged, Report>), Failure> {
+        let settings = self.settings().await?;
+        let mut stale: HashSet<u64> = self.locks.stale().iter().copied().collect();
+        self.transaction.reliance = true;
+        for _ in 0..TRIES {
+            let now = self.overlay();
+            self.covered(base, &now).await?;
+            let at_now = (&*now, settings.canonical());
+            let (rows, registers) = self.evaluate(plan, at_now, given, formats, (by, &mut *ids)).await?;
+            self.lock(&plan.locks(&rows), base.last(), &settings, false).await?;
+            stale.extend(self.locks.stale());
+            if self.overlay().last() == now.last() {
+                let own = &self.transaction.work.own;
+                let (then, now) = (View { base, own }, View { base: &now, own });
+                let judged = plan.decode_found_by_now((then, before), (now, &rows), &stale, base.last());
+                return Ok(((rows, registers), judged));
+            }
+        }
+        Err(sql::concurrent("update").into())
     }
 
     /// Evaluates an INSERT of rows that are known over the state of now. `None`: it cannot be planned.

@@ -39,7 +39,7 @@ impl Work {
         if self.queued.iter().any(|event| is_it(&event.rule)) {
             return;
         }
-        let event = Event { rule: rule(), values: Vec::new(), new: Vec::new() };
+        let event = Event { rule: rule(), values: Vec::new(), new: Vec::new(), acquitted: true };
         if self.constraints.defers(&event) {
             self.queued.push_back(event);
         }

@@ -194,7 +194,7 @@ impl Session {
             ids.unread = unread;
             let evaluated = self.evaluate(&plan, (&base, canonical), given, formats, (by, &mut ids)).await;
             held = Some((Arc::clone(&plan), ids));
-            let Some((rows, registers)) = self.or_again(evaluated, &mut tries).await? else { continue };
+            let Some((mut rows, mut registers)) = self.or_again(evaluated, &mut tries).await? else { continue };
             // Before constraints are judged: what breaks one may be about to go, with another transaction.
             let read = row_locks(plan.locking(), &[], 0, noted(&registers));
             let again = self.lock_rows(plan.locking(), &read, base.last(), &settings).await? == RowsTaken::Again;
@@ -213,11 +213,20 @@ impl Session {
             }
             let view = View { base: &base, own: &self.transaction.work.own };
             let mut judged = plan.decode(view, &rows);
-            if taken == Taken::Stale || (judged.as_ref().is_err_and(sql::of_values) && self.relies(&settings)) {
+            let by_values = plan.looks_for_rows() || judged.as_ref().is_err_and(sql::of_values);
+            if taken == Taken::Stale || (by_values && self.relies(&settings)) {
                 let (of, mut ids) = held.take().unwrap_or_else(|| (Arc::clone(&plan), Ids::default()));
-                let by_now = self.by_now(&plan, &rows, &base, given, formats, (by, &mut ids)).await?;
+                let again = (given, formats, by, &mut ids);
+                if plan.finds_by_now() {
+                    let before = std::mem::take(&mut rows);
+                    ((rows, registers), judged) = self.found_by_now(&plan, &before, &base, again).await?;
+                    // What it had found before may be gone, and is not to count as its own.
+                    self.locks.pass(mark, &plan.others(&before, &rows));
+                } else {
+                    let by_now = self.by_now(&plan, &rows, &base, again).await?;
+                    judged = plan.decode_by_now(View { base: &base, own: &self.transaction.work.own }, &rows, by_now);
+                }
                 held = Some((of, ids));
-                judged = plan.decode_by_now(View { base: &base, own: &self.transaction.work.own }, &rows, by_now);
             }
             let ids = held.take().map(|(_, ids)| ids).unwrap_or_default();
             self.remember(plan.sequences(), plan.counted(), ids, &registers);

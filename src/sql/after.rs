@@ -41,6 +41,8 @@ pub struct Event {
     pub values: Vec<Value>,
     /// What an UPDATE has put in their place.
     pub new: Vec<Value>,
+    /// Nothing is wrong as far as the statement goes: it matters only if it is judged later.
+    pub acquitted: bool,
 }
 
 impl Rule {

@@ -38,6 +38,7 @@ mod insert;
 mod locked;
 mod merge_into;
 mod order;
+mod output;
 mod own;
 mod rights;
 mod target;
@@ -51,6 +52,7 @@ mod windows;
 pub(super) use assign::{assigned, has_fields};
 pub use decode::{Decoded, Judged, Outcome};
 pub use disturbed::{ByNow, concurrent, of_values};
+use output::{Action, Conflict, Output, Setting};
 pub use own::NAMES as COMPUTABLE_FUNCTIONS;
 
 /// A condition on new rows, and the functions in it that may look at tables.
@@ -111,83 +113,11 @@ pub struct WritePlan {
     /// The columns that an INSERT's ON CONFLICT, or a MERGE, assigns to in rows that are there.
     updated: Vec<AttNum>,
     conflict: Option<Conflict>,
+    /// There is no query in it: what it proposes is the same whatever the tables hold.
+    alone: bool,
     /// What a MERGE may do.
     verbs: Vec<&'static str>,
 }
-
-/// What ON CONFLICT does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Conflict {
-    Nothing,
-    Update,
-}
-
-/// What becomes of one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
-    Insert,
-    /// By this one of the statement's SETs.
-    Update(usize),
-    Delete,
-    Nothing,
-}
-
-/// What a hidden output column of the evaluation holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Output {
-    /// A key column of the row as it was.
-    Key,
-    New(AttNum),
-    Old(AttNum),
-    /// `n<attnum>` (NOT NULL) or `c<place>` (CHECK) of the first rule the row breaks: as it is proposed (0), as an update
-    /// makes it of a row found instead (1).
-    RowRule(usize),
-    /// The whole new row, for the detail of that error.
-    FailingRow(usize),
-    /// `i`, `u<place of the SET>`, `d`, `n`: what becomes of the row, where that is not the same for all.
-    Action,
-    /// The values of the index in this place and the key of the row that has them, when another one has.
-    Taken(usize),
-    /// Which rows of the statement have the same new values in the index in this place, and the values.
-    Group(usize),
-    /// The values of the deferrable index in this place, where it keeps them apart: a JSON array.
-    Recheck(usize),
-    /// The rows that the new one cannot stand beside, by the exclusion constraint in this place: JSON arrays of the values of
-    /// both and the other's key.
-    Excluded(usize),
-    /// Which rows of the statement are proposed with the same values in the arbiter in this place.
-    Arbiter(usize),
-    /// Not NULL: an update changes the values by which ON CONFLICT finds the row.
-    Moved,
-    /// Type and text of a constant in what is computed from the row's own columns.
-    Constant(usize),
-    /// A column for an outer query only.
-    Ignored,
-    /// Not NULL: the replica has a row with this key. What is pending of it is looked up when the answer is read.
-    UniqueKey(usize),
-    /// The table that has the row before the statement, by OID, where there are several.
-    OldMember,
-    /// The table that the row belongs into.
-    NewMember,
-    /// A table without a partition for the row, the partition key and the row's values in it.
-    NoPartition,
-    /// The ledger value of the evaluation's snapshot.
-    Ledger,
-    /// The values that may have no parent row, of the foreign key in this place of `references`.
-    Parent(usize),
-    /// The values that a row may refer to, by the foreign key in this place of `referenced_by`, and what stands in their
-    /// place after an UPDATE: JSON arrays, a line each.
-    Child(usize),
-    /// A hash of what the row takes or frees.
-    Lock,
-    /// A hash of what the row needs to stay.
-    SharedLock,
-    /// A hash of what must not be in anybody's hands while the row is judged.
-    PassingLock,
-}
-
-/// A column as messages and effects name it.
-type Setting = (AttNum, Value);
 
 impl WritePlan {
     pub(super) fn new(text: &str, root: &SyntaxNode, names: Names<'_>, gate: &str) -> Result<WritePlan, Report> {
@@ -259,6 +189,7 @@ impl WritePlan {
             computed: canonical.computed,
             updated: canonical.updated,
             conflict: canonical.conflict,
+            alone: !statement.descendants().any(|inner| is_query(inner.kind())),
             verbs: canonical.verbs,
             tables,
             secured,
@@ -353,6 +284,12 @@ impl WritePlan {
         locked::written(self, rows)
     }
 
+    /// The hashes of what one evaluation had to have locked, and the next one not.
+    pub fn others(&self, before: &[Vec<Option<Bytes>>], rows: &[Vec<Option<Bytes>>]) -> Vec<u64> {
+        let kept: HashSet<u64> = self.locks(rows).iter().map(|lock| lock.hash).collect();
+        self.locks(before).iter().map(|lock| lock.hash).filter(|hash| !kept.contains(hash)).collect()
+    }
+
     /// Those of them that are for the judgement only.
     pub fn passing(&self, rows: &[Vec<Option<Bytes>>]) -> Vec<u64> {
         locked::passing(self, rows)
@@ -408,6 +345,32 @@ impl WritePlan {
         disturbed::disturbed(self, rows, stale, (now, seen))
     }
 
+    /// Whether it has ON CONFLICT.
+    pub fn looks_for_rows(&self) -> bool {
+        self.conflict.is_some()
+    }
+
+    /// Whether the rows that ON CONFLICT finds are those of now, whatever the snapshot, and can be looked for there alone.
+    pub fn finds_by_now(&self) -> bool {
+        self.conflict.is_some() && self.alone
+    }
+
+    /// Reads the rows of such a statement, which was evaluated over `now` when it had been over the `snapshot`. `stale`: what it
+    /// has locked and was changed since then; `seen`: the newest entry in the snapshot's state.
+    ///
+    /// # Errors
+    /// 40001: it has found a row that the snapshot does not have so. 23xxx.
+    pub fn decode_found_by_now(
+        &self,
+        snapshot: (View<'_>, &[Vec<Option<Bytes>>]),
+        (now, rows): (View<'_>, &[Vec<Option<Bytes>>]),
+        stale: &HashSet<u64>,
+        seen: Seq,
+    ) -> Result<Judged, Report> {
+        disturbed::found(self, snapshot, rows, (stale, now.base, seen))?;
+        self.decode(now, rows)
+    }
+
     /// An INSERT of the rows that this one has evaluated to, with its parameters: its query may give others by now.
     pub fn of_rows(&self, rows: &[Vec<Option<Bytes>>]) -> Option<(String, Vec<String>)> {
         disturbed::of_rows(self, rows)
@@ -427,4 +390,8 @@ impl WritePlan {
     ) -> Result<ByNow, Report> {
         disturbed::undisturbed(self, stale, rows, now, (by_now, current))
     }
+}
+
+fn is_query(kind: K) -> bool {
+    matches!(kind, K::SELECT | K::COMPOUND_SELECT | K::PAREN_SELECT | K::TABLE)
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::super::Report;
 use super::super::after::{Event, Rule};
 use super::unique::{Before, is_key};
+use super::verdict::ACQUITTED;
 use super::{Action, Conflict, Output, Setting, WriteKind, WritePlan};
 use crate::catalog::{AttNum, Table, UniqueIndex};
 use crate::entry::{Expression, Value};
@@ -234,14 +235,19 @@ impl Hidden<'_> {
     fn foreign_keys(&self, events: &mut Vec<Event>) {
         let table = &*self.plan.target;
         let values = |json: &str| serde_json::from_str::<Vec<Value>>(json).unwrap_or_default();
+        let mut push = |rule: Rule, told: &str, acquitted: bool| {
+            let (old, new) = told.split_once('\n').unwrap_or((told, "[]"));
+            let event = Event { rule, values: values(old), new: values(new), acquitted };
+            if !acquitted || event.rule.deferrable().is_some() {
+                events.push(event);
+            }
+        };
         for (output, value) in self.outputs() {
             if let (Output::Child(place), Some(told)) = (output, value)
                 && let Some(key) = table.referenced_by.get(*place)
             {
-                let (old, new) = told.split_once('\n').unwrap_or((told, "[]"));
-                let updated = told.contains('\n');
-                let rule = Rule::Children { key: Arc::new(self.own_referrer(key)), updated };
-                events.push(Event { rule, values: values(old), new: values(new) });
+                let rule = Rule::Children { key: Arc::new(self.own_referrer(key)), updated: told.contains('\n') };
+                push(rule, told.trim_start_matches(ACQUITTED), told.starts_with(ACQUITTED));
             }
         }
         for (output, value) in self.outputs() {
@@ -249,7 +255,7 @@ impl Hidden<'_> {
                 && let Some(key) = table.references.get(*place)
             {
                 let rule = Rule::Parent(Arc::new(self.own_reference(key)));
-                events.push(Event { rule, values: values(told), new: Vec::new() });
+                push(rule, told.trim_start_matches(ACQUITTED), told.starts_with(ACQUITTED));
             }
         }
     }

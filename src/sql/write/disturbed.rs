@@ -16,9 +16,10 @@ use super::super::syntax::quoted;
 use super::super::truncate::table_lock;
 use super::decode::{Hidden, Values, read, rows};
 use super::locked::lock_of;
+use super::unique::Before;
 use super::{Action, Judged, Report, WriteKind, WritePlan};
 use crate::catalog::Column;
-use crate::entry::Seq;
+use crate::entry::{Seq, Value};
 use crate::overlay::{Existence, Overlay, RowId, View};
 use crate::sqlstate::{EXCLUSION_VIOLATION, SERIALIZATION_FAILURE, UNIQUE_VIOLATION};
 
@@ -51,7 +52,7 @@ pub(super) fn disturbed(
         let own = locks.peek().map(|lock| lock.hash);
         let is_there = hidden.action() != Action::Insert;
         if is_there && own.is_some_and(|own| stale.contains(&own)) {
-            return Err(concurrent(if is_gone(&hidden, now, seen) { "delete" } else { "update" }));
+            return Err(concurrent(if is_gone(&hidden, &hidden.key(), now, seen) { "delete" } else { "update" }));
         }
         if locks.any(|lock| lock.shared && stale.contains(&lock.hash)) {
             return Err(concurrent("update"));
@@ -107,8 +108,15 @@ pub(super) fn undisturbed(
     if !stale.iter().all(|hash| locked.contains(hash)) {
         return Err(concurrent("update"));
     }
-    // It has found a row that the snapshot does not have.
     if plan.conflict.is_some() {
+        let action = |row: &Vec<Option<Bytes>>| Ok(read(plan, row)?.action());
+        let before = rows.iter().map(action).collect::<Result<Vec<_>, Report>>()?;
+        let after = current.iter().map(action).collect::<Result<Vec<_>, Report>>()?;
+        // What was held by the transaction already is not among what is stale.
+        if before != after {
+            return Err(concurrent("update"));
+        }
+        // It has found a row that the snapshot does not have.
         for row in current {
             let mut locks = by_now.outputs.iter().zip(row).filter_map(lock_of);
             if locks.any(|lock| stale.contains(&lock.hash)) && read(by_now, row)?.action() != Action::Insert {
@@ -123,6 +131,32 @@ pub(super) fn undisturbed(
         return Err(concurrent("update"));
     }
     Ok(ByNow { events, complete: plan.locks(rows).iter().all(|lock| locked.contains(&lock.hash)) })
+}
+
+/// Whether ON CONFLICT may do what it does over the state of now, when it was evaluated over the `snapshot`.
+pub(super) fn found(
+    plan: &WritePlan,
+    (then, before): (View<'_>, &[Vec<Option<Bytes>>]),
+    rows: &[Vec<Option<Bytes>>],
+    (stale, now, seen): (&HashSet<u64>, &Overlay, Seq),
+) -> Result<(), Report> {
+    if stale.contains(&table_lock(plan.target.id, true).hash) || before.len() != rows.len() {
+        return Err(concurrent("update"));
+    }
+    for (before, row) in before.iter().zip(rows) {
+        let (before, hidden) = (read(plan, before)?, read(plan, row)?);
+        let inserts = hidden.action() == Action::Insert;
+        let mut locks = plan.outputs.iter().zip(row).filter_map(lock_of);
+        if locks.any(|lock| (lock.shared || !inserts) && stale.contains(&lock.hash)) {
+            return Err(concurrent("update"));
+        }
+        match (inserts, before.action()) {
+            (true, Action::Insert) => before.has_new_key(then, &Before::default())?,
+            (true, _) if is_gone(&hidden, &hidden.new_key(), now, seen) => return Err(hidden.key_is_shown()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What [`rows`] says when the state of now has been looked at: what a row of the snapshot has, another may have given up.
@@ -144,8 +178,8 @@ pub(super) fn judged(
     Ok(judged)
 }
 
-fn is_gone(row: &Hidden<'_>, now: &Overlay, seen: Seq) -> bool {
-    let key: Option<Arc<[Arc<str>]>> = row.key().into_iter().collect();
+fn is_gone(row: &Hidden<'_>, key: &[Value], now: &Overlay, seen: Seq) -> bool {
+    let key: Option<Arc<[Arc<str>]>> = key.iter().cloned().collect();
     let pending = key.and_then(|key| now.row(row.table_before().id, &RowId::Key(key)));
     pending.and_then(|row| row.existence).is_some_and(|(existence, seq)| existence == Existence::Deleted && seq > seen)
 }

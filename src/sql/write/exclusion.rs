@@ -96,7 +96,7 @@ impl Hidden<'_> {
                 let before = self.key().into_iter().chain(std::iter::repeat(None));
                 let values = table.key.iter().copied().zip(before).map(new).collect();
                 let rule = Rule::Exclusion { table: table.id, exclusion: Arc::new(exclusion.clone()) };
-                events.push(Event { rule, values, new: Vec::new() });
+                events.push(Event { rule, values, new: Vec::new(), acquitted: false });
             }
         }
     }

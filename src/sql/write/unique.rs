@@ -226,7 +226,7 @@ impl Hidden<'_> {
                 let index = Arc::new(self.own_index(index).clone());
                 let rule = Rule::Unique { table: self.table_after().id, index };
                 let values = serde_json::from_str(values).unwrap_or_default();
-                events.push(Event { rule, values, new: Vec::new() });
+                events.push(Event { rule, values, new: Vec::new(), acquitted: false });
             }
         }
     }
@@ -264,11 +264,19 @@ impl Hidden<'_> {
     /// 40001
     pub(super) fn has_new_key(&self, view: View<'_>, before: &Before) -> Result<(), Report> {
         let table = &*self.plan.target;
-        self.unique(view, before, |index| is_key(table, index)).map_err(|taken| {
-            let report = concurrent("delete");
-            let key = taken.detail.unwrap_or_default().replace(" already exists.", "");
-            report.detail(format!("{key} is that of a row that the transaction's snapshot still has."))
-        })
+        self.unique(view, before, |index| is_key(table, index)).map_err(|_| self.key_is_shown())
+    }
+
+    pub(super) fn key_is_shown(&self) -> Report {
+        let table = &*self.plan.target;
+        let names = list(table.key.iter().filter_map(|key| Some(table.attribute(*key)?.name.to_string())));
+        let values = list(self.new_key().into_iter().map(|value| value.as_deref().unwrap_or("null").to_owned()));
+        let detail = format!("Key ({names})=({values}) is that of a row that the transaction's snapshot still has.");
+        concurrent("delete").detail(detail)
+    }
+
+    pub(super) fn new_key(&self) -> Vec<Value> {
+        self.plan.target.key.iter().map(|key| self.new_value(*key).cloned().flatten()).collect()
     }
 
     /// The values, when a row of the table has them and no earlier row of the statement has changed that one.
@@ -293,8 +301,7 @@ impl Hidden<'_> {
     /// does not contain yet.
     fn key_exists(&self, view: View<'_>, on_replica: bool) -> bool {
         let table = &*self.plan.target;
-        let key: Option<Arc<[Arc<str>]>> =
-            table.key.iter().map(|key| self.new_value(*key).cloned().flatten()).collect();
+        let key: Option<Arc<[Arc<str>]>> = self.new_key().into_iter().collect();
         let ledger = self.of(|output| *output == Output::Ledger).into_iter().flatten().next();
         let ledger = Seq(ledger.and_then(|text| text.parse().ok()).unwrap_or(0));
         let key = key.map(RowId::Key);

@@ -109,6 +109,9 @@ fn changed(values: &[&str], others: &[&str]) -> String {
     format!("({})", differ.collect::<Vec<_>>().join(" OR "))
 }
 
+/// Before values which the state before the statement acquits.
+pub(super) const ACQUITTED: char = '+';
+
 /// The table on the other side of a foreign key.
 pub(super) fn partner(builder: &Builder<'_>, id: crate::catalog::TableId) -> Result<Arc<Table>, Report> {
     builder.request.names.catalog.relations.get(&id).cloned().ok_or_else(|| {
@@ -155,8 +158,10 @@ fn orphan(
     if let Some((old, _)) = update {
         applies.push(changed(&values, &values_of(old, &key.columns)));
     }
-    verdict.push(&format!("WHEN {}", applies.join(" AND ")));
-    if judges_by_state(builder, parent, update.is_some()) {
+    let applies = applies.join(" AND ");
+    verdict.push(&format!("WHEN {applies}"));
+    let by_state = judges_by_state(builder, parent, update.is_some());
+    if by_state {
         let child_of = |column: &Column| {
             let place = key.referenced_columns.iter().position(|referenced| *referenced == column.attnum)?;
             key.columns.get(place).copied()
@@ -165,8 +170,17 @@ fn orphan(
         verdict.push(" AND NOT EXISTS (SELECT 1 FROM ").table(parent, slice);
         verdict.push(&format!(" AS {OTHER} WHERE {})", matches(parent, &key.referenced_columns, &values)));
     }
-    verdict.push(&format!(" THEN {texts} END"));
+    verdict.push(&format!(" THEN {texts}{} END", acquitted(key, by_state, &applies, &texts)));
     verdict
+}
+
+/// What may be judged later is told of every row, marked: by then another statement may have made it wrong, and which one
+/// of all is told is the first that was queued.
+fn acquitted(key: &ForeignKey, by_state: bool, applies: &str, told: &str) -> String {
+    match by_state && key.deferrable {
+        true => format!(" WHEN {applies} THEN pg_catalog.concat('{ACQUITTED}', {told})"),
+        false => String::new(),
+    }
 }
 
 /// Whether the state before the statement acquits: not when the statement itself may take away the parent that is found
@@ -192,12 +206,14 @@ pub(super) fn children(builder: &mut Builder<'_>, old: &Row, update: Option<Chan
             applies.push(changed(&values, &values_of(new, &key.referenced_columns)));
             told = format!("pg_catalog.concat({told}, '\n', {})", texts(builder, new, &key.referenced_columns));
         }
-        let mut verdict = Template::text(format!("CASE WHEN {}", applies.join(" AND ")));
-        if judges_by_state(builder, &child, update.is_some()) {
+        let applies = applies.join(" AND ");
+        let mut verdict = Template::text(format!("CASE WHEN {applies}"));
+        let by_state = judges_by_state(builder, &child, update.is_some());
+        if by_state {
             verdict.push(" AND EXISTS (SELECT 1 FROM ").table(&child, None);
             verdict.push(&format!(" AS {OTHER} WHERE {})", matches(&child, &key.columns, &values)));
         }
-        verdict.push(&format!(" THEN {told} END"));
+        verdict.push(&format!(" THEN {told}{} END", acquitted(key, by_state, &applies, &told)));
         builder.output(Output::Child(place), &verdict);
     }
     Ok(())
