@@ -314,6 +314,14 @@ impl Buffer {
         Ok((kept != seq.next()).then_some(kept))
     }
 
+    /// Whether no other process has taken the log over, as of now.
+    ///
+    /// # Errors
+    /// When one has, or the log does not answer.
+    pub async fn still_ours(&self) -> Result<(), BufferError> {
+        Ok(self.log.0.probe().await.map(drop)?)
+    }
+
     /// What is left of the leases, by sequence.
     ///
     /// # Errors

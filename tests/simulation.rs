@@ -44,7 +44,7 @@ mod world;
 
 /// In CI.
 const SEEDS: u64 = 1000;
-const SEEDS_FOR_A_BUG: u64 = 300;
+const SEEDS_FOR_A_BUG: u64 = 500;
 
 /// A number from the environment.
 fn number(name: &str) -> Option<u64> {
@@ -151,4 +151,9 @@ fn a_read_without_the_gate_is_found() {
 #[test]
 fn writes_without_locks_are_found() {
     finds(Bug::NoLocks, &["saw", "inserts"]);
+}
+
+#[test]
+fn a_main_that_listens_to_replayers_of_before_is_found() {
+    finds(Bug::NoTakeOver, &["is put into quarantine, and is applied", "on main:"]);
 }

@@ -43,7 +43,7 @@ pub(super) async fn look(client: &Client, site: &str, findings: &mut Vec<Finding
 async fn schema(client: &Client, site: &str, findings: &mut Vec<Finding>) -> Result<bool, own::Error> {
     let mend = "Run `pgoutpost setup`.";
     let exists = "SELECT count(*) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-        WHERE n.nspname = 'pgoutpost' AND p.proname IN ('schema_version', 'advance', 'gate', 'canonical_text', 'lease')";
+        WHERE n.nspname = 'pgoutpost' AND p.proname IN ('schema_version', 'advance', 'take_over', 'gate', 'canonical_text', 'lease')";
     if one::<i64>(client, exists).await? < 5 {
         findings.push(Finding::fail("schema on main", "missing or not complete", mend));
         return Ok(false);

@@ -92,12 +92,23 @@ impl Session<'_> {
             return Err(Ending::Halted(format!("the schema on main is of version {version}: run `pgoutpost setup`")));
         }
         let frame = frame.map_err(|error| ended(StepKind::Advance, error))?;
+        self.take_over(client).await?;
         self.status.send_modify(|status| {
             status.link_up = true;
             status.connections_total += 1;
         });
         info!(from = %self.sent.next(), "connected to main");
         Ok((frame, role))
+    }
+
+    /// Has main listen to this connection only, as a replayer of this site. Until then a transaction of an earlier connection,
+    /// or of the daemon that had the buffer before, may still commit: what we put aside meanwhile would be applied all the same.
+    /// The buffer is asked afterwards: whoever has it now takes main over after us.
+    async fn take_over(&mut self, client: &Client) -> Result<(), Ending> {
+        let before = self.before();
+        let taken = ledger::take_over(client, self.site).await;
+        self.settle(taken, before, None).await?;
+        self.buffer.still_ours().await.map_err(|error| Ending::Refused(error.to_string()))
     }
 
     /// Remembers which server main is, and reports a change. Nothing goes to another cluster before an operator has said so.

@@ -1,7 +1,7 @@
 //! Main's word on how far this site's history has come, and what follows from it.
 
-use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::verdict::NO_SCHEMA;
@@ -25,8 +25,24 @@ pub(super) enum NoLedger {
 
 /// Reads the site's row.
 pub(super) async fn read(client: &Client, site: &str) -> Result<Ledger, NoLedger> {
-    let query = "SELECT seq, entry FROM pgoutpost.ledger WHERE site = $1";
-    let row = match client.query_typed_opt(query, &[(&site, Type::TEXT)]).await.map_err(own::Error::from) {
+    of(client.query_typed_opt("SELECT seq, entry FROM pgoutpost.ledger WHERE site = $1", &[(&site, Type::TEXT)]).await)
+}
+
+/// Makes this connection the only one that advances the ledger, and reads it. What connections of before still have under way
+/// is decided by then: it is in this ledger, or it will not be in any.
+pub(super) async fn take_over(client: &Client, site: &str) -> Result<Ledger, NoLedger> {
+    let site = (&site as &(dyn ToSql + Sync), Type::TEXT);
+    let (begun, row, committed) = tokio::join!(
+        client.batch_execute("BEGIN READ WRITE"),
+        client.query_typed_opt("SELECT seq, entry FROM pgoutpost.take_over($1)", std::slice::from_ref(&site)),
+        client.batch_execute("COMMIT"),
+    );
+    let done = begun.and_then(|()| row.and_then(|row| committed.map(|()| row)));
+    of(done)
+}
+
+fn of(row: Result<Option<Row>, tokio_postgres::Error>) -> Result<Ledger, NoLedger> {
+    let row = match row.map_err(own::Error::from) {
         Ok(Some(row)) => row,
         Ok(None) => return Err(NoLedger::Missing(NO_SCHEMA)),
         Err(error) => {

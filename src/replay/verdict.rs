@@ -92,7 +92,7 @@ enum Kind {
 
 /// The table: a code or the beginning of one, the first that fits; and what an operator should know
 /// (<https://www.postgresql.org/docs/15/errcodes-appendix.html>).
-const TABLE: [(&str, Kind, &str); 28] = [
+const TABLE: [(&str, Kind, &str); 29] = [
     ("XX001", Kind::Everything, DAMAGED),
     ("XX002", Kind::Everything, DAMAGED),
     ("55P03", Kind::Passing, "somebody holds a lock on main: look at pg_locks and pg_stat_activity there"),
@@ -114,6 +114,7 @@ const TABLE: [(&str, Kind, &str); 28] = [
     ("08", Kind::Passing, "the link to main broke; it is tried again"),
     ("40", Kind::Crowded, "another transaction on main was in the way; it is tried again"),
     ("53", Kind::Passing, "main lacks disk, memory or connections: look at it"),
+    ("57PO5", Kind::Passing, "another connection replays for this site: an older one of ours, or a second daemon"),
     ("57", Kind::Passing, "main is starting, stopping, or canceled the statement; it is tried again"),
     ("58", Kind::Passing, "main's system reports an error: look at its log and disks"),
     ("28", Kind::Everything, NO_LOGIN),

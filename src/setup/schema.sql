@@ -10,8 +10,17 @@ CREATE TABLE IF NOT EXISTS pgoutpost.ledger (
     site text PRIMARY KEY,
     seq bigint NOT NULL CHECK (seq >= 0),
     entry uuid,
-    applied_at timestamptz NOT NULL DEFAULT now()
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    -- The server process of the one connection that replays now; NULL: none has taken over yet.
+    replayer integer
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+DO $$
+BEGIN
+    -- As of version 3.
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pgoutpost.ledger'::regclass AND attname = 'replayer') THEN
+        ALTER TABLE pgoutpost.ledger ADD COLUMN replayer integer;
+    END IF;
+END $$;
 
 -- One row. Its version changes with every transaction that changes a definition.
 CREATE TABLE IF NOT EXISTS pgoutpost.catalog (version bigint NOT NULL) WITH (fillfactor = 10);
@@ -25,25 +34,44 @@ REVOKE ALL ON pgoutpost.ledger, pgoutpost.catalog, pgoutpost.definition_change F
 GRANT SELECT ON pgoutpost.ledger, pgoutpost.catalog TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION pgoutpost.schema_version() RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 3';
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 4';
 
 -- Replay calls this first in each transaction: it commits together with the entries, or neither does. A duplicate, a
--- gap, a second replayer or what follows a failed entry raises PO001.
+-- gap or what follows a failed entry raises PO001; a connection that is not the site's replayer any more, 57PO5 (of the class
+-- that every version of replay takes for trouble that passes).
 CREATE OR REPLACE FUNCTION pgoutpost.advance(site text, from_seq bigint, to_seq bigint, entry uuid) RETURNS void
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found_seq bigint;
+    found_replayer integer;
 BEGIN
     UPDATE pgoutpost.ledger l SET seq = advance.to_seq, entry = advance.entry, applied_at = clock_timestamp()
-     WHERE l.site = advance.site AND l.seq = advance.from_seq AND advance.to_seq > advance.from_seq;
+     WHERE l.site = advance.site AND l.seq = advance.from_seq AND advance.to_seq > advance.from_seq
+       AND (l.replayer IS NULL OR l.replayer = pg_backend_pid());
     IF NOT FOUND THEN
-        SELECT l.seq INTO found_seq FROM pgoutpost.ledger l WHERE l.site = advance.site;
+        SELECT l.seq, l.replayer INTO found_seq, found_replayer FROM pgoutpost.ledger l WHERE l.site = advance.site;
+        IF found_replayer <> pg_backend_pid() THEN
+            RAISE EXCEPTION 'process % replays for site "%" now', found_replayer, advance.site
+                USING ERRCODE = '57PO5', HINT = 'A daemon of before version 4 of the schema has to be brought up to date.';
+        END IF;
         RAISE EXCEPTION 'ledger of site "%" is at %, not at %',
             advance.site, coalesce(found_seq::text, 'no entry at all'), advance.from_seq
             USING ERRCODE = 'PO001', DETAIL = coalesce(found_seq::text, '');
     END IF;
 END $$;
 REVOKE ALL ON FUNCTION pgoutpost.advance(text, bigint, bigint, uuid) FROM PUBLIC;
+
+-- Makes the calling connection the only one that advances the site's ledger: it waits for the transaction that does so just now,
+-- and what others still have under way fails by 57PO5. Gives the ledger as it is then. Whoever may advance may take over.
+CREATE OR REPLACE FUNCTION pgoutpost.take_over(site text) RETURNS TABLE (seq bigint, entry uuid)
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT has_function_privilege(session_user, 'pgoutpost.advance(text, bigint, bigint, uuid)', 'EXECUTE') THEN
+        RAISE EXCEPTION 'only replay takes the ledger over' USING ERRCODE = '42501';
+    END IF;
+    RETURN QUERY UPDATE pgoutpost.ledger l SET replayer = pg_backend_pid()
+        WHERE l.site = take_over.site RETURNING l.seq, l.entry;
+END $$;
 
 -- The site's ledger in the snapshot of the calling query (STABLE), provided that the query was made under the current
 -- catalog version; else PO002.

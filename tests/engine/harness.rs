@@ -13,7 +13,7 @@ use pgoutpost::catalog::Catalog;
 use pgoutpost::cluster::MainRecord;
 use pgoutpost::entry::{Effect, Entry, EntryColumn, EntryTable, FORMAT, Seq, TableName, Value};
 use pgoutpost::replay::{self, ReplayConfig, ReplayStatus};
-use tokio::sync::watch;
+use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,10 @@ pub struct Memory {
     records: Mutex<BTreeMap<Seq, Record>>,
     quarantined: Mutex<BTreeMap<Seq, Quarantined>>,
     main: Mutex<Option<MainRecord>>,
+    /// Locked for writing: nothing gets into quarantine.
+    gate: Arc<RwLock<()>>,
+    /// Told when something is to go there.
+    asked: Notify,
     /// The process dies at the write after so many: it hears of nothing any more. Negative: it lives.
     writes_left: AtomicI64,
 }
@@ -45,6 +49,8 @@ impl Default for Memory {
             records: Mutex::default(),
             quarantined: Mutex::default(),
             main: Mutex::default(),
+            gate: Arc::default(),
+            asked: Notify::new(),
             writes_left: AtomicI64::new(-1),
         }
     }
@@ -85,8 +91,12 @@ impl Log for Memory {
         if self.dead() {
             return Box::pin(std::future::pending());
         }
-        self.quarantined.lock().unwrap().insert(quarantined.seq, quarantined.clone());
-        done(())
+        Box::pin(async move {
+            self.asked.notify_one();
+            let _open = self.gate.read().await;
+            self.quarantined.lock().unwrap().insert(quarantined.seq, quarantined.clone());
+            Ok(())
+        })
     }
 
     fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
@@ -215,6 +225,16 @@ impl Outpost {
     /// The process dies at its write to the log after `writes`.
     pub fn dies_after(&self, writes: i64) {
         self.memory.writes_left.store(writes, SeqCst);
+    }
+
+    /// As long as this is kept, what is put aside does not get there.
+    pub async fn hold_quarantine(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.memory.gate).write_owned().await
+    }
+
+    /// Waits until something is to be put aside.
+    pub async fn put_aside(&self) {
+        self.memory.asked.notified().await;
     }
 
     /// The log lets go of old entries.

@@ -1,5 +1,9 @@
 //! What becomes of entries that main rejected, and of those that build upon them.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lab::Link;
 use pgoutpost::buffer::{Fate, Quarantined, Which};
 use pgoutpost::entry::{Effect, Entry, EntryTable, Seq};
 use pgoutpost::replay::{OnReject, ReplayState};
@@ -160,6 +164,48 @@ async fn a_crash_between_any_two_steps_of_a_retry_repeats_and_loses_nothing() {
         assert_eq!(outpost.texts(found).await, [format!("{rows} {rows} {rows}")], "round {round}");
         replayer.stop().await;
     }
+}
+
+/// What a daemon has under way when another takes its buffer over: main does not listen to it any more, so what the other
+/// puts aside is not applied behind its back.
+#[tokio::test]
+async fn what_a_new_daemon_puts_aside_an_old_one_does_not_apply() {
+    let mut outpost = Outpost::start(
+        "takeover",
+        "CREATE TABLE parent(id int PRIMARY KEY);
+        CREATE TABLE visit(parent int REFERENCES parent); INSERT INTO parent VALUES (1)",
+    )
+    .await;
+    let visit = |parent: &str| entry("postgres", vec![table("visit", &["parent integer"], 0)], vec![insert(&[parent])]);
+    outpost.commit(visit("1")).await;
+    let mut old = outpost.replay();
+    outpost.drained().await;
+    old.until(|status| status.state == ReplayState::Idle).await;
+    // All it needs to know of main it knows: this is under way at once, and for long.
+    let slow = Duration::from_secs(5);
+    outpost.link.delay(slow * 2).unwrap();
+    outpost.commit(visit("7")).await;
+    let arrives = Instant::now() + slow;
+    old.until(|status| status.state == ReplayState::Replaying).await;
+
+    let new = Link::start(lab::port::free_port().unwrap(), outpost.database.main_port).unwrap();
+    let _old = std::mem::replace(&mut outpost.link, Arc::new(new));
+    outpost.restart().await;
+    let held = outpost.hold_quarantine().await;
+    let new = outpost.replay();
+    let main = outpost.database.main().await;
+    outpost.put_aside().await;
+    main.batch_execute("INSERT INTO parent VALUES (7)").await.unwrap();
+    tokio::time::sleep_until((arrives + Duration::from_secs(1)).into()).await;
+    drop(held);
+    outpost.drained().await;
+    assert_eq!(outpost.buffer.quarantined().await.unwrap().len(), 1);
+    assert_eq!(outpost.texts("SELECT count(*)::text FROM visit WHERE parent = 7").await, ["0"]);
+    outpost.buffer.retry(Which::All, "anna").await.unwrap();
+    outpost.drained().await;
+    assert_eq!(outpost.texts("SELECT count(*)::text FROM visit WHERE parent = 7").await, ["1"]);
+    old.kill();
+    new.stop().await;
 }
 
 #[tokio::test]

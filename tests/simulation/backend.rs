@@ -50,6 +50,8 @@ pub struct Backend {
 struct Transaction {
     writes: BTreeMap<Key, Option<Row>>,
     ledger: Option<Advance>,
+    /// It is to be the replayer.
+    takes_over: bool,
     failed: bool,
     /// Refused at the end.
     refused_at_commit: bool,
@@ -247,7 +249,11 @@ impl Backend {
         self.passing_trouble()?;
         let changes = matches!(
             statement,
-            Statement::Advance | Statement::LogRejected | Statement::Insert { .. } | Statement::Guarded { .. }
+            Statement::Advance
+                | Statement::TakeOver
+                | Statement::LogRejected
+                | Statement::Insert { .. }
+                | Statement::Guarded { .. }
         );
         if self.transaction.is_some() || !changes {
             return self.perform(statement, values).await;
@@ -280,6 +286,13 @@ impl Backend {
                 };
                 self.advance(advance).await?;
                 vec![vec![Datum::Void]]
+            }
+            Statement::TakeOver => {
+                self.lock(Lock::Ledger).await?;
+                let Some(transaction) = &mut self.transaction else { return refused("25P01", "no transaction") };
+                transaction.takes_over = true;
+                let ledger = self.shown().ledger;
+                vec![vec![Datum::Int8(ledger.0.as_i64()), ledger.1.map_or(Datum::Null(wire::UUID), Datum::Uuid)]]
             }
             Statement::Rows { table, by } => {
                 let found = shown.rows.iter().filter(|(key, row)| {
@@ -348,7 +361,14 @@ impl Backend {
     async fn advance(&mut self, advance: Advance) -> Outcome<()> {
         self.lock(Lock::Ledger).await?;
         let Some(transaction) = &mut self.transaction else { return refused("25P01", "no transaction") };
-        let at = transaction.ledger.map_or(self.world.main.lock().unwrap().now().ledger.0, |before| before.to);
+        let (ledger, replayer) = {
+            let main = self.world.main.lock().unwrap();
+            (main.now().ledger.0, main.now().replayer)
+        };
+        if ![0, self.id].contains(&replayer) && !self.world.planted(Bug::NoTakeOver) {
+            return refused("57PO5", format!("process {replayer} replays now"));
+        }
+        let at = transaction.ledger.map_or(ledger, |before| before.to);
         if (at != advance.from || advance.to <= advance.from) && !self.world.planted(Bug::BlindLedger) {
             return refused("PO001", format!("ledger is at {at}, not at {}", advance.from));
         }
@@ -365,7 +385,8 @@ impl Backend {
         } else if transaction.refused_at_commit {
             refused("23503", "deferred foreign key")
         } else {
-            self.world.apply(transaction.writes, transaction.ledger);
+            let replayer = transaction.takes_over.then_some(self.id);
+            self.world.apply(transaction.writes, transaction.ledger, replayer);
             Ok("COMMIT")
         };
         self.world.main.lock().unwrap().unlock(self.id);
@@ -393,7 +414,7 @@ fn columns(statement: &Statement) -> Option<Vec<Datum>> {
         Statement::LogRejected => vec![Datum::Void],
         Statement::WhoAmI => vec![Datum::Bool(false), text()],
         Statement::Identity => vec![text(), text(), text()],
-        Statement::Ledger => vec![Datum::Int8(0), Datum::Null(wire::UUID)],
+        Statement::Ledger | Statement::TakeOver => vec![Datum::Int8(0), Datum::Null(wire::UUID)],
         Statement::Advance => vec![Datum::Void],
         Statement::Place
         | Statement::Table

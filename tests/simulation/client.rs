@@ -169,7 +169,7 @@ impl Session {
         let key = Key(TABLES[table].into(), wish.id.as_str().into());
         let value = || -> Value {
             let word = match dice.below(2000) < self.world.weather().bad as usize {
-                true => ["bad", "late"][dice.below(2)],
+                true => ["bad", "late", "odd"][dice.below(3)],
                 false => "v",
             };
             Some(format!("{word}{:x}", dice.bits() as u32).into())

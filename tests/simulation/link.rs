@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -39,9 +39,21 @@ pub struct Sever {
     now: CancellationToken,
     /// The client is not told.
     silent: CancellationToken,
+    /// What is under way arrives not before this.
+    arrives: Arc<Mutex<Instant>>,
 }
 
 impl Sever {
+    fn new() -> Sever {
+        let now = CancellationToken::new();
+        Sever { now, silent: CancellationToken::new(), arrives: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Whatever is sent from now on arrives after so long.
+    pub fn stall(&self, pause: Duration) {
+        *self.arrives.lock().unwrap() = Instant::now() + pause;
+    }
+
     pub fn sever(&self, silent: bool) {
         if silent {
             self.silent.cancel();
@@ -69,7 +81,7 @@ impl Dial for Way {
                 Road::BlackHole => std::future::pending().await,
             }
             let (client, server) = duplex(WINDOW);
-            let sever = Sever { now: CancellationToken::new(), silent: CancellationToken::new() };
+            let sever = Sever::new();
             world.connected(target, &process, sever.clone());
             let backend = Backend::new(&world, target);
             let (read, write) = split(server);
@@ -104,14 +116,21 @@ async fn serve(
         };
         open = arrived > 0 && !process.is_dead();
         let mut frames = frames(&mut input, backend.greeted());
+        let arrives = *sever.arrives.lock().unwrap();
         let cut = tokio::select! {
             biased;
             () = sever.now.cancelled() => true,
-            () = sleep(world.latency(target)) => false,
+            () = async { sleep(world.latency(target)).await; sleep_until(arrives).await } => false,
         };
         if cut || process.is_dead() {
-            // Some of it had got through.
-            frames.truncate(world.dice_of(target).below(frames.len() + 1));
+            // Some of it had got through, or all; or it stays under way, and comes behind what newer connections send.
+            let dice = world.dice_of(target);
+            if dice.happens(500) {
+                frames.truncate(dice.below(frames.len() + 1));
+            }
+            if !frames.is_empty() && dice.happens(500) {
+                sleep(dice.pause(Duration::from_secs(15))).await;
+            }
             open = false;
         }
         let mut out = BytesMut::new();

@@ -96,7 +96,11 @@ impl Log for SimulatedLog {
     }
 
     fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {
-        Box::pin(self.ask("quarantine", self.log.quarantine(quarantined)))
+        Box::pin(async move {
+            let answer = self.ask("quarantine", self.log.quarantine(quarantined)).await;
+            self.world.put_aside(&self.process);
+            answer
+        })
     }
 
     fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {

@@ -26,6 +26,8 @@ pub type Rows = OrdMap<Key, Row>;
 pub struct Commit {
     pub rows: Rows,
     pub ledger: (Seq, Option<Uuid>),
+    /// The server process that may advance it; 0: any.
+    pub replayer: u64,
     /// Transactions of the site's clients that are applied, by their first place.
     pub applied: OrdSet<Seq>,
 }

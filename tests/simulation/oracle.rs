@@ -91,12 +91,16 @@ impl Oracle {
             }
         }
         let aside: BTreeSet<Seq> = disk.quarantined.keys().copied().collect();
+        let mut new = disk.quarantined.values().filter(|record| !self.set_aside(record.seq));
+        if let Some(record) = new.find(|record| main.applied.contains(&record.entry.place())) {
+            return Err(format!("entry {} is put into quarantine, and is applied", record.seq));
+        }
         if self.aside.last().is_none_or(|last| *last != aside) {
             self.aside.push(aside);
         }
         for (seq, record) in &disk.quarantined {
             let code = record.error["code"].as_str().unwrap_or_default();
-            if record.waits_for.is_none() && !["23505", "23514", "23503"].contains(&code) {
+            if record.waits_for.is_none() && !["23505", "23514", "23503", "P0001"].contains(&code) {
                 return Err(format!("entry {seq} is in quarantine for {}", record.error));
             }
         }

@@ -110,6 +110,10 @@ impl Backend {
         if bad && !mended {
             return refused("23514", "check constraint");
         }
+        // A trigger that minds something else each time.
+        if has("odd") && self.id.is_multiple_of(2) {
+            return refused("P0001", "not now");
+        }
         let Some(transaction) = &mut self.transaction else { return Ok(()) };
         transaction.refused_at_commit |= late && !mended;
         transaction.writes.insert(key, row);

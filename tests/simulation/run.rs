@@ -108,16 +108,13 @@ struct Stage {
 
 impl Stage {
     fn new(world: Arc<World>) -> Stage {
-        let mut faults: Vec<Fault> = FAULTS.into_iter().filter(|_| world.dice.happens(450)).collect();
-        if faults.contains(&Fault::TwoDaemons) {
-            // What an old daemon still has under way may apply what the new one has put aside.
-            faults.retain(|fault| !matches!(fault, Fault::Rejections | Fault::OtherWriters));
-        }
+        let faults = FAULTS.into_iter().filter(|&fault| world.dice.happens(450) || world.needs(fault)).collect();
         Stage { world, faults, running: watch::channel(None).0, processes: 0, newest: Process::new(0) }
     }
 
     fn may(&self, fault: Fault, in_thousand: u32) -> bool {
-        self.faults.contains(&fault) && self.world.dice.happens(in_thousand)
+        let often = if self.world.needs(fault) { 3 } else { 1 };
+        self.faults.contains(&fault) && self.world.dice.happens(in_thousand * often)
     }
 
     async fn play(&mut self) {
@@ -125,7 +122,11 @@ impl Stage {
         world.note(|| format!("{:?}", self.faults));
         self.launch();
         let latencies = [Duration::from_millis(800), Duration::from_millis(400)].map(|max| world.dice.pause(max));
-        world.change_weather(|weather| [weather.latency, weather.replica_latency] = latencies);
+        let stalls = if self.faults.contains(&Fault::TwoDaemons) { 300 } else { 0 };
+        world.change_weather(|weather| {
+            [weather.latency, weather.replica_latency] = latencies;
+            weather.stalls = stalls;
+        });
         for _ in 0..world.dice.below(30) + 10 {
             self.step().await;
             world.check();
@@ -158,6 +159,10 @@ impl Stage {
             self.newest.doom(world.dice.below(60));
         } else if self.may(Fault::TwoDaemons, 60) {
             let old = Arc::clone(&self.newest);
+            if world.dice.happens(600) {
+                world.stall(&old, world.dice.pause(Duration::from_secs(40)));
+                sleep(world.dice.pause(Duration::from_secs(4))).await;
+            }
             self.launch();
             if world.dice.happens(700) {
                 old.doom(world.dice.below(300));
@@ -205,7 +210,8 @@ impl Stage {
             world.change_weather(|weather| weather.errors = chance);
         }
         if self.faults.contains(&Fault::Rejections) {
-            let chance = if world.dice.happens(300) { 100 } else { 0 };
+            let often = if world.needs(Fault::Rejections) { 1000 } else { 100 };
+            let chance = [0, 0, 0, 0, often, 100, 1000][world.dice.below(7)];
             world.change_weather(|weather| weather.bad = chance);
         }
         if self.may(Fault::OtherWriters, 500) {

@@ -13,6 +13,7 @@ pub enum Statement {
     Identity,
     Ledger,
     Advance,
+    TakeOver,
     Place,
     Table,
     Poll,
@@ -56,6 +57,8 @@ impl Statement {
             Statement::Identity
         } else if starts("SELECT seq, entry FROM pgoutpost.ledger") || starts("SELECT seq FROM pgoutpost.ledger") {
             Statement::Ledger
+        } else if starts("SELECT seq, entry FROM pgoutpost.take_over(") {
+            Statement::TakeOver
         } else if starts("SELECT pgoutpost.advance(") {
             Statement::Advance
         } else if starts("SELECT pg_catalog.pg_current_wal_insert_lsn()") {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pgoutpost::buffer::memory::{Disk, Fault};
+use pgoutpost::buffer::memory::{self, Disk};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::dice::Dice;
 use crate::link::{Road, Sever};
 use crate::main_db::{Key, Main, Replica, Row};
 use crate::oracle::Oracle;
+use crate::run::Fault;
 
 /// A mistake planted into the simulated pieces: the simulation has to find it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,18 @@ pub enum Bug {
     NoGate,
     /// Clients do not lock what they write.
     NoLocks,
+    /// Main's ledger is advanced by whoever comes: also by connections of before.
+    NoTakeOver,
+}
+
+impl Bug {
+    /// What has to go wrong for it to show: happens in each of its runs, and often.
+    fn needs(self) -> &'static [Fault] {
+        match self {
+            Bug::NoTakeOver => &[Fault::TwoDaemons, Fault::Rejections],
+            _ => &[],
+        }
+    }
 }
 
 /// What may go wrong now. Figures are chances out of a thousand.
@@ -44,6 +57,8 @@ pub struct Weather {
     pub errors: u32,
     /// Of an operation of the log to get lost.
     pub log: u32,
+    /// Of a link to main that stands still for a while when an entry is put aside.
+    pub stalls: u32,
     pub latency: Duration,
     pub replica_latency: Duration,
     pub road: Road,
@@ -56,6 +71,7 @@ impl Weather {
         Weather {
             errors: 0,
             log: 0,
+            stalls: 0,
             latency: Duration::from_millis(5),
             replica_latency: Duration::from_millis(3),
             road: Road::Open,
@@ -117,6 +133,11 @@ impl World {
 
     pub fn planted(&self, bug: Bug) -> bool {
         self.bug == Some(bug)
+    }
+
+    /// Whether the planted mistake shows by this.
+    pub fn needs(&self, fault: Fault) -> bool {
+        self.bug.is_some_and(|bug| bug.needs().contains(&fault))
     }
 
     pub fn weather(&self) -> Weather {
@@ -209,7 +230,8 @@ impl World {
     }
 
     /// What becomes of an append.
-    pub fn log_fault(&self) -> Fault {
+    pub fn log_fault(&self) -> memory::Fault {
+        use memory::Fault;
         if !self.log_fails() {
             return Fault::None;
         }
@@ -228,8 +250,23 @@ impl World {
         }
     }
 
+    /// A process has put an entry aside: what it tells main about that may take long.
+    pub fn put_aside(&self, process: &Process) {
+        if self.log_dice.happens(self.weather().stalls) {
+            self.stall(process, self.log_dice.pause(Duration::from_secs(40)));
+        }
+    }
+
+    /// What a process sends to main arrives late.
+    pub fn stall(&self, process: &Process, pause: Duration) {
+        self.note(|| format!("what process {} sends to main takes {pause:?}", process.id));
+        let connections = self.connections.lock().unwrap();
+        let theirs = connections.iter().filter(|(target, id, _)| *target == Target::Main && *id == process.id);
+        theirs.for_each(|(_, _, sever)| sever.stall(pause));
+    }
+
     /// A transaction commits on main.
-    pub fn apply(&self, writes: BTreeMap<Key, Option<Row>>, advance: Option<Advance>) {
+    pub fn apply(&self, writes: BTreeMap<Key, Option<Row>>, advance: Option<Advance>, replayer: Option<u64>) {
         let mut main = self.main.lock().unwrap();
         let before = main.now().clone();
         let mut next = before.clone();
@@ -239,6 +276,7 @@ impl World {
                 None => drop(next.rows.remove(&key)),
             }
         }
+        next.replayer = replayer.unwrap_or(next.replayer);
         if let Some(Advance { from, to, entry }) = advance {
             self.note(|| format!("main commits entries after {from} up to {to}"));
             next.ledger = (to, entry);
