@@ -157,3 +157,33 @@ fn writes_without_locks_are_found() {
 fn a_main_that_listens_to_replayers_of_before_is_found() {
     finds(Bug::NoTakeOver, &["is put into quarantine, and is applied", "on main:"]);
 }
+
+#[test]
+fn a_log_without_fencing_is_found() {
+    finds(Bug::NoFence, &["was acknowledged as", "and is", "which the log never had", "acknowledged"]);
+}
+
+#[test]
+fn a_log_that_takes_what_comes_late_is_found() {
+    finds(Bug::LateArrivals, &["was refused to its client", "and is", "was acknowledged as"]);
+}
+
+#[test]
+fn a_log_that_loses_its_tail_is_found() {
+    finds(Bug::LostTail, &["neither applied, pending nor in quarantine", "which the log never had", "and is"]);
+}
+
+#[test]
+fn a_replica_that_is_torn_is_found() {
+    finds(Bug::TornReplica, &["saw", "inserts", "a read at ledger"]);
+}
+
+#[test]
+fn a_ledger_that_stays_locked_is_found() {
+    finds(Bug::StuckLedger, &["no progress"]);
+}
+
+#[test]
+fn a_session_that_goes_by_the_clock_is_found() {
+    finds(Bug::TrustsTheClock, &["a read at ledger"]);
+}

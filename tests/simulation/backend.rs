@@ -389,14 +389,16 @@ impl Backend {
             self.world.apply(transaction.writes, transaction.ledger, replayer);
             Ok("COMMIT")
         };
-        self.world.main.lock().unwrap().unlock(self.id);
+        if !self.world.planted(Bug::StuckLedger) || self.world.main_dice.happens(800) {
+            self.world.main.lock().unwrap().unlock(self.id);
+        }
         outcome
     }
 
     /// The server notices that nobody is there any more.
     pub fn end(&mut self) {
         self.transaction = None;
-        if self.lives() {
+        if self.lives() && !self.world.planted(Bug::StuckLedger) {
             self.world.main.lock().unwrap().unlock(self.id);
         }
     }

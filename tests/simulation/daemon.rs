@@ -19,7 +19,7 @@ use crate::backend::Target;
 use crate::link::Way;
 use crate::log::SimulatedLog;
 use crate::tables;
-use crate::world::World;
+use crate::world::{Bug, World};
 
 const SITE: &str = "north";
 
@@ -105,6 +105,11 @@ pub async fn live(world: Arc<World>, process: Arc<Process>, running: watch::Send
         ours
     });
     world.note(|| format!("process {id} is gone"));
+    if world.planted(Bug::LostTail) {
+        let mut disk = world.disk.lock().unwrap();
+        disk.records.pop_last();
+        disk.last = disk.records.keys().next_back().copied().unwrap_or_default();
+    }
     world.sever(false, |_, process| process == id);
     tasks.abort_all();
 }

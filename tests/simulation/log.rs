@@ -69,10 +69,17 @@ impl Log for SimulatedLog {
                 disk.faults.clear();
                 disk.faults.push_back(fault);
             }
+            self.world.arrive_late();
             if self.world.planted(Bug::AnswerBeforeDurable) && fault == Fault::Lost {
                 return Ok(());
             }
-            let answer = self.log.append(records).await;
+            let answer = match self.world.planted(Bug::NoFence) {
+                true => self.world.force(records),
+                false => self.log.append(records).await,
+            };
+            if self.world.planted(Bug::LateArrivals) && fault == Fault::Late {
+                self.world.late.lock().unwrap().extend_from_slice(records);
+            }
             self.world.note(|| {
                 let seqs: Vec<u64> = records.iter().map(|record| record.seq().0).collect();
                 format!("process {}: log append {seqs:?} {fault:?}: {answer:?}", self.process.id)

@@ -30,9 +30,10 @@ pub enum Fault {
     Failover,
     TwoDaemons,
     Clock,
+    LostTail,
 }
 
-pub const FAULTS: [Fault; 11] = [
+pub const FAULTS: [Fault; 12] = [
     Fault::Link,
     Fault::Crash,
     Fault::Log,
@@ -44,6 +45,7 @@ pub const FAULTS: [Fault; 11] = [
     Fault::Failover,
     Fault::TwoDaemons,
     Fault::Clock,
+    Fault::LostTail,
 ];
 
 /// What a run came to.
@@ -108,7 +110,16 @@ struct Stage {
 
 impl Stage {
     fn new(world: Arc<World>) -> Stage {
-        let faults = FAULTS.into_iter().filter(|&fault| world.dice.happens(450) || world.needs(fault)).collect();
+        let mut faults: Vec<Fault> =
+            FAULTS.into_iter().filter(|&fault| world.dice.happens(450) || world.needs(fault)).collect();
+        if faults.contains(&Fault::LostTail) && world.dice.happens(300) {
+            // The log owes its entries to the daemon's memory then: who needs them must not die, nor main forget them.
+            let in_the_way = [Fault::Crash, Fault::TwoDaemons, Fault::Failover, Fault::ReplicaGoesBack];
+            faults.retain(|fault| !in_the_way.contains(fault));
+            world.change_weather(|weather| weather.tail = true);
+        } else {
+            faults.retain(|fault| *fault != Fault::LostTail);
+        }
         Stage { world, faults, running: watch::channel(None).0, processes: 0, newest: Process::new(0) }
     }
 
@@ -129,7 +140,9 @@ impl Stage {
         });
         for _ in 0..world.dice.below(30) + 10 {
             self.step().await;
-            world.check();
+            if !self.faults.contains(&Fault::LostTail) {
+                world.check();
+            }
         }
         self.calm().await;
     }
@@ -149,7 +162,13 @@ impl Stage {
         sleep(world.dice.pause(Duration::from_secs(2))).await;
         {
             let main = world.main.lock().unwrap();
-            world.replica.lock().unwrap().follow(&main, world.dice.below(6));
+            let mut replica = world.replica.lock().unwrap();
+            replica.follow(&main, world.dice.below(6));
+            if world.planted(Bug::TornReplica)
+                && let Some(next) = main.commits.get(replica.at)
+            {
+                replica.shown.ledger = next.ledger;
+            }
         }
         if self.newest.is_dead() {
             if world.dice.happens(400) {

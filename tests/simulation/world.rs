@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pgoutpost::buffer::log::{LogError, Record};
 use pgoutpost::buffer::memory::{self, Disk};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -38,12 +39,26 @@ pub enum Bug {
     NoLocks,
     /// Main's ledger is advanced by whoever comes: also by connections of before.
     NoTakeOver,
+    /// Whoever has lost the log goes on writing to it.
+    NoFence,
+    /// What was sent to the log under an earlier claim still counts when it arrives.
+    LateArrivals,
+    /// The log loses its last entry when the daemon dies.
+    LostTail,
+    /// The replica shows a ledger that is ahead of its rows.
+    TornReplica,
+    /// Main keeps the lock on the ledger now and then.
+    StuckLedger,
+    /// A read takes for granted that the replica has what is old.
+    TrustsTheClock,
 }
 
 impl Bug {
     /// What has to go wrong for it to show: happens in each of its runs, and often.
     fn needs(self) -> &'static [Fault] {
         match self {
+            Bug::TrustsTheClock => &[Fault::Clock],
+            Bug::LateArrivals => &[Fault::Log],
             Bug::NoTakeOver => &[Fault::TwoDaemons, Fault::Rejections],
             _ => &[],
         }
@@ -57,6 +72,8 @@ pub struct Weather {
     pub errors: u32,
     /// Of an operation of the log to get lost.
     pub log: u32,
+    /// Whether the log may lose its newest entries then.
+    pub tail: bool,
     /// Of a link to main that stands still for a while when an entry is put aside.
     pub stalls: u32,
     pub latency: Duration,
@@ -71,6 +88,7 @@ impl Weather {
         Weather {
             errors: 0,
             log: 0,
+            tail: false,
             stalls: 0,
             latency: Duration::from_millis(5),
             replica_latency: Duration::from_millis(3),
@@ -89,6 +107,10 @@ pub struct World {
     pub replica: Mutex<Replica>,
     pub disk: Arc<Mutex<Disk>>,
     pub oracle: Mutex<Oracle>,
+    /// What arrives at the log after it was claimed again.
+    pub late: Mutex<Vec<Record>>,
+    /// When a client was last told that it has committed.
+    pub committed: Mutex<Instant>,
     weather: Mutex<Weather>,
     connections: Mutex<Vec<(Target, u64, Sever)>>,
     trace: Mutex<Trace>,
@@ -120,6 +142,8 @@ impl World {
             replica: Mutex::new(Replica::new()),
             disk: Arc::default(),
             oracle: Mutex::default(),
+            late: Mutex::default(),
+            committed: Mutex::new(Instant::now()),
             weather: Mutex::new(Weather::calm()),
             connections: Mutex::default(),
             trace: Mutex::new(Trace { aloud, ..Trace::default() }),
@@ -129,6 +153,10 @@ impl World {
             owner: AtomicU64::new(0),
             wall_clock: AtomicU64::new(1_780_000_000_000),
         })
+    }
+
+    pub fn bug(&self) -> Option<Bug> {
+        self.bug
     }
 
     pub fn planted(&self, bug: Bug) -> bool {
@@ -235,7 +263,29 @@ impl World {
         if !self.log_fails() {
             return Fault::None;
         }
-        [Fault::Lost, Fault::Executed, Fault::Late, Fault::Refused][self.log_dice.below(4)]
+        match self.log_dice.below(if self.weather().tail { 5 } else { 4 }) {
+            0 => Fault::Lost,
+            1 => Fault::Executed,
+            2 => Fault::Late,
+            3 => Fault::Refused,
+            _ => Fault::TailLost(self.log_dice.below(4) as u64),
+        }
+    }
+
+    /// What was sent to the log long ago gets there.
+    pub fn arrive_late(&self) {
+        let mut late = self.late.lock().unwrap();
+        if !late.is_empty() && self.log_dice.happens(300) {
+            drop(self.force(&std::mem::take(&mut *late)));
+        }
+    }
+
+    /// Puts records into the log, whatever is there and whoever may.
+    pub fn force(&self, records: &[Record]) -> Result<(), LogError> {
+        let mut disk = self.disk.lock().unwrap();
+        disk.records.extend(records.iter().map(|record| (record.seq(), record.clone())));
+        disk.last = disk.records.keys().next_back().copied().unwrap_or_default();
+        Ok(())
     }
 
     pub fn connected(&self, target: Target, process: &Process, sever: Sever) {
