@@ -4,6 +4,7 @@
 //! can be read by people, replayed by another version of this program, and moved to another machine.
 
 mod expression;
+mod widen;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use expression::{Expression, Own};
+pub use widen::{computes_alike, keeps_text, widens};
 
 /// The format this program writes. A newer format in the buffer is refused, never guessed at. 2: TRUNCATE, and
 /// [`Entry::actions`]. 3: [`Own`].

@@ -15,6 +15,8 @@
 //! A table that was truncated by entry `S` has forgotten all rows pending before it, and shows none of the replica's
 //! while `S > L`: what the replica has by then came after.
 
+mod bind;
+mod definition;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -25,11 +27,14 @@ use std::sync::Arc;
 
 use imbl::HashMap;
 
-use crate::catalog::{AttNum, Catalog, Table, TableId};
-use crate::entry::{Effect, Entry, Seq, TableName, Value};
+use crate::catalog::{AttNum, TableId};
+use crate::entry::{Seq, Value};
 
+pub use bind::{bind, bind_held};
+pub use definition::{Definition, Made};
 pub use row::{Columns, Existence, PendingColumn, PendingRow, RowId};
 
+use definition::Definitions;
 use row::Filed;
 
 /// One row-level change, bound to the catalog's numbers.
@@ -50,14 +55,20 @@ pub enum Change {
     },
     /// All rows go away.
     Truncate,
+    /// No change: the others of this entry upon the table, or some of them, were made for this definition of it.
+    Defined {
+        definition: Arc<Definition>,
+        /// Rows come to their key from another one.
+        rekeys: bool,
+    },
 }
 
 impl Change {
-    /// The row that changes; `None`: all of the table.
+    /// The row that changes; `None`: all of the table, or none.
     pub fn row(&self) -> Option<&RowId> {
         match self {
             Change::Insert { row, .. } | Change::Update { row, .. } | Change::Delete { row } => Some(row),
-            Change::Truncate => None,
+            Change::Truncate | Change::Defined { .. } => None,
         }
     }
 }
@@ -71,6 +82,7 @@ pub struct Overlay {
     tables: HashMap<TableId, Rows>,
     /// The last entry that truncated each table.
     truncated: HashMap<TableId, Seq>,
+    definitions: Definitions,
     /// Which rows the entries touched, oldest first, so that trimming visits only those; `None`: all of the table.
     touched: VecDeque<(Seq, TableId, Option<RowId>)>,
     last: Seq,
@@ -91,6 +103,7 @@ impl Overlay {
         Overlay {
             tables: self.tables.clone(),
             truncated: self.truncated.clone(),
+            definitions: self.definitions.clone(),
             touched: VecDeque::new(),
             last: self.last,
             trimmed: self.trimmed,
@@ -128,7 +141,9 @@ impl Overlay {
         debug_assert!(seq > self.last, "entries are applied in order");
         for (number, (table, change)) in changes.iter().enumerate() {
             self.fold((seq, u32::try_from(number).unwrap_or(u32::MAX)), *table, change);
-            self.touched.push_back((seq, *table, change.row().cloned()));
+            if !matches!(change, Change::Defined { .. }) {
+                self.touched.push_back((seq, *table, change.row().cloned()));
+            }
         }
         self.last = seq;
     }
@@ -161,14 +176,18 @@ impl Overlay {
                 .map(|(attnum, value)| PendingColumn { attnum: *attnum, seq, value: value.as_deref() })
                 .collect()
         };
-        if *change == Change::Truncate {
-            self.tables.remove(&table);
-            self.truncated.insert(table, seq);
-            return;
+        match change {
+            Change::Truncate => {
+                self.tables.remove(&table);
+                self.truncated.insert(table, seq);
+                return;
+            }
+            Change::Defined { definition, rekeys } => return self.definitions.note(seq, table, definition, *rekeys),
+            Change::Insert { .. } | Change::Update { .. } | Change::Delete { .. } => {}
         }
         let rows = self.tables.entry(table).or_default();
         let (row, state) = match change {
-            Change::Truncate => return,
+            Change::Truncate | Change::Defined { .. } => return,
             Change::Insert { row, values } => {
                 let existence = Some((Existence::Inserted, seq));
                 (row, PendingRow { existence, columns: pending(values), change: number })
@@ -204,6 +223,7 @@ impl Overlay {
         if self.touched.capacity() > 4 * self.touched.len() + 4096 {
             self.touched.shrink_to(2 * self.touched.len());
         }
+        self.definitions.trim(confirmed);
         self.trimmed = self.trimmed.max(confirmed);
         self.last = self.last.max(confirmed);
     }
@@ -253,6 +273,11 @@ impl<'a> View<'a> {
         self.own.truncated.get(&table).or_else(|| self.base.truncated.get(&table)).copied()
     }
 
+    /// What the table's pending effects were made for.
+    pub fn made(self, table: TableId) -> impl Iterator<Item = &'a Made> {
+        self.base.definitions.of(table).iter().chain(self.own.definitions.of(table))
+    }
+
     /// What was pending when the open transaction began, unless it has truncated the table.
     fn below(self, table: TableId) -> Option<&'a Rows> {
         if self.own.truncated.contains_key(&table) { None } else { self.base.tables.get(&table) }
@@ -280,77 +305,5 @@ impl<'a> View<'a> {
             (row, earlier.map_or(Cow::Borrowed(pending), |earlier| Cow::Owned(pending.over(earlier))))
         });
         untouched.chain(touched)
-    }
-}
-
-/// An entry's effects in the numbers of this catalog, and the tables it does not know (dropped since, or not
-/// replicated yet): their effects cannot be shown.
-pub fn bind(entry: &Entry, catalog: &Catalog) -> (Vec<(TableId, Change)>, Vec<TableName>) {
-    type Bound<'a> = (&'a Table, Vec<Option<AttNum>>);
-    let tables: Vec<Option<Bound<'_>>> = entry
-        .tables
-        .iter()
-        .map(|described| {
-            let table = catalog.named(&described.name)?;
-            let attnum = |name: &Arc<str>| table.column(name).map(|column| column.attnum);
-            Some((&**table, described.columns.iter().map(|column| attnum(&column.name)).collect()))
-        })
-        .collect();
-    let mut changes = Vec::with_capacity(entry.effects.len());
-    for (number, effect) in entry.effects.iter().enumerate() {
-        if let Effect::Move { table, key, to, row, .. } = effect {
-            let part = |place: usize, change: &dyn Fn(usize) -> Effect, changes: &mut Vec<_>| {
-                if let Some((table, attnums)) = &tables[place] {
-                    bind_effect(entry.seq, number, &change(place), table, &entry.tables[place].key, attnums, changes);
-                }
-            };
-            part(*table, &|table| Effect::Delete { table, key: key.clone(), old: Vec::new() }, &mut changes);
-            part(*to, &|table| Effect::Insert { table, row: row.clone() }, &mut changes);
-        } else if let Some((table, attnums)) = &tables[effect.table()] {
-            let key = &entry.tables[effect.table()].key;
-            bind_effect(entry.seq, number, effect, table, key, attnums, &mut changes);
-        }
-    }
-    let known = tables.iter().map(Option::is_some);
-    let unknown = entry.tables.iter().zip(known).filter(|(_, known)| !known);
-    let unknown = unknown.map(|(described, _)| described.name.clone()).collect();
-    (changes, unknown)
-}
-
-fn bind_effect(
-    seq: Seq,
-    number: usize,
-    effect: &Effect,
-    table: &Table,
-    key: &[usize],
-    attnums: &[Option<AttNum>],
-    changes: &mut Vec<(TableId, Change)>,
-) {
-    let identity = |values: &[Value]| {
-        let key: Option<Arc<[Arc<str>]>> = values.iter().cloned().collect();
-        match key {
-            Some(key) if !key.is_empty() => RowId::Key(key),
-            Some(_) | None => RowId::Anonymous(seq, number as u32),
-        }
-    };
-    let identity_of_row = |row: &[Value]| identity(&key.iter().map(|&place| row[place].clone()).collect::<Vec<_>>());
-    let whole = |row: &[Value]| -> Vec<(AttNum, Value)> {
-        attnums.iter().zip(row).filter_map(|(attnum, value)| Some(((*attnum)?, value.clone()))).collect()
-    };
-    let mut push = |change| changes.push((table.id, change));
-    match effect {
-        Effect::Insert { row, .. } => push(Change::Insert { row: identity_of_row(row), values: whole(row) }),
-        Effect::Delete { key, .. } => push(Change::Delete { row: identity(key) }),
-        Effect::Truncate { .. } => push(Change::Truncate),
-        Effect::Update { key, row: Some(row), .. } => {
-            push(Change::Delete { row: identity(key) });
-            push(Change::Insert { row: identity_of_row(row), values: whole(row) });
-        }
-        // Two tables are part of it: see above.
-        Effect::Move { .. } => {}
-        Effect::Update { key, set, row: None, .. } => {
-            let set = set.iter().filter_map(|(place, value)| Some((attnums[*place]?, value.clone()))).collect();
-            push(Change::Update { row: identity(key), set });
-        }
     }
 }

@@ -8,6 +8,7 @@
 mod site {
     mod atomicity;
     mod buffer_moves;
+    mod changed_tables;
     mod cli;
     mod drivers;
     mod frozen;

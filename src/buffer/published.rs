@@ -314,7 +314,7 @@ fn name_anonymous(changes: &mut Changes, seq: Seq) {
                     *entry = seq;
                 }
             }
-            Change::Truncate => {}
+            Change::Truncate | Change::Defined { .. } => {}
         }
     }
 }

@@ -153,7 +153,7 @@ impl Reading {
             let mut shown: Vec<Quarantined> = log.quarantined().await?;
             shown.retain(|record| record.fate == Fate::Waiting && record.seq <= at);
             shown.sort_by_key(|record| (record.entry.place(), record.seq));
-            shown.iter().for_each(|record| overlay.hold(&overlay::bind(&record.entry, catalog).0));
+            shown.iter().for_each(|record| overlay.hold(&overlay::bind_held(&record.entry, catalog)));
         }
         Ok(Reading { overlay, at, tally: Tally::default(), restart, unknown: Vec::new(), aside, show, generation })
     }
@@ -174,7 +174,7 @@ impl Reading {
                     let (changes, missing) = overlay::bind(&record.entry, catalog);
                     match aside {
                         None => self.overlay.apply(seq, &changes),
-                        Some(_) => self.overlay.hold(&changes),
+                        Some(_) => self.overlay.hold(&overlay::bind_held(&record.entry, catalog)),
                     }
                     for name in missing {
                         if !self.unknown.contains(&name) {

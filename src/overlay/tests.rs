@@ -49,6 +49,7 @@ fn run(state: &mut State, change: &Change) {
             state.remove(row);
         }
         Change::Truncate => state.clear(),
+        Change::Defined { .. } => {}
     }
 }
 

@@ -11,7 +11,6 @@
 
 mod fit;
 mod known;
-mod widen;
 
 use std::sync::Arc;
 

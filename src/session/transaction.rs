@@ -18,7 +18,7 @@ use std::sync::Arc;
 use super::constraints::Constraints;
 use crate::catalog::{AttNum, Table, TableId};
 use crate::entry::{Effect, EntryColumn, EntryTable, Origin, Own, Seq, Value};
-use crate::overlay::{Change, Overlay, RowId};
+use crate::overlay::{Change, Definition, Overlay, RowId};
 use crate::report::Report;
 use crate::sql::{Event, Isolation, Outcome};
 use crate::sqlstate;
@@ -136,7 +136,7 @@ impl Transaction {
     /// Whether the innermost open (sub)transaction has truncated the table.
     pub fn has_truncated(&self, table: TableId) -> bool {
         let from = self.savepoints.last().map_or(0, |savepoint| savepoint.effects);
-        let is_it = |place: &usize| self.work.places.iter().any(|(of, known)| of.0 == table && known == place);
+        let is_it = |place: &usize| self.work.places.iter().any(|(of, (known, _))| of.0 == table && known == place);
         let truncates = |effect: &Effect| matches!(effect, Effect::Truncate { table } if is_it(table));
         self.work.effects.iter().skip(from).any(truncates)
     }
@@ -191,7 +191,7 @@ impl Transaction {
         work.effects.truncate(savepoint.effects);
         work.actions.retain(|place| *place < savepoint.effects);
         work.tables.truncate(savepoint.tables);
-        work.places.retain(|_, table| *table < savepoint.tables);
+        work.places.retain(|_, (table, _)| *table < savepoint.tables);
         work.statements.truncate(savepoint.statements);
         work.bytes = savepoint.bytes;
         work.deferred.clone_from(&savepoint.deferred);
@@ -211,7 +211,7 @@ pub struct Work {
     pub effects: Vec<Effect>,
     pub tables: Vec<EntryTable>,
     /// By the definition too: it may change within a transaction.
-    places: HashMap<(TableId, Option<TableId>, u64), usize>,
+    places: HashMap<(TableId, Option<TableId>, u64), (usize, Arc<Definition>)>,
     pub statements: Vec<String>,
     /// Places of the effects that are those of referential actions.
     pub actions: Vec<usize>,
@@ -291,7 +291,9 @@ impl Work {
                 self.change(table, Change::Delete { row: identity(&key) });
                 self.change(&to, Change::Insert { row: row_of(&to, &row), values: whole_of(&to, &row) });
                 let (set, old) = (numbered(&set), numbered(&old));
-                let to = self.place(&to, via);
+                let arrived = self.place(&to, via);
+                self.rekeyed(&to, via);
+                let to = arrived;
                 self.effect(Effect::Move { table: place, key, set, old, to, row })?;
             }
             Outcome::Update { key, set, old, row, own } => {
@@ -299,6 +301,7 @@ impl Work {
                     Some(row) => {
                         self.change(table, Change::Delete { row: identity(&key) });
                         self.change(table, Change::Insert { row: of_row(row), values: whole(row) });
+                        self.rekeyed(table, via);
                     }
                     None => self.change(table, Change::Update { row: identity(&key), set: set.clone() }),
                 }
@@ -341,24 +344,38 @@ impl Work {
         Ok(())
     }
 
+    /// Notes that a row of the table has come to its key from another one.
+    fn rekeyed(&mut self, table: &Table, via: Option<&Table>) {
+        if let Some((_, definition)) = self.places.get(&(table.id, via.map(|via| via.id), table.fingerprint)) {
+            let definition = Arc::clone(definition);
+            self.change(table, Change::Defined { definition, rekeys: true });
+        }
+    }
+
     fn place(&mut self, table: &Table, via: Option<&Table>) -> usize {
-        *self.places.entry((table.id, via.map(|via| via.id), table.fingerprint)).or_insert_with(|| {
-            let columns = table.columns.iter();
-            self.tables.push(EntryTable {
-                name: table.name.clone(),
-                columns: columns
-                    .map(|column| EntryColumn {
-                        name: Arc::clone(&column.name),
-                        type_name: Arc::clone(&column.full_type_name),
-                    })
-                    .collect(),
-                via: via.map(|via| via.name.clone()),
-                key: table.key.iter().filter_map(|&attnum| table.position(attnum)).collect(),
-                fingerprint: table.fingerprint,
-                // Of which cluster is said at commit.
-                origin: Some(Origin { cluster: 0, table: table.id.0, attnums: attnums(table) }),
-            });
-            self.tables.len() - 1
-        })
+        let key = (table.id, via.map(|via| via.id), table.fingerprint);
+        if let Some((place, _)) = self.places.get(&key) {
+            return *place;
+        }
+        let place = self.tables.len();
+        let columns = table.columns.iter();
+        self.tables.push(EntryTable {
+            name: table.name.clone(),
+            columns: columns
+                .map(|column| EntryColumn {
+                    name: Arc::clone(&column.name),
+                    type_name: Arc::clone(&column.full_type_name),
+                })
+                .collect(),
+            via: via.map(|via| via.name.clone()),
+            key: table.key.iter().filter_map(|&attnum| table.position(attnum)).collect(),
+            fingerprint: table.fingerprint,
+            // Of which cluster is said at commit.
+            origin: Some(Origin { cluster: 0, table: table.id.0, attnums: attnums(table) }),
+        });
+        let definition = Arc::new(Definition::of(table));
+        self.change(table, Change::Defined { definition: Arc::clone(&definition), rekeys: false });
+        self.places.insert(key, (place, definition));
+        place
     }
 }

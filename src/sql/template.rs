@@ -327,6 +327,7 @@ impl<'a> Rendering<'a> {
         if !target.members().any(|member| self.view.has_pending(member.id)) {
             return Ok(None);
         }
+        target.same_keys(self.view)?;
         let command = security.map(|security| security.command);
         let whole = (table.id, relation.only, relation.tableoid, command);
         let keys = relation.slice.as_ref().and_then(|slice| slice.keys(self.parameters));

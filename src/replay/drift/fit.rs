@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use super::Difference;
 use super::known::{Column, Definition};
-use super::widen::{computes_alike, widens};
-use crate::entry::{Effect, Entry, EntryColumn, EntryTable, Own, Value};
+use crate::entry::{Effect, Entry, EntryColumn, EntryTable, Own, Value, computes_alike, widens};
 
 /// How a table of an entry is to be written to main.
 #[derive(Debug, PartialEq, Eq)]

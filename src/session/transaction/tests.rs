@@ -96,8 +96,11 @@ fn a_new_key_is_a_delete_and_an_insert() {
     let row = Some(vec![value("2"), value("x")]);
     let (set, old) = (vec![(AttNum(1), value("2"))], vec![(AttNum(1), value("1"))]);
     work.add(&table, None, Outcome::Update { key: vec![value("1")], set, old, row, own: Vec::new() }).unwrap();
-    assert_eq!(work.changes[0].1, Change::Delete { row: key("1") });
-    assert_eq!(work.changes[1].1.row(), Some(&key("2")));
+    let Change::Defined { definition, rekeys: false } = &work.changes[0].1 else { panic!() };
+    assert!(definition.is_of(&table));
+    assert_eq!(work.changes[1].1, Change::Delete { row: key("1") });
+    assert_eq!(work.changes[2].1.row(), Some(&key("2")));
+    assert_eq!(work.changes[3].1, Change::Defined { definition: Arc::clone(definition), rekeys: true });
     assert_eq!(work.effects.len(), 1);
 }
 

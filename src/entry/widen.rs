@@ -1,7 +1,7 @@
 //! Which changes of a column's type lose nothing, whatever the value. Pure.
 
 /// Whether every value of one type (as `format_type` prints it) is the same value of the other.
-pub(super) fn widens(old: &str, new: &str) -> bool {
+pub fn widens(old: &str, new: &str) -> bool {
     if old == new {
         return true;
     }
@@ -30,8 +30,23 @@ pub(super) fn widens(old: &str, new: &str) -> bool {
     }
 }
 
+/// Whether, besides, the canonical text of every value stays what it was: not that of `char(n)`, which is padded, nor that
+/// of `numeric`, which shows its scale.
+pub fn keeps_text(old: &str, new: &str) -> bool {
+    let element = |name: &str| name.strip_suffix("[]").unwrap_or(name).to_owned();
+    let (one, other) = (element(old), element(new));
+    let (one, other) = (Type::read(&one), Type::read(&other));
+    let scale = |of: &Type<'_>| of.modifiers.get(1).copied();
+    let shown = match (one.name, other.name) {
+        ("character", "character") => false,
+        ("numeric", "numeric") => other.modifiers.is_empty() || scale(&one) == scale(&other),
+        _ => true,
+    };
+    old == new || (shown && widens(old, new))
+}
+
 /// Whether operators and functions do the same over the values of both types: division is another one for `numeric`.
-pub(super) fn computes_alike(old: &str, new: &str) -> bool {
+pub fn computes_alike(old: &str, new: &str) -> bool {
     let plain = ["integer", "bigint", "text", "character varying"].iter().any(|name| new.starts_with(name));
     old == new || (plain && widens(old, new))
 }
@@ -81,7 +96,31 @@ impl<'a> Type<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{computes_alike, widens};
+    use super::{computes_alike, keeps_text, widens};
+
+    #[test]
+    fn a_key_is_found_by_its_text() {
+        for (old, new) in [
+            ("integer", "bigint"),
+            ("bigint", "numeric"),
+            ("character varying(3)", "text"),
+            ("numeric(6,2)", "numeric(9,2)"),
+            ("numeric(6,2)", "numeric"),
+            ("character(3)", "character(3)"),
+            ("timestamp(0) without time zone", "timestamp without time zone"),
+        ] {
+            assert!(keeps_text(old, new), "{old} -> {new}");
+        }
+        for (old, new) in [
+            ("character(3)", "character(5)"),
+            ("character(3)[]", "character(5)[]"),
+            ("numeric(6,2)", "numeric(9,3)"),
+            ("text", "integer"),
+            ("bigint", "integer"),
+        ] {
+            assert!(!keeps_text(old, new), "{old} -> {new}");
+        }
+    }
 
     #[test]
     fn what_is_computed_stays_what_it_was() {
