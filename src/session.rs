@@ -191,6 +191,8 @@ struct Session {
     tries: usize,
     /// How often the replica's implicit transaction was ended to evaluate something again.
     begun_again: u64,
+    /// The catalog that the last plan was made with.
+    planned_with: i64,
     /// The overlay that all parts of a statement see.
     pinned: Option<Arc<Overlay>>,
     one_snapshot: with::OneSnapshot,

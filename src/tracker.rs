@@ -265,7 +265,9 @@ fn rebinds(old: &Catalog, new: &Catalog) -> bool {
     let other = |name| {
         let (before, now) = (old.named(name), new.named(name));
         let columns = |table: &crate::catalog::Table| -> Vec<_> {
-            table.columns.iter().map(|column| (column.attnum, std::sync::Arc::clone(&column.name))).collect()
+            let column =
+                |column: &crate::catalog::Column| (column.attnum, column.name.clone(), column.full_type_name.clone());
+            table.columns.iter().map(column).collect()
         };
         match (before, now) {
             (Some(before), Some(now)) => {

@@ -101,6 +101,32 @@ impl CatalogHandle {
         loaded
     }
 
+    /// Makes sure that the snapshot has the version that the replica has now. While that is so it only asks for the number.
+    ///
+    /// # Errors
+    /// As [`CatalogHandle::reload`].
+    pub async fn refresh(&self) -> Result<Arc<Catalog>, LoadError> {
+        let mut loader = self.0.loader.lock().await;
+        if loader.replica.is_none() {
+            return Ok(self.current());
+        }
+        let refreshed = self.load_if_changed(&mut loader).await;
+        if matches!(refreshed, Err(LoadError::Server(_))) {
+            loader.connection = None;
+        }
+        refreshed
+    }
+
+    async fn load_if_changed(&self, loader: &mut Loader) -> Result<Arc<Catalog>, LoadError> {
+        if let Some(client) = loader.connection.as_ref().filter(|client| !client.is_closed()) {
+            let current = self.current();
+            if load::version(client).await? == current.version {
+                return Ok(current);
+            }
+        }
+        self.load(loader, None).await
+    }
+
     async fn load(&self, loader: &mut Loader, min_version: Option<i64>) -> Result<Arc<Catalog>, LoadError> {
         if loader.connection.as_ref().is_none_or(Client::is_closed) {
             let Some(replica) = &loader.replica else { return Ok(self.current()) };

@@ -62,35 +62,16 @@ impl Session {
         let settings = self.settings().await?;
         settings.readable()?;
         self.caught_up().await?;
-        let plan = self.copy_plan(statement, &settings)?;
-        if let Some(report) = plan.refused(&statement.text) {
-            return Err(report.into());
-        }
-        self.analyse_copy(statement).await?;
-        if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
-            let message = "cannot execute COPY FROM in a read-only transaction";
-            return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
-        }
-        self.may_write(&plan.insert, &settings).await?;
-        self.refuse_secured(plan.insert.secured()).await?;
-        let options = plan.options.clone()?;
-        if options.freeze && !self.transaction.has_truncated(plan.target.id) {
-            let message = "cannot perform COPY FREEZE because the table was not created or truncated in the current \
-                           subtransaction";
-            return Err(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
-        }
-        let mut copying = Copying {
-            statement,
-            settings,
-            columns: plan.columns.clone(),
-            before: self.transaction.work.own.clone(),
-            taken: HashSet::new(),
-            events: Vec::new(),
-            count: 0,
-            reader: Reader::new(&plan, &options),
+        let mut tries = 0;
+        let (plan, mut copying) = loop {
+            let plan = self.copy_plan(statement, &settings).await?;
+            let made_with = self.planned_with;
+            match self.copy_begin(statement, &plan, &settings).await {
+                // The client has not been asked for rows of the columns that there were before.
+                Err(_) if self.planned_with != made_with && tries < TRIES => tries += 1,
+                begun => break (plan, begun?),
+            }
         };
-        // Without rows: what is wrong with the statement is said before the client sends any.
-        self.copy_batch(&mut copying, &[]).await?;
         self.held = false;
         build::copy_in(&mut self.client.output, plan.is_binary(), plan.columns.len());
         let (rows_max, bytes_max) = (plan.rows_max(), sql::COPY_BATCH_BYTES);
@@ -123,9 +104,45 @@ impl Session {
         Ok(tag)
     }
 
-    fn copy_plan(&self, statement: &Statement, settings: &Settings) -> Result<Arc<CopyPlan>, Failure> {
-        let shared = &self.shared;
-        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+    /// Says what is wrong with the statement, before the client sends any rows.
+    async fn copy_begin<'s>(
+        &mut self,
+        statement: &'s Statement,
+        plan: &CopyPlan,
+        settings: &Arc<Settings>,
+    ) -> Result<Copying<'s>, Failure> {
+        if let Some(report) = plan.refused(&statement.text) {
+            return Err(report.into());
+        }
+        self.analyse_copy(statement).await?;
+        if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+            let message = "cannot execute COPY FROM in a read-only transaction";
+            return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
+        }
+        self.may_write(&plan.insert, settings).await?;
+        self.refuse_secured(plan.insert.secured()).await?;
+        let options = plan.options.clone()?;
+        if options.freeze && !self.transaction.has_truncated(plan.target.id) {
+            let message = "cannot perform COPY FREEZE because the table was not created or truncated in the current \
+                           subtransaction";
+            return Err(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
+        }
+        let mut copying = Copying {
+            statement,
+            settings: Arc::clone(settings),
+            columns: plan.columns.clone(),
+            before: self.transaction.work.own.clone(),
+            taken: HashSet::new(),
+            events: Vec::new(),
+            count: 0,
+            reader: Reader::new(plan, &options),
+        };
+        self.copy_batch(&mut copying, &[]).await?;
+        Ok(copying)
+    }
+
+    async fn copy_plan(&mut self, statement: &Statement, settings: &Settings) -> Result<Arc<CopyPlan>, Failure> {
+        let plan = self.plan(statement, settings).await;
         match &*plan {
             Ok(Plan::Copy(plan)) => Ok(Arc::clone(plan)),
             Ok(_) => Err(Report::new(sqlstate::INTERNAL_ERROR, "not a COPY").into()),
@@ -179,14 +196,14 @@ impl Session {
     async fn copy_batch(&mut self, copying: &mut Copying<'_>, rows: &[Row]) -> Result<(), Failure> {
         let settings = Arc::clone(&copying.settings);
         // Written as one row, there is no statement without rows.
-        if rows.is_empty() && self.copy_plan(copying.statement, &settings)?.rows_max() == 1 {
+        if rows.is_empty() && self.copy_plan(copying.statement, &settings).await?.rows_max() == 1 {
             return Ok(());
         }
         let mut held: Option<(Arc<CopyPlan>, Ids)> = None;
         let (mut tries, mut whole) = (0, false);
         loop {
             let base = self.base(&settings);
-            let plan = self.copy_plan(copying.statement, &settings)?;
+            let plan = self.copy_plan(copying.statement, &settings).await?;
             let same = |(one, other): (&Column, &Column)| one.attnum == other.attnum && one.type_oid == other.type_oid;
             if plan.columns.len() != copying.columns.len() || !plan.columns.iter().zip(&copying.columns).all(same) {
                 // The table has other columns than when the client was asked for its rows.

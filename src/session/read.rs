@@ -66,6 +66,8 @@ pub(super) enum Again {
     Reload,
     /// As it is.
     Repeat,
+    /// With a newer catalog, if there is one: what it names may have gone, or be of another type.
+    Doubt,
     No,
 }
 
@@ -83,6 +85,10 @@ pub(super) fn again(message: &[u8]) -> Again {
     match error::code(&message[HEADER..]) {
         CATALOG_CHANGED => Again::Reload,
         sqlstate::SERIALIZATION_FAILURE => Again::Repeat,
+        // The last: "cached plan must not change result type".
+        code if code.class() == "42" || [sqlstate::INTERNAL_ERROR, sqlstate::FEATURE_NOT_SUPPORTED].contains(&code) => {
+            Again::Doubt
+        }
         _ => Again::No,
     }
 }
@@ -168,9 +174,7 @@ impl Session {
             return Ok(None);
         }
         let base = self.base(&settings);
-        let shared = Arc::clone(&self.shared);
-        let catalog = shared.catalog.current();
-        let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
+        let plan = self.plan(statement, &settings).await;
         let view = View { base: &base, own: &self.transaction.work.own };
         let plan = match &*plan {
             Ok(Plan::Read(plan)) => plan,
@@ -196,6 +200,25 @@ impl Session {
         let kind = if rendered.is_some() { StatementKind::Merged } else { StatementKind::Untouched };
         self.guard.statement(kind);
         Ok(rendered)
+    }
+
+    /// The statement's plan. What cannot be planned is tried with a newer catalog, if the replica has one.
+    pub(super) async fn plan(&mut self, statement: &Statement, settings: &Settings) -> Arc<Result<Plan, Report>> {
+        let shared = Arc::clone(&self.shared);
+        let catalog = shared.catalog.current();
+        let plan = |catalog| shared.statements.plan(statement, catalog, &settings.schemas, &shared.site);
+        self.planned_with = catalog.version;
+        let planned = plan(&catalog);
+        if planned.is_ok() {
+            return planned;
+        }
+        match shared.catalog.refresh().await {
+            Ok(newer) if newer.version != catalog.version => {
+                self.planned_with = newer.version;
+                plan(&newer)
+            }
+            Ok(_) | Err(_) => planned,
+        }
     }
 
     /// Makes sure that a rewritten statement is prepared on the replica; returns its name. Asks only when it is new.
@@ -231,15 +254,13 @@ impl Session {
         let given = Given::of(&bind, &description.types);
         // A wrong count of values is Postgres' to complain of.
         let rendered = match given.values.len() == description.types.len() {
-            true => self.render_read(statement, &given).await?,
+            true => self.placed_read(statement, &given).await?,
             false => None,
         };
         let merged = rendered.is_some();
         match &rendered {
             None => self.forward(message),
-            Some(rendered) => {
-                let types = given.types_with(rendered);
-                let name = self.place(rendered, &types).await?;
+            Some((rendered, name)) => {
                 let out = &mut self.replica.link.output;
                 build::bind(out, bind.portal, name.as_bytes(), &given.with(rendered), &bind.results);
             }
@@ -259,6 +280,22 @@ impl Session {
             self.names.portals.insert(bind.portal.to_vec(), portal);
         }
         Ok(())
+    }
+
+    /// The rewritten read, and under which name it is prepared.
+    async fn placed_read(
+        &mut self,
+        statement: &Statement,
+        given: &Given<'_>,
+    ) -> Result<Option<(Rendered, String)>, Failure> {
+        let mut tries = 0;
+        loop {
+            let Some(rendered) = self.render_read(statement, given).await? else { return Ok(None) };
+            let placed = self.place(&rendered, &given.types_with(&rendered)).await;
+            if let Some(name) = self.or_again(placed, &mut tries).await? {
+                return Ok(Some((rendered, name)));
+            }
+        }
     }
 
     /// Execute of a rewritten portal. Tried again when the catalog was too old and the client has seen nothing yet.
@@ -318,9 +355,15 @@ impl Session {
             // All that was evaluated in it has to begin again.
             return Err(Failure::Inner(message.clone()));
         }
-        let what = again(message);
+        let what = match again(message) {
+            Again::Doubt => match self.shared.catalog.refresh().await {
+                Ok(catalog) if catalog.version != self.planned_with => Again::Reload,
+                Ok(_) | Err(_) => Again::No,
+            },
+            what => what,
+        };
         match (what, self.transaction.phase) {
-            (Again::No, _) | (Again::Repeat, Phase::Open | Phase::Failed) => {
+            (Again::No | Again::Doubt, _) | (Again::Repeat, Phase::Open | Phase::Failed) => {
                 return Err(Failure::Inner(message.clone()));
             }
             (Again::Reload, Phase::Open | Phase::Failed) => {

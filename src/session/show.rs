@@ -86,7 +86,7 @@ impl Session {
                 Err((Failure::Inner(error), Passed::Rows)) => return Err(Failure::Inner(error)),
                 Err((Failure::Inner(error), passed)) => {
                     let refused = error::code(&error[HEADER..]) == sqlstate::READ_ONLY_SQL_TRANSACTION;
-                    let own = rendered.is_none() && again(&error) == Again::No;
+                    let own = rendered.is_none() && matches!(again(&error), Again::No | Again::Doubt);
                     let failure = match own {
                         true => Failure::Server(error),
                         false => match self.prepare_again(&error).await {

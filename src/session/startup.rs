@@ -256,6 +256,7 @@ impl Session {
             batch: false,
             tries: 0,
             begun_again: 0,
+            planned_with: 0,
             pinned: None,
             binds: 0,
             only_bind: None,

@@ -202,6 +202,9 @@ impl Transaction {
     }
 }
 
+/// A table, the partitioned one that the statement named, and the fingerprint of its definition.
+type Named = (TableId, Option<TableId>, u64);
+
 /// The effects of a transaction that is not committed, in the forms that the overlay and the entry want.
 #[derive(Debug, Default)]
 pub struct Work {
@@ -211,7 +214,7 @@ pub struct Work {
     pub effects: Vec<Effect>,
     pub tables: Vec<EntryTable>,
     /// By the definition too: it may change within a transaction.
-    places: HashMap<(TableId, Option<TableId>, u64), (usize, Arc<Definition>)>,
+    places: HashMap<Named, (usize, Arc<Definition>)>,
     pub statements: Vec<String>,
     /// Places of the effects that are those of referential actions.
     pub actions: Vec<usize>,

@@ -110,12 +110,11 @@ impl Session {
     ) -> Result<Written, Failure> {
         let settings = self.settings().await?;
         settings.readable()?;
-        let shared = Arc::clone(&self.shared);
         self.guard.statement(StatementKind::Merged);
         let mut tries = 0;
         loop {
             let base = self.base(&settings);
-            let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+            let plan = self.plan(statement, &settings).await;
             let plan = match &*plan {
                 Ok(Plan::Read(plan)) => plan,
                 Ok(Plan::Write(_) | Plan::Copy(_) | Plan::With(_)) => {

@@ -93,7 +93,7 @@ impl Session {
         let settings = self.settings().await?;
         settings.readable()?;
         self.caught_up().await?;
-        let plan = self.with_plan(statement, &settings)?;
+        let plan = self.with_plan(statement, &settings).await?;
         if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
             let message = format!("cannot execute {} in a read-only transaction", plan.verb());
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
@@ -278,9 +278,8 @@ impl Session {
         Ok((judged_parts, written))
     }
 
-    fn with_plan(&self, statement: &Statement, settings: &Settings) -> Result<Arc<WithPlan>, Failure> {
-        let shared = &self.shared;
-        let plan = shared.statements.plan(statement, &shared.catalog.current(), &settings.schemas, &shared.site);
+    async fn with_plan(&mut self, statement: &Statement, settings: &Settings) -> Result<Arc<WithPlan>, Failure> {
+        let plan = self.plan(statement, settings).await;
         match &*plan {
             Ok(Plan::With(plan)) => Ok(Arc::clone(plan)),
             Ok(_) => Err(Report::new(sqlstate::INTERNAL_ERROR, "not a statement with writes in WITH").into()),
@@ -320,12 +319,11 @@ impl Session {
         formats: &[i16],
         settings: &Settings,
     ) -> Result<Written, Failure> {
-        let shared = Arc::clone(&self.shared);
         let given = values.given();
         let mut tries = 0;
         loop {
             let base = self.base(settings);
-            let plan = shared.statements.plan(main, &shared.catalog.current(), &settings.schemas, &shared.site);
+            let plan = self.plan(main, settings).await;
             let plan = match &*plan {
                 Ok(Plan::Read(plan)) => plan,
                 Ok(_) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a read").into()),

@@ -155,13 +155,11 @@ impl Session {
         rights: Rights,
     ) -> Result<(Arc<WritePlan>, Judged), Failure> {
         let settings = self.settings().await?;
-        let shared = Arc::clone(&self.shared);
         let mark = self.locks.mark();
         let (mut tries, mut held): (usize, Option<(Arc<WritePlan>, Ids)>) = (0, None);
         loop {
             let base = self.base(&settings);
-            let catalog = shared.catalog.current();
-            let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
+            let plan = self.plan(statement, &settings).await;
             let plan = match &*plan {
                 Ok(Plan::Write(plan)) => Arc::clone(plan),
                 Ok(Plan::Read(_) | Plan::Copy(_) | Plan::With(_)) => {

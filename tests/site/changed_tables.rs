@@ -3,6 +3,8 @@
 //!
 //! The daemon's way to main is cut, the replica's is not: so entries wait while main's DDL comes in.
 
+mod writes;
+
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 

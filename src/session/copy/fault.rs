@@ -148,7 +148,7 @@ impl Session {
             return Ok(None);
         }
         let settings = &copying.settings;
-        let plan = self.copy_plan(copying.statement, settings)?;
+        let plan = self.copy_plan(copying.statement, settings).await?;
         let base = if self.relies(settings) { self.overlay() } else { self.base(settings) };
         let own = self.transaction.work.own.clone();
         let values = || Stock { current: None, values: (1..=rows.len() as i64).collect() };
