@@ -58,6 +58,14 @@ impl Session {
 
     /// Judges events of one constraint over the state as it is now.
     async fn judge_events(&mut self, events: &[Event]) -> Result<(), Failure> {
+        match self.first_broken(events).await? {
+            Some((_, report)) => Err(report.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Which of these events of one constraint breaks it, as it is now, and the error for it.
+    pub(super) async fn first_broken(&mut self, events: &[Event]) -> Result<Option<(usize, Report)>, Failure> {
         // The role may be another than the statement's, at the end of a transaction.
         let catalog = self.shared.catalog.current();
         let secured = |id: &crate::catalog::TableId| catalog.relations.get(id).is_some_and(|table| table.row_security);
@@ -82,11 +90,11 @@ impl Session {
             let question = sql::judge_events(events, &catalog, view, &self.shared.site)?;
             let rows = self.run_evaluation(&question, &Given::default(), &[], By::Name).await;
             let Some(rows) = self.or_again(rows, &mut tries).await? else { continue };
-            let Some(row) = rows.first() else { return Ok(()) };
+            let Some(row) = rows.first() else { return Ok(None) };
             let text = |place: usize| row.get(place).and_then(Option::as_ref).map(|text| String::from_utf8_lossy(text));
             let place: usize = text(0).and_then(|number| number.parse().ok()).unwrap_or(1);
-            let event = events.get(place.saturating_sub(1)).unwrap_or(&events[0]);
-            return Err(sql::violation(event, &text(1).unwrap_or_default(), &catalog).into());
+            let place = place.saturating_sub(1).min(events.len() - 1);
+            return Ok(Some((place, sql::violation(&events[place], &text(1).unwrap_or_default(), &catalog))));
         }
     }
 

@@ -17,9 +17,10 @@ use super::settings::Settings;
 use super::write::{By, Evaluated};
 use super::{Session, Wants};
 use crate::catalog::Column;
+use crate::entry::Value;
 use crate::overlay::{Overlay, View};
 use crate::report::Report;
-use crate::sql::{self, Broken, CopyPlan, Event, Ids, Plan, Reader, Row, Statement};
+use crate::sql::{self, Broken, CopyPlan, Decoded, Event, Ids, Plan, Reader, Row, Rule, Statement};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::copy_fail;
@@ -270,13 +271,46 @@ impl Session {
             }
             copying.count += judged.rows.len();
             let constraints = &self.transaction.work.constraints;
+            let is_due =
+                |event: &Event| matches!(event.rule, Rule::Exclusion { .. }) && event.rule.deferrable().is_none();
+            let (due, later): (Vec<Event>, Vec<Event>) = judged.events.into_iter().partition(is_due);
             let matters = |event: &Event| !event.acquitted || constraints.defers(event);
-            copying.events.extend(judged.events.into_iter().filter(matters));
+            copying.events.extend(later.into_iter().filter(matters));
+            let keys = if due.is_empty() { Vec::new() } else { judged.rows.iter().map(Decoded::new_key).collect() };
             for row in judged.rows {
                 self.transaction.work.add(&row.table, row.via.as_deref(), row.outcome)?;
             }
-            return Ok(());
+            return self.stand_beside(copying, &plan, due, (rows, keys)).await;
         }
+    }
+
+    /// Judges whether the rows of a batch may stand beside each other, which are collected by now. `keys`: theirs.
+    async fn stand_beside(
+        &mut self,
+        copying: &Copying<'_>,
+        plan: &CopyPlan,
+        mut due: Vec<Event>,
+        (rows, keys): (&[Row], Vec<Vec<Value>>),
+    ) -> Result<(), Failure> {
+        let mut first: Option<(usize, Report)> = None;
+        while let Some(rule) = due.first().map(|event| event.rule.clone()) {
+            let of_rule: Vec<Event> = due.extract_if(.., |event| event.rule == rule).collect();
+            if let Some((place, report)) = self.first_broken(&of_rule).await? {
+                let row = keys.iter().position(|key| *key == of_rule[place].values).unwrap_or(usize::MAX);
+                if first.as_ref().is_none_or(|(known, _)| row < *known) {
+                    first = Some((row, report));
+                }
+            }
+        }
+        let Some((place, report)) = first else { return Ok(()) };
+        // With WHERE, not every line is a row.
+        let row = rows.get(place).filter(|_| rows.len() == keys.len());
+        Err(match row {
+            Some(row) if plan.row_by_row => report.context(copying.reader.context_of(row, None)),
+            Some(row) => report.context(copying.reader.context(row.line)),
+            None => report,
+        }
+        .into())
     }
 
     /// A value of each sequence for each row, so that the rows are evaluated once.

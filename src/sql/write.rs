@@ -27,6 +27,7 @@ use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod arbiter;
 mod assign;
+mod batch;
 mod build;
 mod decode;
 mod default;
@@ -302,6 +303,18 @@ impl WritePlan {
     /// 23502, 23514.
     pub fn row_rules(&self, rows: &[Vec<Option<Bytes>>]) -> Result<(), Report> {
         decode::row_rules(self, rows)
+    }
+
+    /// Of rows that are inserted by the batch, the first that cannot be written after those before it, and why.
+    ///
+    /// # Errors
+    /// The answer cannot be read.
+    pub fn first_refused(
+        &self,
+        view: View<'_>,
+        rows: &[Vec<Option<Bytes>>],
+    ) -> Result<Option<(usize, Report)>, Report> {
+        batch::first_refused(self, view, rows)
     }
 
     /// What is wrong with the first row by itself: that it may not be there is said before the row that it replaces, or who

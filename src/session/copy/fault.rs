@@ -19,8 +19,10 @@ use crate::upstream::raw::{self, Raw};
 use crate::wire::build::Argument;
 use crate::wire::{HEADER, MESSAGE_MAX, build, error};
 
+type Evaluated = Vec<Vec<Option<Bytes>>>;
+
 /// The rows of an answer, or the server's error.
-type Answer = Result<Vec<Vec<Option<Bytes>>>, Report>;
+type Answer = Result<Evaluated, Report>;
 
 /// The connection for questions.
 struct Aside {
@@ -79,19 +81,38 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// What is wrong with the first `count` rows, unique values aside or not.
-    async fn wrong(&self, aside: &mut Aside, count: usize, unique: bool) -> io::Result<Option<(Report, bool)>> {
+    /// The first `count` rows, evaluated. An error is the server's or ours.
+    async fn evaluated(&self, aside: &mut Aside, count: usize) -> io::Result<Result<Evaluated, (Report, bool)>> {
         let (types, values) = self.plan.arguments(&self.rows[..count]);
         let given = given(&types, &values);
         let insert = &self.plan.insert;
         let rendered = match insert.render(self.view, given.parameters(), self.ids, self.canonical) {
             Ok(rendered) => rendered,
-            Err(report) => return Ok(Some((report, false))),
+            Err(report) => return Ok(Err((report, false))),
         };
         aside.set(&rendered.registers).await?;
         let (types, arguments) = (given.types_with(&rendered), given.with(&rendered));
-        Ok(match aside.ask(&rendered.sql, &types, &arguments, &insert.formats(&[])).await? {
-            Err(report) => Some((report, true)),
+        let answer = aside.ask(&rendered.sql, &types, &arguments, &insert.formats(&[])).await?;
+        Ok(answer.map_err(|report| (report, true)))
+    }
+
+    /// The first row that cannot stand with others, in Postgres' order; the rows by themselves are right.
+    async fn refused(&self, aside: &mut Aside) -> io::Result<Option<(usize, Report)>> {
+        match self.evaluated(aside, self.rows.len()).await? {
+            Ok(evaluated) if evaluated.len() == self.rows.len() => {
+                let refused = self.plan.insert.first_refused(self.view, &evaluated);
+                refused.map_err(|report| io::Error::other(report.message))
+            }
+            // With WHERE, not every line is a row.
+            _ => Ok(self.first(aside, true).await?.map(|(place, report, _)| (place, report))),
+        }
+    }
+
+    /// What is wrong with the first `count` rows, unique values aside or not.
+    async fn wrong(&self, aside: &mut Aside, count: usize, unique: bool) -> io::Result<Option<(Report, bool)>> {
+        let insert = &self.plan.insert;
+        Ok(match self.evaluated(aside, count).await? {
+            Err(wrong) => Some(wrong),
             Ok(evaluated) => {
                 let rules = insert.row_rules(&evaluated);
                 let judged = rules.and_then(|()| match unique {
@@ -187,7 +208,7 @@ impl Session {
                 return Ok(found.map(|(field, report)| report.context(reader.context_of(row, Some(field)))));
             }
             if ids.is_some()
-                && let Some((place, report, _)) = question.first(&mut aside, true).await?
+                && let Some((place, report)) = question.refused(&mut aside).await?
             {
                 // A row without a partition is found before it is put into a batch.
                 let context = match report.code == sqlstate::CHECK_VIOLATION {

@@ -38,6 +38,15 @@ pub struct Decoded {
     pub returning: Vec<Option<Bytes>>,
 }
 
+impl Decoded {
+    /// The key of a row that is inserted; nothing else has one here.
+    pub fn new_key(&self) -> Vec<Value> {
+        let Outcome::Insert { row } = &self.outcome else { return Vec::new() };
+        let value = |key: &AttNum| row.get(self.table.position(*key)?)?.clone();
+        self.table.key.iter().map(value).collect()
+    }
+}
+
 /// What happens to one row of the target.
 #[derive(Debug, Clone)]
 pub enum Outcome {

@@ -73,3 +73,37 @@ DELETE FROM booking WHERE id = 70;
 COMMIT;
 @2?;
 SELECT * FROM booking ORDER BY id;
+-- COPY tells the line.
+COPY soon FROM STDIN;
+50	100	105
+51	104	110
+\.
+COPY soon FROM STDIN;
+50	100	105
+51	2	3
+\.
+COPY both_ways FROM STDIN;
+50	50	[100,105)
+51	51	[105,110)
+52	52	[109,112)
+53	53	[101,102)
+\.
+---- differs: the line is not told (COPY … WHERE)
+COPY both_ways FROM STDIN WHERE id <> 50;
+50	50	[100,105)
+51	51	[105,110)
+52	52	[111,112)
+\.
+COPY late FROM STDIN;
+50	[100,105)
+51	[104,110)
+\.
+BEGIN;
+COPY late FROM STDIN;
+50	[100,105)
+51	[104,110)
+\.
+UPDATE late SET during = 'empty' WHERE id = 51;
+COMMIT;
+SELECT * FROM both_ways ORDER BY id;
+SELECT * FROM late ORDER BY id;

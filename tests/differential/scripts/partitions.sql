@@ -26,6 +26,9 @@ INSERT INTO fk VALUES (1, 1, 1), (2, 2, 2);
 INSERT INTO day(at, n, who) VALUES ('2025-05-05', 1000001, 'x'), ('2026-05-05', 1000002, 'me'), ('2030-01-01', 1000003, 'later');
 INSERT INTO hashed SELECT i, i FROM generate_series(1, 20) i WHERE satisfies_hash_partition('hashed'::regclass, 3, 0, i) OR satisfies_hash_partition('hashed'::regclass, 3, 1, i);
 INSERT INTO keyless VALUES (1, 'X'), (2, 'y');
+CREATE TABLE copied (id int PRIMARY KEY) PARTITION BY HASH (id);
+CREATE TABLE copied_0 PARTITION OF copied FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE copied_1 PARTITION OF copied FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 ---- run
 ---- only buffered
 INSERT INTO pk VALUES (3, 3, 'x');
@@ -115,3 +118,33 @@ ROLLBACK TO s;
 SELECT tableoid::regclass, * FROM pk ORDER BY id;
 COMMIT;
 SELECT tableoid::regclass, * FROM pk ORDER BY id;
+-- COPY writes a batch for each partition, in the order in which they first had a row.
+INSERT INTO copied VALUES (2), (3);
+COPY copied FROM STDIN;
+5
+2
+3
+\.
+COPY copied FROM STDIN;
+4
+3
+2
+\.
+COPY copied FROM STDIN;
+5
+6
+2
+7
+7
+\.
+COPY copied FROM STDIN WHERE id < 4;
+5
+2
+3
+\.
+COPY copied FROM STDIN WHERE id > 4;
+1
+6
+5
+\.
+SELECT * FROM copied ORDER BY id;
