@@ -174,8 +174,10 @@ pub(super) fn first_row(plan: &WritePlan, rows: &[Vec<Option<Bytes>>]) -> Result
     }
     let Some(row) = rows.iter().find(|row| acts(plan, row)) else { return Ok(()) };
     let values = read(plan, row)?;
-    // A row that moves to another partition is deleted, and waited for, before that one's rules are looked at.
-    if values.table_before().id == values.table_after().id { values.row_rules(1) } else { Ok(()) }
+    // A row that moves to another partition, if there is one for it, is deleted, and waited for, before that one's rules are
+    // looked at.
+    let stays = values.routed().is_ok() && values.table_before().id == values.table_after().id;
+    if stays { values.row_rules(1) } else { Ok(()) }
 }
 
 /// Whether anything becomes of the row, as far as the statement itself says.

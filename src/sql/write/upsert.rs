@@ -4,7 +4,7 @@
 //! ```sql
 //! LEFT JOIN LATERAL (SELECT <columns> FROM <merged target> WHERE <same values in an arbiter> LIMIT 1) AS "pgoutpost.f" ON true
 //! LEFT JOIN LATERAL (SELECT <assigned expressions> FROM (SELECT <found row>) AS a, (SELECT <proposed row>) AS excluded
-//!                    WHERE <found> AND (<the client's condition>) OFFSET 0) AS "pgoutpost.m" ON true
+//!                    WHERE <found> AND <the proposed row breaks no rule> AND (<the client's condition>) OFFSET 0) AS "pgoutpost.m" ON true
 //! ```
 //! OFFSET 0 keeps an assigned expression from being evaluated for a row that it is not for. The row that comes of it is the
 //! proposed one where none was found, else the found one with what was assigned. What rows of one statement do to
@@ -37,6 +37,8 @@ struct Upsert<'r> {
     arbiters: Vec<usize>,
     proposed: &'r Row,
     slices: SliceOf<'r>,
+    /// What is wrong with the proposed row: it is said before anything is assigned to a row that is found.
+    broken: String,
     /// The columns that DO UPDATE changes; none: DO NOTHING.
     set: Option<Vec<AttNum>>,
 }
@@ -60,7 +62,8 @@ pub(super) fn build(
         return Err(Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, message)
             .hint("Give it a primary key, or a unique index over NOT NULL columns."));
     }
-    let mut upsert = Upsert { table, arbiters, proposed, slices, set: None };
+    let broken = verdict::row_rules(builder, proposed, None, 0, "");
+    let mut upsert = Upsert { table, arbiters, proposed, slices, broken, set: None };
     upsert.find(builder, update.is_some());
     let row = match &update {
         Some(update) => upsert.update(builder, update)?,
@@ -141,7 +144,7 @@ impl Upsert<'_> {
         }
         let found: Row = self.table.columns.iter().map(|column| (column.attnum, of_found(column))).collect();
         let scopes = [builder.scope(&found, &builder.alias), builder.scope(self.proposed, "excluded")];
-        subselect.push(&format!(" FROM {} WHERE {FOUND}", list(scopes)));
+        subselect.push(&format!(" FROM {} WHERE {FOUND} AND {} IS NULL", list(scopes), self.broken));
         if let Some(clause) = child(clause, K::WHERE_CLAUSE)
             && let Some(word) = token(&clause, K::WHERE_KW)
         {
@@ -180,7 +183,6 @@ impl Upsert<'_> {
             let value = value_of(new, column.attnum).unwrap_or("NULL").to_owned();
             builder.value(Output::New(column.attnum), column, &value);
         }
-        verdict::row_rules(builder, self.proposed, None, 0, "");
         for &place in &self.arbiters {
             group(builder, Output::Arbiter(place), &self.table.unique[place], self.proposed);
         }

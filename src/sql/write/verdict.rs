@@ -24,8 +24,15 @@ pub(super) type Change<'r> = (&'r Row, &'r [AttNum]);
 /// Which pending rows a probe can see.
 pub(super) type SliceOf<'s> = Option<&'s dyn Fn(&Table, &dyn Fn(&Column) -> Option<AttNum>) -> Option<Slice>>;
 
-/// NOT NULL of the columns that are set (all, on INSERT), then CHECK by name; of rows for which `condition` holds.
-pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttNum]>, phase: usize, condition: &str) {
+/// NOT NULL of the columns that are set (all, on INSERT), then CHECK by name; of rows for which `condition` holds. Gives the
+/// rule that is broken, as SQL: NULL when none is.
+pub(super) fn row_rules(
+    builder: &mut Builder<'_>,
+    row: &Row,
+    set: Option<&[AttNum]>,
+    phase: usize,
+    condition: &str,
+) -> String {
     let table = builder.table;
     let mut cases = Vec::new();
     for column in table.columns.iter().filter(|column| column.not_null) {
@@ -48,7 +55,7 @@ pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttN
     }
     let routed = builder.outputs.contains(&Output::NoPartition);
     if cases.is_empty() && !routed {
-        return;
+        return "NULL".to_owned();
     }
     if cases.is_empty() {
         cases.push("WHEN false THEN ''".into());
@@ -59,12 +66,13 @@ pub(super) fn row_rules(builder: &mut Builder<'_>, row: &Row, set: Option<&[AttN
         "" => builder.lateral(&Template::text(rule), alias),
         _ => builder.left_lateral(&Template::text(format!("{rule} WHERE {condition} OFFSET 0")), alias),
     }
-    let broken = &format!("{}.\"pgoutpost.v\"", quoted(alias));
-    builder.output(Output::RowRule(phase), &Template::text(broken));
+    let broken = format!("{}.\"pgoutpost.v\"", quoted(alias));
+    builder.output(Output::RowRule(phase), &Template::text(&*broken));
     let values = table.columns.iter().filter_map(|column| value_of(row, column.attnum)).map(str::to_owned);
     let failing = described(&values.collect::<Vec<_>>());
     let failing = if routed { failing } else { format!("CASE WHEN {broken} IS NOT NULL THEN {failing} END") };
     builder.output(Output::FailingRow(phase), &Template::text(failing));
+    broken
 }
 
 /// Values as the details of messages show them: cut when they are long.

@@ -40,6 +40,11 @@ INSERT INTO parted VALUES (2, 2);
 INSERT INTO parted VALUES (2, 0), (20, 1) ON CONFLICT DO NOTHING;
 INSERT INTO parted VALUES (2, 1), (20, 1) ON CONFLICT DO NOTHING;
 INSERT INTO parted VALUES (2, 1), (2, 0) ON CONFLICT DO NOTHING;
+-- Without a partition, nothing else is looked at.
+UPDATE parted SET id = NULL WHERE id = 2;
+UPDATE parted SET id = NULL, n = 0 WHERE id = 2;
+UPDATE parted SET id = 20, n = 0 WHERE id = 2;
+UPDATE parted SET n = 0 WHERE id = 2;
 -- In a transaction that has read before: nothing of it is in the way afterwards.
 @2 BEGIN ISOLATION LEVEL REPEATABLE READ;
 @2 SELECT count(*) FROM t;

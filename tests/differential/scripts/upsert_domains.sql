@@ -25,3 +25,8 @@ INSERT INTO keyed VALUES (1, 'x') ON CONFLICT DO NOTHING;
 INSERT INTO keyed VALUES (1, 'x') ON CONFLICT (p) DO UPDATE SET p = 0;
 INSERT INTO keyed VALUES (1, 'x') ON CONFLICT (p) DO UPDATE SET v = excluded.v || excluded.p RETURNING *;
 SELECT * FROM t ORDER BY id;
+-- What is wrong with the proposed row is said before anything is assigned to the row that is found.
+INSERT INTO t VALUES (4, 9, 'x', 100) ON CONFLICT (id) DO UPDATE SET p = 0;
+INSERT INTO t VALUES (4, 9, 'x', 100) ON CONFLICT (id) DO UPDATE SET b = 1 / 0;
+INSERT INTO t VALUES (4, 9, 'x', 1) ON CONFLICT (id) DO UPDATE SET p = t.p - t.p;
+SELECT * FROM t ORDER BY id;
