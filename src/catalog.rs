@@ -29,6 +29,8 @@ pub struct Catalog {
     /// The system identifier of the cluster, which says what OIDs mean; `None`: the replica does not say.
     pub cluster: Option<u64>,
     pub relations: HashMap<TableId, Arc<Table>>,
+    /// Every sequence by its name, quoted and qualified as Postgres prints it.
+    pub sequences: HashMap<Arc<str>, SequenceId>,
     /// `relations` by schema and name.
     pub by_name: HashMap<TableName, TableId>,
     /// Functions that are not built in and not immutable, by name without schema: a query that calls one may read
@@ -38,6 +40,15 @@ pub struct Catalog {
     pub volatile_functions: HashSet<String>,
     /// Operators upon built-in types, and functions named like built-in ones, that somebody has added.
     pub overloaded: HashSet<String>,
+}
+
+/// Which sequence, and since when: one that was dropped and made again has another OID, one that was restarted (or got
+/// another increment, or other bounds) another file. `setval` changes neither.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct SequenceId {
+    pub oid: u32,
+    /// `pg_class.relfilenode`
+    pub file: u32,
 }
 
 /// A function whose body we do not look into.

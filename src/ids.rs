@@ -4,27 +4,29 @@
 //! left of it is made durable, a chunk ahead, before the chunk is handed out: a crash loses at most a chunk per
 //! sequence, as Postgres' own cached sequences do.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::buffer::{Buffer, LeaseBlock, LeaseRange};
+use crate::buffer::{Buffer, LeaseBlock};
+use crate::catalog::SequenceId;
 use crate::report::Report;
-use crate::sabotage::{self, Sabotage};
 use crate::sqlstate;
 
 mod ranges;
+mod refill;
 pub mod source;
+mod stock;
 #[cfg(test)]
 mod tests;
 
 use ranges::{compress, count, split_front};
+use stock::{Sequence, Stock};
 
 /// How long `nextval` waits for main when nothing is left.
 const DEMAND_WAIT: Duration = Duration::from_secs(2);
@@ -53,15 +55,24 @@ impl Default for IdsConfig {
 /// Where blocks come from: main, which draws `nextval` that many times.
 pub trait LeaseSource: Send + Sync + 'static {
     /// `count` new values of a sequence (quoted and qualified name), or why not.
-    fn lease<'a>(&'a self, sequence: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<i64>, String>>;
+    fn lease<'a>(&'a self, sequence: &'a str, count: u32) -> BoxFuture<'a, Result<Drawn, String>>;
 
     /// Where main's sequence is.
     fn position<'a>(&'a self, sequence: &'a str) -> BoxFuture<'a, Result<Position, String>>;
 }
 
+/// New values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drawn {
+    pub values: Vec<i64>,
+    /// Whose.
+    pub of: SequenceId,
+}
+
 /// A sequence on main.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    pub of: SequenceId,
     /// The last value drawn; before the first, the one that would come before it.
     pub last: i64,
     pub increment: i64,
@@ -70,9 +81,10 @@ pub struct Position {
 }
 
 impl Position {
-    /// How many values it has still to give before it is past one that it has given to us.
-    fn behind(&self, leased_to: i64) -> u64 {
-        if self.cycles || self.increment == 0 {
+    /// How many values it has still to give before it is past one that it has given to us; none, if it was another that
+    /// gave it.
+    fn behind(&self, of: Option<SequenceId>, leased_to: i64) -> u64 {
+        if self.cycles || self.increment == 0 || of.is_some_and(|of| of != self.of) {
             return 0;
         }
         let missing = (i128::from(leased_to) - i128::from(self.last)) / i128::from(self.increment);
@@ -119,36 +131,6 @@ struct Shared {
     renewals: AtomicU64,
 }
 
-/// One sequence.
-#[derive(Default)]
-struct Sequence {
-    stock: Mutex<Stock>,
-    /// Held while the block is changed in the store, so that versions follow each other.
-    storing: tokio::sync::Mutex<()>,
-    /// Wakes those who wait for a refill, whether it succeeded or not.
-    refilled: Notify,
-}
-
-#[derive(Default)]
-struct Stock {
-    /// Durably consumed already: may be handed out.
-    chunk: VecDeque<LeaseRange>,
-    /// As it is in the store.
-    block: LeaseBlock,
-    /// The last version that was tried: a write that got no answer may have been stored.
-    version_tried: u64,
-    refilling: bool,
-    /// No refill before this moment.
-    pause_until: Option<Instant>,
-    last_error: Option<String>,
-}
-
-impl Stock {
-    fn remaining(&self) -> u64 {
-        count(&self.chunk) + count(&self.block.ranges)
-    }
-}
-
 impl Leases {
     /// Loads what is left of earlier leases.
     ///
@@ -175,30 +157,30 @@ impl Leases {
     }
 
     /// Leases blocks ahead for sequences that may be needed when main is away. Returns at once.
-    pub fn prepare<'a>(&self, sequences: impl IntoIterator<Item = &'a str>) {
-        for name in sequences {
-            self.refill_if_low(name, &self.sequence(name));
+    pub fn prepare<'a>(&self, sequences: impl IntoIterator<Item = (&'a str, SequenceId)>) {
+        for (name, made) in sequences {
+            self.refill_if_low(name, &self.sequence(name), Some(made));
         }
     }
 
     /// `count` values that nobody else gets, in the order main gave them. Waits for main, up to two seconds, only when
-    /// nothing is left.
+    /// nothing is left. `made`: the sequence that the catalog of now has by this name.
     ///
     /// # Errors
     /// [`IdsError::Exhausted`], [`IdsError::Store`]; no value is handed out then.
-    pub async fn take(&self, sequence: &str, wanted: usize) -> Result<Vec<i64>, IdsError> {
+    pub async fn take(&self, sequence: &str, made: Option<SequenceId>, wanted: usize) -> Result<Vec<i64>, IdsError> {
         let deadline = Instant::now() + DEMAND_WAIT;
         let held = self.sequence(sequence);
         let wanted = wanted as u64;
         loop {
-            if let Some(values) = held.take_from_chunk(wanted) {
-                self.refill_if_low(sequence, &held);
+            if let Some(values) = held.take_from_chunk(made, wanted) {
+                self.refill_if_low(sequence, &held, made);
                 return Ok(values);
             }
-            if self.consume_chunk(sequence, &held, wanted).await? {
+            if self.consume_chunk(sequence, &held, (made, wanted)).await? {
                 continue;
             }
-            self.wait_for_refill(sequence, &held, wanted, deadline).await?;
+            self.wait_for_refill(sequence, &held, (made, wanted), deadline).await?;
         }
     }
 
@@ -242,7 +224,7 @@ impl Leases {
             stock.pause_until = None;
         }
         drop(storing);
-        self.refill_if_low(sequence, &held);
+        self.refill_if_low(sequence, &held, None);
         Ok(())
     }
 
@@ -261,10 +243,18 @@ impl Leases {
     }
 
     /// Moves the next chunk from the block to the hand-out, durably. False: the block has not enough.
-    async fn consume_chunk(&self, name: &str, held: &Sequence, wanted: u64) -> Result<bool, IdsError> {
+    async fn consume_chunk(
+        &self,
+        name: &str,
+        held: &Sequence,
+        (made, wanted): (Option<SequenceId>, u64),
+    ) -> Result<bool, IdsError> {
         let _storing = held.storing.lock().await;
         let (mut block, missing) = {
             let stock = lock(&held.stock);
+            if !stock.is_of(made) {
+                return Ok(false);
+            }
             (stock.block.clone(), wanted.saturating_sub(count(&stock.chunk)))
         };
         if missing == 0 {
@@ -291,137 +281,6 @@ impl Leases {
         self.shared.store.store(name, &block).await.map_err(IdsError::Store)?;
         lock(&held.stock).block = block;
         Ok(())
-    }
-
-    async fn wait_for_refill(
-        &self,
-        name: &str,
-        held: &Arc<Sequence>,
-        wanted: u64,
-        deadline: Instant,
-    ) -> Result<(), IdsError> {
-        let refilled = held.refilled.notified();
-        tokio::pin!(refilled);
-        refilled.as_mut().enable();
-        let exhausted = || {
-            let stock = lock(&held.stock);
-            IdsError::Exhausted { sequence: name.to_owned(), why: stock.last_error.clone().unwrap_or_default() }
-        };
-        if lock(&held.stock).remaining() >= wanted {
-            return Ok(());
-        }
-        if !self.start_refill(name, held, wanted) {
-            return Err(exhausted());
-        }
-        timeout_at(deadline, refilled).await.map_err(|_| exhausted())
-    }
-
-    fn refill_if_low(&self, name: &str, held: &Arc<Sequence>) {
-        if lock(&held.stock).remaining() < u64::from(self.shared.lease_size).div_ceil(2) {
-            self.start_refill(name, held, 0);
-        }
-    }
-
-    /// Sees to it that a refill runs. False: main failed a moment ago.
-    fn start_refill(&self, name: &str, held: &Arc<Sequence>, wanted: u64) -> bool {
-        let mut stock = lock(&held.stock);
-        if stock.refilling {
-            return true;
-        }
-        if stock.pause_until.is_some_and(|until| Instant::now() < until) {
-            return false;
-        }
-        stock.refilling = true;
-        drop(stock);
-        let (leases, name, held) = (self.clone(), name.to_owned(), Arc::clone(held));
-        tokio::spawn(async move { leases.refill(&name, &held, wanted).await });
-        true
-    }
-
-    async fn refill(&self, name: &str, held: &Sequence, wanted: u64) {
-        let result = self.lease(name, held, wanted).await;
-        let mut stock = lock(&held.stock);
-        stock.refilling = false;
-        stock.pause_until = result.is_err().then(|| Instant::now() + REFILL_PAUSE);
-        if let Err(why) = &result {
-            tracing::warn!(sequence = name, %why, remaining = stock.remaining(), "no lease");
-        }
-        stock.last_error = result.err();
-        drop(stock);
-        held.refilled.notify_waiters();
-    }
-
-    async fn lease(&self, name: &str, held: &Sequence, wanted: u64) -> Result<(), String> {
-        let size = wanted.max(u64::from(self.shared.lease_size)).min(u64::from(u32::MAX)) as u32;
-        let leased_to = lock(&held.stock).block.leased_to;
-        let mut behind = match leased_to {
-            Some(to) => self.shared.source.position(name).await?.behind(to),
-            None => 0,
-        };
-        let went_back = behind > 0;
-        if behind > PASSED_OVER_MAX {
-            return Err(format!(
-                "main's sequence is {behind} values behind what it has given to this site; move it on there with setval"
-            ));
-        }
-        while behind > 0 {
-            // Drawn, so that main gives them to nobody else either.
-            let count = behind.min(u64::from(CATCH_UP_STEP)) as u32;
-            self.shared.source.lease(name, count).await?;
-            behind -= u64::from(count);
-        }
-        let values = self.shared.source.lease(name, size).await?;
-        let _storing = held.storing.lock().await;
-        let mut block = lock(&held.stock).block.clone();
-        if block.leased_to != leased_to {
-            return Err("the lease was given up meanwhile".to_owned());
-        }
-        if went_back {
-            tracing::warn!(
-                sequence = name,
-                "main's sequence was at an older state; what is left of its lease is given up"
-            );
-            block.ranges.clear();
-        }
-        compress(&mut block.ranges, &values);
-        block.leased_to = values.last().copied().or(leased_to);
-        self.store(name, held, block).await.map_err(|error| error.to_string())?;
-        if went_back {
-            self.shared.renewals.fetch_add(1, Ordering::SeqCst);
-            lock(&held.stock).chunk.clear();
-        }
-        Ok(())
-    }
-
-    /// Main may have come back at an older state: sequences that are behind what they gave to this site are moved on, and
-    /// what is left of their leases is given up, since others may have drawn the same values meanwhile.
-    pub async fn verify(&self) {
-        let all: Vec<(String, Arc<Sequence>)> =
-            lock(&self.shared.sequences).iter().map(|(name, held)| (name.clone(), Arc::clone(held))).collect();
-        for (name, held) in all {
-            let Some(leased_to) = lock(&held.stock).block.leased_to else { continue };
-            match self.shared.source.position(&name).await {
-                Ok(position) if position.behind(leased_to) > 0 => {
-                    self.start_refill(&name, &held, 0);
-                }
-                Ok(_) => {}
-                Err(why) => tracing::debug!(sequence = name, %why, "main does not say where the sequence is"),
-            }
-        }
-    }
-}
-
-impl Sequence {
-    fn take_from_chunk(&self, wanted: u64) -> Option<Vec<i64>> {
-        let mut stock = lock(&self.stock);
-        if count(&stock.chunk) < wanted {
-            return None;
-        }
-        let mut ranges: Vec<LeaseRange> = std::mem::take(&mut stock.chunk).into();
-        let before = ranges.clone();
-        let taken = split_front(&mut ranges, wanted);
-        stock.chunk = if sabotage::on(Sabotage::Lease) { before } else { ranges }.into();
-        Some(taken.iter().flat_map(|range| ranges::values(*range)).collect())
     }
 }
 

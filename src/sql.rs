@@ -65,6 +65,8 @@ pub enum Class {
         value: Option<String>,
         show: bool,
     },
+    /// `SHOW transaction_read_only`: on a standby it is always on, and the client's own transaction may write.
+    ShowReadOnly,
     /// SHOW, FETCH, MOVE, CLOSE, DEALLOCATE: goes to the replica as it is.
     Replica,
     /// SQL-level PREPARE: the inner statement decides.
@@ -180,7 +182,7 @@ pub use copy::{BATCH_BYTES as COPY_BATCH_BYTES, Broken, CopyPlan, Options, Reade
 pub use ids::{Busy, Ids, LAST, Stock, counter};
 pub use read::ReadPlan;
 pub use readers::Readers;
-pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks, sequence_names};
+pub use resolve::{LOCKED, LockedRelation, Patience, SequenceUse, Strength, row_locks};
 pub use truncate::{Truncate, Truncated, is_table_lock, table_lock};
 pub use with::{Returned, WithPlan};
 pub use write::{

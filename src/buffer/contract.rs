@@ -142,6 +142,7 @@ async fn keeps_what_stands_beside_the_entries(home: Home) {
         version,
         ranges: vec![LeaseRange { start, increment: 1, count: 10 }],
         leased_to: Some(7),
+        ..LeaseBlock::default()
     };
     log.store_lease("public.s", &block(2, 100)).await.unwrap();
     log.store_lease("public.\"T/../ü\"", &block(1, 7)).await.unwrap();

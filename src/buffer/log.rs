@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 pub use super::quarantine::Quarantined;
+use crate::catalog::SequenceId;
 use crate::cluster::MainRecord;
 use crate::entry::{Entry, FORMAT, Seq};
 
@@ -157,6 +158,12 @@ pub struct LeaseBlock {
     /// The last value that main ever gave: what it gives later must lie beyond.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leased_to: Option<i64>,
+    /// The sequence of main that gave them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<SequenceId>,
+    /// Those that had its name before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<SequenceId>,
 }
 
 /// `start, start + increment, …`: `count` values.

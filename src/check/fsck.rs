@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::Finding;
 use crate::buffer::log::Log;
 use crate::buffer::{LeaseBlock, LeaseRange, LogError, Quarantined};
+use crate::catalog::SequenceId;
 use crate::entry::Seq;
 use crate::upstream::own;
 
@@ -227,15 +228,21 @@ async fn lease(main: Option<&Client>, sequence: &str, block: &LeaseBlock) -> Fin
         return Finding::fail(what, format!("{sequence}: {one} and {other} are leased twice"), mend);
     }
     let Some(main) = main else { return Finding::warn(what, format!("{sequence}: not held against main"), "") };
-    let query = "SELECT pg_sequence_last_value(seqrelid), seqincrement FROM pg_sequence
-        WHERE seqrelid = to_regclass($1)";
-    let row = main.query_opt(query, &[&sequence]).await;
-    let drawn = row
-        .and_then(|row| row.map(|row| Ok((row.try_get::<_, Option<i64>>(0)?, row.try_get::<_, i64>(1)?))).transpose());
+    let query = "SELECT pg_sequence_last_value(seqrelid), seqincrement, seqrelid, pg_relation_filenode(seqrelid)
+        FROM pg_sequence WHERE seqrelid = to_regclass($1)";
+    let read = |row: tokio_postgres::Row| {
+        let now = SequenceId { oid: row.try_get(2)?, file: row.try_get(3)? };
+        Ok((row.try_get::<_, Option<i64>>(0)?, row.try_get::<_, i64>(1)?, now))
+    };
+    let drawn = main.query_opt(query, &[&sequence]).await.and_then(|row| row.map(read).transpose());
     match drawn {
         Err(error) => Finding::warn(what, format!("{sequence}: {error}"), "The main user must be allowed to see it."),
         Ok(None) => Finding::warn(what, format!("{sequence}: main has no such sequence"), "It was dropped or renamed."),
-        Ok(Some((last, increment))) => match block.ranges.iter().find(|range| ahead(range, last, increment)) {
+        Ok(Some((_, _, now))) if block.of.is_some_and(|of| of != now) => {
+            let detail = format!("{sequence}: leased before it was made anew or restarted on main");
+            Finding::warn(what, detail, "The daemon gives it up when it has that definition, too.")
+        }
+        Ok(Some((last, increment, _))) => match block.ranges.iter().find(|range| ahead(range, last, increment)) {
             Some(range) => {
                 let at = last.map_or("its start".to_owned(), |last| last.to_string());
                 let end = end_of(range);

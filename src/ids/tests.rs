@@ -1,5 +1,5 @@
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use proptest::prelude::*;
 
@@ -84,23 +84,39 @@ struct Main {
     next: Arc<AtomicI64>,
     increment: i64,
     reachable: Arc<AtomicBool>,
+    file: Arc<AtomicU32>,
 }
 
 impl Main {
     fn new(increment: i64) -> Main {
-        Main { next: Arc::new(AtomicI64::new(1)), increment, reachable: Arc::new(AtomicBool::new(true)) }
+        Main {
+            next: Arc::new(AtomicI64::new(1)),
+            increment,
+            reachable: Arc::new(AtomicBool::new(true)),
+            file: Arc::new(AtomicU32::new(1)),
+        }
+    }
+
+    fn made(&self) -> SequenceId {
+        SequenceId { oid: 1, file: self.file.load(Ordering::Relaxed) }
+    }
+
+    /// ALTER SEQUENCE … RESTART
+    fn restart(&self, at: i64) {
+        self.next.store(at, Ordering::Relaxed);
+        self.file.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl LeaseSource for Main {
-    fn lease<'a>(&'a self, _: &'a str, count: u32) -> BoxFuture<'a, Result<Vec<i64>, String>> {
+    fn lease<'a>(&'a self, _: &'a str, count: u32) -> BoxFuture<'a, Result<Drawn, String>> {
         Box::pin(async move {
             tokio::task::yield_now().await;
             if !self.reachable.load(Ordering::Relaxed) {
                 return Err("main cannot be reached".into());
             }
             let draw = |_| self.next.fetch_add(self.increment, Ordering::Relaxed);
-            Ok((0..count).map(draw).collect())
+            Ok(Drawn { values: (0..count).map(draw).collect(), of: self.made() })
         })
     }
 
@@ -110,7 +126,7 @@ impl LeaseSource for Main {
                 return Err("main cannot be reached".into());
             }
             let last = self.next.load(Ordering::Relaxed) - self.increment;
-            Ok(Position { last, increment: self.increment, cycles: false })
+            Ok(Position { of: self.made(), last, increment: self.increment, cycles: false })
         })
     }
 }
@@ -127,8 +143,8 @@ async fn open(lease_size: u32, disk: &Disk, main: &Main) -> Leases {
 fn values_come_in_mains_order() {
     runtime().block_on(async {
         let leases = open(10, &Disk::default(), &Main::new(5)).await;
-        assert_eq!(leases.take("s", 3).await.unwrap(), [1, 6, 11]);
-        assert_eq!(leases.take("s", 25).await.unwrap(), (3..28).map(|n| 1 + 5 * n).collect::<Vec<_>>());
+        assert_eq!(leases.take("s", None, 3).await.unwrap(), [1, 6, 11]);
+        assert_eq!(leases.take("s", None, 25).await.unwrap(), (3..28).map(|n| 1 + 5 * n).collect::<Vec<_>>());
     });
 }
 
@@ -137,13 +153,13 @@ fn a_lease_outlives_the_link_and_a_restart() {
     runtime().block_on(async {
         let (disk, main) = (Disk::default(), Main::new(1));
         let leases = open(100, &disk, &main).await;
-        leases.prepare(["s"]);
+        leases.prepare([("s", main.made())]);
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(leases.remaining()["s"], 100);
         main.reachable.store(false, Ordering::Relaxed);
-        assert_eq!(leases.take("s", 10).await.unwrap().len(), 10);
+        assert_eq!(leases.take("s", None, 10).await.unwrap().len(), 10);
         let restarted = open(100, &disk, &main).await;
-        assert_eq!(restarted.take("s", 1).await.unwrap(), [11]);
+        assert_eq!(restarted.take("s", None, 1).await.unwrap(), [11]);
     });
 }
 
@@ -154,7 +170,7 @@ fn used_up_is_55000_within_two_seconds() {
         main.reachable.store(false, Ordering::Relaxed);
         let leases = open(10, &disk, &main).await;
         let started = Instant::now();
-        let error = leases.take("public.s", 1).await.unwrap_err();
+        let error = leases.take("public.s", None, 1).await.unwrap_err();
         assert!(started.elapsed() <= DEMAND_WAIT);
         let report = error.report();
         assert_eq!(report.code, sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE);
@@ -162,7 +178,7 @@ fn used_up_is_55000_within_two_seconds() {
         assert!(report.hint.is_some());
         main.reachable.store(true, Ordering::Relaxed);
         tokio::time::sleep(REFILL_PAUSE).await;
-        assert_eq!(leases.take("public.s", 1).await.unwrap(), [1]);
+        assert_eq!(leases.take("public.s", None, 1).await.unwrap(), [1]);
     });
 }
 
@@ -173,7 +189,7 @@ fn concurrent_takers_share_nothing() {
         let tasks: Vec<_> = (0..50)
             .map(|n| {
                 let leases = leases.clone();
-                tokio::spawn(async move { leases.take("s", n % 7 + 1).await.unwrap() })
+                tokio::spawn(async move { leases.take("s", None, n % 7 + 1).await.unwrap() })
             })
             .collect();
         let mut seen = HashSet::new();
@@ -228,7 +244,7 @@ proptest! {
             let mut seen = HashSet::new();
             for step in steps {
                 match step {
-                    Step::Take(count) => for value in leases.take("s", count).await.unwrap_or_default() {
+                    Step::Take(count) => for value in leases.take("s", None, count).await.unwrap_or_default() {
                         assert!(seen.insert(value), "{value} twice");
                     },
                     Step::Crash => leases = open(lease_size, &disk, &main).await,
@@ -262,12 +278,12 @@ fn values_of_a_lease_that_was_given_up_do_not_come_back() {
     runtime().block_on(async {
         let leases = open(10, &Disk::default(), &Main::new(1)).await;
         let renewals = leases.renewals();
-        assert_eq!(leases.take("s", 2).await.unwrap(), [1, 2]);
+        assert_eq!(leases.take("s", None, 2).await.unwrap(), [1, 2]);
         leases.give_back("s", &[2], renewals);
-        assert_eq!(leases.take("s", 2).await.unwrap(), [2, 3]);
+        assert_eq!(leases.take("s", None, 2).await.unwrap(), [2, 3]);
         leases.renew("s").await.unwrap();
         leases.give_back("s", &[2, 3], renewals);
-        assert!(leases.take("s", 1).await.unwrap()[0] > 3);
+        assert!(leases.take("s", None, 1).await.unwrap()[0] > 3);
     });
 }
 
@@ -278,21 +294,21 @@ fn a_main_that_went_back_gives_no_value_twice() {
             let (disk, main) = (Disk::default(), Main::new(increment));
             let config = IdsConfig { lease_size: 100 };
             let leases = Leases::open(config, disk.claim(), main.clone()).await.unwrap();
-            let mut given: HashSet<i64> = leases.take("s", 30).await.unwrap().into_iter().collect();
+            let mut given: HashSet<i64> = leases.take("s", None, 30).await.unwrap().into_iter().collect();
             // Restored to before the lease; others draw from it before anybody here notices.
             main.next.store(1 + 5 * increment, Ordering::Relaxed);
-            let others: HashSet<i64> = main.lease("s", 60).await.unwrap().into_iter().collect();
+            let others: HashSet<i64> = main.lease("s", 60).await.unwrap().values.into_iter().collect();
             let renewals = leases.renewals();
             leases.verify().await;
             while leases.renewals() == renewals {
                 tokio::task::yield_now().await;
             }
-            let ours = leases.take("s", 150).await.unwrap();
+            let ours = leases.take("s", None, 150).await.unwrap();
             assert!(ours.iter().all(|value| given.insert(*value) && !others.contains(value)), "{ours:?}");
             // Also a process that begins only now, and only when it needs more.
             main.next.store(1, Ordering::Relaxed);
             let leases = Leases::open(config, disk.claim(), main.clone()).await.unwrap();
-            let ours = leases.take("s", 400).await.unwrap();
+            let ours = leases.take("s", None, 400).await.unwrap();
             assert!(ours.iter().all(|value| given.insert(*value)), "{ours:?}");
             // Nothing to do: the lease is kept.
             let before = leases.renewals();
@@ -301,4 +317,46 @@ fn a_main_that_went_back_gives_no_value_twice() {
             assert_eq!(leases.renewals(), before);
         });
     }
+}
+
+#[test]
+fn a_sequence_that_was_restarted_gives_none_of_its_old_values() {
+    runtime().block_on(async {
+        let (disk, main) = (Disk::default(), Main::new(1));
+        let leases = open(100, &disk, &main).await;
+        let first = main.made();
+        assert_eq!(leases.take("s", Some(first), 2).await.unwrap(), [1, 2]);
+        main.restart(5000);
+        let second = main.made();
+        // The catalog does not know it yet, and nothing has been drawn since.
+        assert_eq!(leases.take("s", Some(first), 1).await.unwrap(), [3]);
+        main.reachable.store(false, Ordering::Relaxed);
+        assert!(leases.take("s", Some(second), 1).await.is_err(), "those left are of another sequence");
+        let leases = open(100, &disk, &main).await;
+        assert!(leases.take("s", Some(second), 1).await.is_err(), "also after a restart of ours");
+        main.reachable.store(true, Ordering::Relaxed);
+        tokio::time::sleep(REFILL_PAUSE).await;
+        let renewals = leases.renewals();
+        assert_eq!(leases.take("s", Some(second), 1).await.unwrap(), [5000], "not moved on past what the old one gave");
+        assert!(leases.renewals() > renewals);
+        // Who still has the older catalog takes of what is there now, and nothing is drawn again for it.
+        assert_eq!(leases.take("s", Some(first), 1).await.unwrap(), [5001]);
+        assert_eq!(leases.take("s", Some(second), 1).await.unwrap(), [5002]);
+        leases.verify().await;
+        assert_eq!(leases.take("s", Some(second), 1).await.unwrap(), [5003]);
+    });
+}
+
+#[test]
+fn a_catalog_that_lags_behind_main_costs_one_lease() {
+    runtime().block_on(async {
+        let (disk, main) = (Disk::default(), Main::new(1));
+        let leases = open(100, &disk, &main).await;
+        let lagging = main.made();
+        main.restart(1);
+        assert_eq!(leases.take("s", Some(lagging), 1).await.unwrap(), [1]);
+        assert_eq!(leases.take("s", Some(lagging), 1).await.unwrap(), [2]);
+        assert_eq!(leases.take("s", Some(main.made()), 1).await.unwrap(), [3]);
+        assert_eq!(main.next.load(Ordering::Relaxed), 101, "drawn once");
+    });
 }

@@ -209,6 +209,11 @@ fn advance(client: &Arc<Client>, frame: &Frame, site: &str, from: Seq, to: Seq, 
     .boxed()
 }
 
+/// Whether main's definitions are still of this version: an error, if not.
+pub(super) async fn unchanged(client: &Arc<Client>, frame: &Frame, site: &str, version: i64) -> Result<(), own::Error> {
+    gate(client, frame, site, version).await.map(drop)
+}
+
 fn gate(client: &Arc<Client>, frame: &Frame, site: &str, version: i64) -> Waiting {
     let (client, statement, site) = (Arc::clone(client), frame.gate.clone(), site.to_owned());
     async move {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::steps::MainTable;
 use crate::buffer::{Fate, Quarantined};
-use crate::entry::{Effect, Entry, EntryTable, Seq, TableName, Value};
+use crate::entry::{Effect, Entry, EntryTable, Origin, Seq, TableName, Value};
 
 /// What is known of main's tables.
 pub(super) type Tables = HashMap<TableName, Arc<MainTable>>;
@@ -46,10 +46,12 @@ enum Thing {
     Released(TableName),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Holder {
     seq: Seq,
     place: Seq,
+    /// The entry's tables: a later one may have the name of one that was dropped.
+    origins: Arc<HashMap<TableName, Origin>>,
     /// Entries from here on find it done: it is being sent again as this entry.
     until: Option<Seq>,
     retrying: bool,
@@ -62,13 +64,17 @@ impl Held {
             Fate::Retrying { seq, .. } => (seq, true),
             Fate::Waiting | Fate::Retried { .. } | Fate::Skipped => (None, false),
         };
-        let holder = Holder { seq: record.seq, place: record.entry.place(), until, retrying };
+        let origins = record.entry.tables.iter().filter_map(|table| Some((table.name.clone(), table.origin.clone()?)));
+        let origins = Arc::new(origins.collect());
+        let holder = Holder { seq: record.seq, place: record.entry.place(), origins, until, retrying };
         for thing in done(&record.entry, tables) {
             let holders = self.0.entry(thing).or_default();
             // Whoever has to wait for this one waits for that one already.
-            let covered = |other: &Holder| other.until.is_none() && other.place <= holder.place;
+            let covered = |other: &Holder| {
+                other.until.is_none() && other.place <= holder.place && other.origins == holder.origins
+            };
             if !holders.iter().any(covered) {
-                holders.push(holder);
+                holders.push(holder.clone());
             }
         }
     }
@@ -80,7 +86,11 @@ impl Held {
         }
         let place = entry.place();
         needs(entry, tables).find_map(|(thing, how)| {
-            let before = |holder: &&Holder| holder.place < place && holder.until.is_none_or(|until| entry.seq < until);
+            let before = |holder: &&Holder| {
+                holder.place < place
+                    && holder.until.is_none_or(|until| entry.seq < until)
+                    && !holder.is_about_another(thing.table(), entry)
+            };
             let holder = self.0.get(&thing)?.iter().find(before)?;
             let why = format!("it {how} {}, in quarantine, {}", thing.named(holder.seq), thing.done());
             Some(Waits { holder: holder.seq, retrying: holder.retrying, why })
@@ -88,7 +98,23 @@ impl Held {
     }
 }
 
+impl Holder {
+    /// Whether the entry's table of this name was made after the holder's had been dropped.
+    fn is_about_another(&self, name: &TableName, entry: &Entry) -> bool {
+        let of_entry = entry.tables.iter().find(|table| table.name == *name).and_then(|table| table.origin.as_ref());
+        let both = self.origins.get(name).zip(of_entry);
+        both.is_some_and(|(ours, theirs)| ours.cluster == theirs.cluster && ours.table != theirs.table)
+    }
+}
+
 impl Thing {
+    fn table(&self) -> &TableName {
+        match self {
+            Thing::Row(table, _) | Thing::Unique(table, ..) | Thing::Unreferred(table, ..) => table,
+            Thing::Written(table) | Thing::Emptied(table) | Thing::Released(table) => table,
+        }
+    }
+
     fn named(&self, holder: Seq) -> String {
         let listed = |values: &[Arc<str>]| values.join(", ");
         match self {

@@ -16,7 +16,7 @@ use super::held::{Held, Tables};
 use super::statements::Statements;
 use super::status::{ReplayState, ReplayStatus};
 use super::verdict::{self, StepKind, Verdict};
-use super::{Ending, ReplayConfig, steps};
+use super::{Ending, ReplayConfig, flight, steps};
 use crate::buffer::{Buffer, Quarantined};
 use crate::entry::{Effect, Entry, Seq};
 use crate::upstream::own::{self, Server};
@@ -306,7 +306,12 @@ impl<'a> Session<'a> {
     async fn failed(&mut self, link: &Link, crashed: Crashed, entries: &[Arc<Entry>]) -> Result<(), Ending> {
         let Crashed { step, error } = crashed;
         let last = entries.last().map_or(self.sent, |entry| entry.seq);
-        match verdict::verdict(step, &error, entries.len() > 1) {
+        let verdict = match verdict::verdict(step, &error, entries.len() > 1) {
+            // What main refused may not be what the entry says: it was put into names and types that main has no more.
+            Verdict::Reject if self.definitions_changed(link).await? => Verdict::ReadDefinitions,
+            verdict => verdict,
+        };
+        match verdict {
             Verdict::Retry => return Err(ended(step, error)),
             Verdict::Halt(advice) => return Err(Ending::Halted(format!("{advice} ({error})"))),
             Verdict::ReadLedger => info!(%error, "reading main's ledger again"),
@@ -319,6 +324,7 @@ impl<'a> Session<'a> {
                 debug!(%error, ?step, upto = %last, "a group failed; its entries go one by one");
                 self.alone_until = self.alone_until.max(last);
                 // What we know of main's tables may be out of date.
+                self.definitions.clear();
                 self.statements.clear();
             }
             Verdict::Reject if self.alone_until < last => {
@@ -334,6 +340,19 @@ impl<'a> Session<'a> {
         timeout(STALL, self.find_place(&link.client))
             .await
             .map_err(|_| Ending::Away("main does not answer".to_owned()))?
+    }
+
+    /// Whether main's definitions are not those any more that entries were fitted to.
+    async fn definitions_changed(&mut self, link: &Link) -> Result<bool, Ending> {
+        let Some(version) = self.definitions.version() else { return Ok(false) };
+        let asked = timeout(STALL, flight::unchanged(&link.client, &link.frame, self.site, version)).await;
+        match asked.map_err(|_| Ending::Away("main does not answer".to_owned()))? {
+            Ok(()) => Ok(false),
+            Err(error) => match verdict::verdict(StepKind::Definitions, &error, false) {
+                Verdict::ReadDefinitions => Ok(true),
+                _ => Err(ended(StepKind::Definitions, error)),
+            },
+        }
     }
 
     /// Tries an idle connection, and learns main's place.

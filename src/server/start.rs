@@ -193,7 +193,7 @@ async fn follow(catalog: CatalogHandle, leases: Leases, stop: CancellationToken)
     let mut versions = catalog.subscribe();
     loop {
         let current = catalog.current();
-        leases.prepare(crate::sql::sequence_names(&current).iter().map(String::as_str));
+        leases.prepare(current.sequences.iter().map(|(name, made)| (&**name, *made)));
         tokio::select! {
             () = stop.cancelled() => return,
             changed = versions.changed() => if changed.is_err() { return },

@@ -11,9 +11,9 @@ use super::Session;
 use super::failure::Failure;
 use super::settings::Settings;
 use super::transaction::Phase;
-use crate::catalog::Column;
+use crate::catalog::{Column, SequenceId};
 use crate::report::Report;
-use crate::sql::{self, Ids, LAST, SequenceUse, Statement, Stock, counter};
+use crate::sql::{Ids, LAST, SequenceUse, Statement, Stock, counter};
 use crate::sqlstate;
 
 /// What the session has taken last.
@@ -28,6 +28,8 @@ pub(super) struct Remembered {
 pub(super) struct Spare {
     renewals: u64,
     values: HashMap<Arc<str>, VecDeque<i64>>,
+    /// The sequences that they were taken for: a name may stand for another by now.
+    of: HashMap<Arc<str>, SequenceId>,
     /// What the parts of a statement have taken, which may all be evaluated once more.
     of_parts: Vec<(u64, Arc<str>, Vec<i64>)>,
 }
@@ -64,6 +66,15 @@ impl Session {
     }
 
     pub(super) async fn take_ids(&mut self, sequence: &str, count: usize) -> Result<Vec<i64>, Failure> {
+        // Not of the plan's catalog, which may be older: then the replica says so, and it is planned anew.
+        let catalog = self.shared.catalog.current();
+        let made = catalog.sequences.get_key_value(sequence);
+        if let Some((name, made)) = made
+            && self.spare.of.insert(Arc::clone(name), *made).is_some_and(|before| before != *made)
+        {
+            self.spare.values.remove(sequence);
+        }
+        let made = made.map(|(_, made)| *made);
         let mut taken = Vec::new();
         if self.spare.renewals == self.shared.leases.renewals()
             && let Some(values) = self.spare.values.get_mut(sequence)
@@ -71,7 +82,7 @@ impl Session {
             taken.extend(values.drain(..count.min(values.len())));
         }
         if taken.len() < count {
-            let more = self.shared.leases.take(sequence, count - taken.len()).await;
+            let more = self.shared.leases.take(sequence, made, count - taken.len()).await;
             taken.extend(more.map_err(|error| error.report())?);
         }
         Ok(taken)
@@ -188,7 +199,7 @@ impl Session {
             return Ok(());
         }
         let catalog = self.shared.catalog.current();
-        let all = sql::sequence_names(&catalog);
+        let all: Vec<String> = catalog.sequences.keys().map(ToString::to_string).collect();
         let bare = |name: &str| name.rsplit('.').next().unwrap_or(name).trim_matches('"').to_owned();
         let of_table = |sequence: &String| {
             let feeds = |column: &Column| column.sequence.as_deref() == Some(sequence);

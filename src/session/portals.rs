@@ -130,6 +130,13 @@ impl Session {
                 self.forget_ids(statement);
                 Ok(None)
             }
+            Class::ShowReadOnly => {
+                self.settle().await?;
+                let value = self.read_only().await?;
+                let mut row = BytesMut::new();
+                build::data_row(&mut row, std::iter::once(Some(value.as_bytes())));
+                Ok(self.hand_out([row].into(), "SHOW".to_owned(), limit, false))
+            }
             Class::Execute { name } if !self.execute_is_plain(name, statement).await? => {
                 if let Some(why) = self.execute_not_bufferable(name).await? {
                     self.settle().await?;

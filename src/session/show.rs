@@ -16,16 +16,33 @@ use crate::wire::{HEADER, build, error};
 impl Session {
     /// Runs a statement on the replica as it is, its answer shown.
     pub(super) async fn pass(&mut self, text: &str, last: bool) -> Result<(), Failure> {
+        let tag = self.pass_alone(text).await?;
+        self.simple_end(&tag, last).await
+    }
+
+    /// The same; CommandComplete is returned.
+    async fn pass_alone(&mut self, text: &str) -> Result<BytesMut, Failure> {
         let out = self.ask();
         build::parse(out, b"", text.as_bytes(), &[]);
         build::bind(out, b"", b"", &[], &[]);
         build::describe_portal(out, b"");
         build::execute(out, b"", 0);
         build::flush(out);
-        match self.pass_rows(None).await {
-            Ok(tag) => self.simple_end(&tag, last).await,
-            Err((failure, _)) => Err(as_clients(failure)),
-        }
+        self.pass_rows(None).await.map_err(|(failure, _)| as_clients(failure))
+    }
+
+    /// SHOW transaction_read_only
+    pub(super) async fn show_read_only(&mut self, last: bool) -> Result<(), Failure> {
+        let value = self.read_only().await?;
+        self.pass_alone(&format!("SELECT '{value}' AS transaction_read_only")).await?;
+        self.simple_tag("SHOW", last).await
+    }
+
+    /// Whether what the client writes now would be refused, as a setting's value.
+    pub(super) async fn read_only(&mut self) -> Result<&'static str, Failure> {
+        let settings = self.settings().await?;
+        let read_only = self.transaction.read_only.unwrap_or_else(|| settings.read_only());
+        Ok(if read_only { "on" } else { "off" })
     }
 
     /// Answers a statement of a query string with rows that are ready. `last`: of the string.

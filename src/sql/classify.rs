@@ -199,6 +199,19 @@ fn copy(node: &SyntaxNode) -> Class {
     }
 }
 
+/// LOCK TABLE: a standby grants the modes that readers and writers of rows take anyway.
+fn lock(words: &[String]) -> Class {
+    let mode = words.iter().rposition(|word| word == "IN").map_or(&[][..], |place| &words[place + 1..]);
+    let mode: Vec<&str> = mode.iter().map(String::as_str).take_while(|word| *word != "MODE").collect();
+    match mode.as_slice() {
+        ["ACCESS" | "ROW", "SHARE"] | ["ROW", "EXCLUSIVE"] => Class::Replica,
+        _ => refused(
+            "LOCK TABLE in a mode that conflicts with writers is not available through pgoutpost",
+            "Rows are locked by SELECT … FOR UPDATE and by writing them.",
+        ),
+    }
+}
+
 fn named(node: &SyntaxNode, kind: SyntaxKind, make: impl Fn(String) -> Class) -> Class {
     match child(node, kind).and_then(|name| name_of(&name)) {
         Some(name) => make(name),
@@ -224,6 +237,9 @@ fn settings(node: &SyntaxNode) -> Class {
         && let Some(command) = value(node).and_then(|value| characteristic(name, &value))
     {
         return Class::Transaction(command);
+    }
+    if show && matches!(path.as_slice(), [name] if name.eq_ignore_ascii_case("transaction_read_only")) {
+        return Class::ShowReadOnly;
     }
     if show { Class::Replica } else { Class::Settings { discard_all: false } }
 }
@@ -302,10 +318,12 @@ fn straight(node: &SyntaxNode) -> Class {
         K::PREPARE_TRANSACTION | K::COMMIT_PREPARED | K::ROLLBACK_PREPARED => {
             return refused("two-phase commit is not available through pgoutpost", "Use an ordinary COMMIT.");
         }
-        K::LOCK => return refused("LOCK TABLE is not available through pgoutpost", "Rows are locked by writing them."),
         _ => {}
     }
     let words = words(node);
+    if node.kind() == K::LOCK {
+        return lock(&words);
+    }
     let word = |place: usize| words.get(place).map_or("", String::as_str);
     if word(0) == "CREATE" && words.iter().take(3).any(|word| matches!(word.as_str(), "TEMP" | "TEMPORARY")) {
         let hint = "Use a subquery or a CTE, or connect to main.";

@@ -31,6 +31,8 @@ pub struct ReadPlan {
     explains_write: bool,
     /// EXPLAIN EXECUTE: what is explained is only known on the replica.
     explains_execute: bool,
+    /// EXPLAIN (VERBOSE) prints the pending rows, which the role may not be allowed to see.
+    prints_rows: bool,
 }
 
 impl ReadPlan {
@@ -72,6 +74,7 @@ impl ReadPlan {
             inline: copy.is_some(),
             select,
             explains_write: explained,
+            prints_rows: statement.as_ref().is_some_and(prints_rows),
             explains_execute: statement.as_ref().is_some_and(|node| child(node, K::EXECUTE).is_some()),
         })
     }
@@ -153,11 +156,21 @@ impl ReadPlan {
         rendering.counted = self.findings.counted;
         rendering.noted = self.findings.locking.iter().any(|relation| !relation.own);
         rendering.fill(&self.template)?;
+        if rendering.merged && self.prints_rows {
+            let message = "EXPLAIN VERBOSE cannot be used while rows are pending: it would print them";
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Leave VERBOSE out."));
+        }
         if rendering.merged {
             self.findings.refuse_system_column()?;
         }
         Ok((rendering.merged || self.always).then(|| rendering.finish()))
     }
+}
+
+fn prints_rows(statement: &SyntaxNode) -> bool {
+    let words = statement.children_with_tokens().take_while(|part| !classify::is_select(part.kind()));
+    statement.kind() == K::EXPLAIN
+        && words.into_iter().any(|part| part.to_string().to_ascii_lowercase().contains("verbose"))
 }
 
 impl Findings {

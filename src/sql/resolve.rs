@@ -22,7 +22,7 @@ pub(super) mod security;
 mod sequences;
 
 pub use locking::{LOCKED, LockedRelation, Patience, Strength, row_locks};
-pub use sequences::{SequenceUse, sequence_names};
+pub use sequences::SequenceUse;
 
 /// Views within views that are followed.
 const VIEW_DEPTH_MAX: usize = 32;

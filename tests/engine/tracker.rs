@@ -67,11 +67,11 @@ async fn leases_come_from_main_and_its_absence_is_told() {
     let mut main = tokio_postgres::Config::new();
     main.host("127.0.0.1").port(outpost.link.port()).user("postgres").dbname(&outpost.database.name);
     let source = MainSequences::new(main);
-    assert_eq!(source.lease("public.s", 3).await.unwrap(), [1, 3, 5]);
+    assert_eq!(source.lease("public.s", 3).await.unwrap().values, [1, 3, 5]);
     outpost.link.cut().unwrap();
     assert!(source.lease("public.s", 3).await.is_err());
     outpost.link.heal().unwrap();
-    assert_eq!(source.lease("public.s", 2).await.unwrap().len(), 2);
+    assert_eq!(source.lease("public.s", 2).await.unwrap().values.len(), 2);
     assert!(source.lease("public.none", 1).await.unwrap_err().contains("does not exist"));
 }
 

@@ -115,3 +115,23 @@ async fn a_role_that_row_security_applies_to_writes_on_main() {
     let main = connect(&site.main_url).await;
     assert_eq!(value(&main, told).await, "1 mine!, 2 hers, 4 new");
 }
+
+/// EXPLAIN (VERBOSE) prints the rows that a function scan is given.
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_shows_no_pending_row() {
+    let schema = "CREATE TABLE doc (id int PRIMARY KEY, owner text, body text);
+        ALTER TABLE doc ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON doc USING (owner = current_user);
+        GRANT SELECT ON doc TO r_viewer;";
+    let (lab, _site, outpost) = alone("rights_explain", &format!("{ROLES}{schema}")).await;
+    let (owner, viewer) = (connect(&outpost.url()).await, as_role(&outpost.url(), "r_viewer").await);
+    lab.freeze().await.unwrap();
+    owner.batch_execute("INSERT INTO doc VALUES (1, 'root', 'HIDDEN')").await.unwrap();
+    assert_eq!(value(&viewer, "SELECT count(*) FROM doc").await, "0");
+    for words in ["", "ANALYZE", "(ANALYZE, FORMAT json)", "(SETTINGS, BUFFERS, COSTS off, ANALYZE)"] {
+        let plan = viewer.simple_query(&format!("EXPLAIN {words} SELECT * FROM doc")).await.unwrap();
+        assert!(!format!("{plan:?}").contains("HIDDEN"), "{plan:?}");
+    }
+    for words in ["VERBOSE", "(verbose)", "(ANALYZE, \"verbose\" on)", "ANALYZE VERBOSE"] {
+        assert_eq!(fails(&viewer, &format!("EXPLAIN {words} SELECT * FROM doc")).await, "0A000");
+    }
+}

@@ -65,3 +65,38 @@ async fn a_statement_that_is_evaluated_again_takes_the_same_values() {
     }
     busy.abort();
 }
+
+/// What was leased of a sequence is not what the one gives that has its name later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequence_that_is_made_anew_or_altered_gives_its_own_values() {
+    let schema =
+        "CREATE TABLE t (id serial PRIMARY KEY, a int); CREATE TABLE u (id int GENERATED ALWAYS AS IDENTITY, a int)";
+    let (lab, site, outpost) = alone("session_anew", schema).await;
+    let (client, main) = (connect(&outpost.url()).await, connect(&site.main_url).await);
+    const INSERT: &str = "INSERT INTO t (a) VALUES (0) RETURNING id";
+    assert_eq!(value(&client, INSERT).await, "1");
+    client.batch_execute("DROP TABLE t; CREATE TABLE t (id serial PRIMARY KEY, a int)").await.unwrap();
+    assert_eq!(value(&client, INSERT).await, "1");
+    client.batch_execute("ALTER SEQUENCE t_id_seq RESTART 5000").await.unwrap();
+    assert_eq!(value(&client, INSERT).await, "5000");
+    client.batch_execute("ALTER SEQUENCE t_id_seq INCREMENT 10").await.unwrap();
+    assert_eq!(value(&client, "INSERT INTO t (a) VALUES (0), (0) RETURNING id").await, "15009", "drawn up to 14999");
+    assert_eq!(value(&client, INSERT).await, "15029");
+    assert_eq!(value(&client, "INSERT INTO u (a) VALUES (0) RETURNING id").await, "1");
+    // On main itself: the replica has the definition, and the link is cut before it shows it to anybody.
+    lab.freeze().await.unwrap();
+    main.batch_execute("ALTER TABLE u ALTER id RESTART 700; ALTER SEQUENCE t_id_seq MAXVALUE 1000000").await.unwrap();
+    let end = value(&main, "SELECT pg_current_wal_flush_lsn()").await;
+    let replica = site.replica().await.unwrap();
+    let received = format!("SELECT pg_last_wal_receive_lsn() >= '{end}'");
+    while value(&replica, &received).await != "t" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    lab.link().cut().unwrap();
+    lab.thaw().await.unwrap();
+    site.wait_replica_caught_up().await.unwrap();
+    assert_eq!(fails(&client, "INSERT INTO u (a) VALUES (0)").await, "55000");
+    lab.link().heal().unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(value(&client, "INSERT INTO u (a) VALUES (0) RETURNING id").await, "700");
+}

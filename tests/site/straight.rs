@@ -64,6 +64,49 @@ async fn another_session_sees_new_tables_and_columns_at_once() {
     assert_eq!(value(&stage.main().await, both).await, "1new 2new");
 }
 
+/// Replay knows the old definitions when it comes to what was written with the new ones.
+#[tokio::test]
+async fn writes_after_a_column_was_renamed_name_it_as_it_is() {
+    let stage = Stage::shared("straight_renamed", "CREATE TABLE r (id int PRIMARY KEY, v text, a int, b text)").await;
+    let client = stage.client().await;
+    execute(&client, "INSERT INTO r VALUES (1, 'a', 1, 'b')").await;
+    stage.drain().await;
+    execute(&client, "ALTER TABLE r RENAME v TO w").await;
+    execute(&client, "UPDATE r SET w = 'changed'").await;
+    execute(&client, "INSERT INTO r (id, w) VALUES (2, 'two'), (3, 'three')").await;
+    execute(&client, "DELETE FROM r WHERE w = 'three'").await;
+    stage.drain().await;
+    execute(&client, "ALTER TABLE r RENAME id TO nr").await;
+    execute(&client, "UPDATE r SET w = w || '!' WHERE nr = 2").await;
+    stage.drain().await;
+    execute(&client, "ALTER TABLE r RENAME a TO c; ALTER TABLE r RENAME b TO a; ALTER TABLE r RENAME c TO b").await;
+    execute(&client, "UPDATE r SET a = 'text', b = 7").await;
+    execute(&client, "ALTER TABLE r RENAME w TO x").await;
+    execute(&client, "UPDATE r SET x = x || '?'").await;
+    stage.drain().await;
+    let all = "SELECT string_agg(concat_ws(' ', nr, x, a, b), ', ' ORDER BY nr) FROM r";
+    assert_eq!(value(&stage.main().await, all).await, "1 changed? text 7, 2 two!? text 7");
+}
+
+/// What waits in quarantine holds back what builds upon it, and nothing of a table that only has its name.
+#[tokio::test]
+async fn a_table_made_anew_does_not_wait_for_what_was_written_to_the_old_one() {
+    let stage = Stage::own("straight_anew", "CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    let client = stage.client().await;
+    stage.cut();
+    execute(&client, "INSERT INTO t VALUES (1, 'site')").await;
+    execute(&stage.main().await, "INSERT INTO t VALUES (1, 'main')").await;
+    stage.heal();
+    let console = stage.console().await;
+    eventually("it is put aside", async || rows(&console, "SHOW QUARANTINE").await.len() == 1).await;
+    execute(&client, "DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    execute(&client, "INSERT INTO t VALUES (1, 'new')").await;
+    execute(&client, "UPDATE t SET v = 'newer'").await;
+    let main = stage.main().await;
+    eventually("main has it", async || value(&main, "SELECT max(v) FROM t").await == "newer").await;
+    assert_eq!(rows(&console, "SHOW QUARANTINE").await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_straight_transaction_is_one_transaction_on_main() {
     let stage = Stage::shared("straight_block", "CREATE TABLE before (id int PRIMARY KEY)").await;

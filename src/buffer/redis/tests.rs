@@ -236,7 +236,7 @@ async fn leases_and_quarantine_are_kept() {
     let server = Server::start(DURABLE).await;
     let buffer = server.open().await;
     let range = |start| LeaseRange { start, increment: 1, count: 10 };
-    let block = |version, start| LeaseBlock { version, ranges: vec![range(start)], leased_to: Some(7) };
+    let block = |version, start| LeaseBlock { version, ranges: vec![range(start)], ..LeaseBlock::default() };
     buffer.store_lease("public.s", &block(2, 100)).await.unwrap();
     assert!(buffer.store_lease("public.s", &block(1, 1)).await.is_err(), "a late write");
     buffer.store_lease("public.s", &block(2, 100)).await.unwrap();

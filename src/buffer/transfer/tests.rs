@@ -1,6 +1,7 @@
 use super::super::contract::{Home, record, records};
 use super::super::log::LeaseRange;
 use super::*;
+use crate::catalog::SequenceId;
 
 fn home_config(url: String) -> BufferConfig {
     BufferConfig { url, ..BufferConfig::default() }
@@ -18,8 +19,13 @@ async fn fill_some(log: &dyn Log) {
         let entry = record(seq).entry;
         log.quarantine(&Quarantined { waits_for, ..Quarantined::new(entry, error.clone()) }).await.unwrap();
     }
-    let block =
-        LeaseBlock { version: 3, ranges: vec![LeaseRange { start: 100, increment: 2, count: 7 }], leased_to: Some(7) };
+    let block = LeaseBlock {
+        version: 3,
+        ranges: vec![LeaseRange { start: 100, increment: 2, count: 7 }],
+        leased_to: Some(7),
+        of: Some(SequenceId { oid: 16400, file: 16401 }),
+        before: vec![SequenceId { oid: 16400, file: 16400 }],
+    };
     log.store_lease("public.\"S\"", &block).await.unwrap();
     log.claim(false, Seq(1000)).await.unwrap();
 }

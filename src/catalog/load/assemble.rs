@@ -6,11 +6,16 @@ use super::family;
 use super::rows::{ColumnRow, ConstraintRow, IndexRow, PolicyRow, RelationRow, Rows};
 use crate::catalog::{
     AttNum, Catalog, Check, Column, Exclusion, ForeignKey, Identity, IndexItem, OpaqueFunction, Partition,
-    PartitionKey, Policy, PolicyCommand, ReferentialAction, RelationKind, Table, TableId, UniqueIndex,
+    PartitionKey, Policy, PolicyCommand, ReferentialAction, RelationKind, SequenceId, Table, TableId, UniqueIndex,
 };
 use crate::entry::TableName;
 
 pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
+    let sequences = rows
+        .relations
+        .iter()
+        .filter_map(|row| Some((row.sequence.as_deref()?.into(), SequenceId { oid: row.oid, file: row.file })));
+    let sequences = sequences.collect();
     let mut tables: HashMap<u32, Table> = rows.relations.into_iter().filter_map(table).collect();
     for row in rows.columns {
         if let Some(table) = tables.get_mut(&row.relation) {
@@ -57,6 +62,7 @@ pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
     }
     Catalog {
         version,
+        sequences,
         by_name: names.into_iter().map(|(id, name)| (name, id)).collect(),
         relations: family::shared(tables),
         opaque_functions,

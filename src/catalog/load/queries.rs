@@ -14,7 +14,8 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind, c.relrowsecurity,
             WHERE o.option_name = 'security_invoker'), false),
        c.relispartition, CASE WHEN c.relispartition THEN pg_catalog.pg_get_partition_constraintdef(c.oid) END,
        (SELECT p.partattrs FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid),
-       (SELECT pg_catalog.pg_get_expr(p.partexprs, c.oid) FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid)
+       (SELECT pg_catalog.pg_get_expr(p.partexprs, c.oid) FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid),
+       CASE WHEN c.relkind = 'S' THEN pg_catalog.format('%I.%I', n.nspname, c.relname) END, c.relfilenode
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')

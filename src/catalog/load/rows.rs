@@ -51,6 +51,8 @@ row!(RelationRow {
     partition_constraint: Option<String>,
     partition_columns: Option<Vec<i16>>,
     partition_expressions: Option<String>,
+    sequence: Option<String>,
+    file: u32,
 });
 
 row!(ColumnRow {

@@ -68,6 +68,9 @@ fn writes() {
         "LISTEN x",
         "PREPARE TRANSACTION 'x'",
         "LOCK TABLE t",
+        "LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE",
+        "LOCK t IN SHARE MODE NOWAIT",
+        "LOCK t IN ACCESS EXCLUSIVE MODE",
         "CREATE TEMP TABLE t (a int)",
         "create local temporary table t as select 1",
     ] {
@@ -109,6 +112,9 @@ fn settings() {
     check("DISCARD ALL", Class::Settings { discard_all: true });
     check("DISCARD PLANS", SETTINGS);
     check("SHOW search_path", Class::Replica);
+    check("show TRANSACTION_read_only", Class::ShowReadOnly);
+    check("LOCK TABLE public.t, \"In\" IN ACCESS SHARE MODE", Class::Replica);
+    check("lock t in row exclusive mode nowait", Class::Replica);
     let own =
         |value: Option<&str>, show| Class::OwnSetting { name: "commit".into(), value: value.map(str::to_owned), show };
     check("SET pgoutpost.commit = 'Visible'", own(Some("Visible"), false));

@@ -13,7 +13,7 @@ use super::super::Report;
 use super::super::syntax::{self, child, dotted, name_of_text, range, token};
 use super::super::template::Piece;
 use super::{Findings, Names, Text};
-use crate::catalog::{Catalog, RelationKind, Table};
+use crate::catalog::{RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// What a statement does with a sequence.
@@ -194,12 +194,6 @@ fn evaluated_once(node: &SyntaxNode) -> bool {
         }
         _ => false,
     }
-}
-
-/// Every sequence of the catalog, as statements name it in [`SequenceUse`].
-pub fn sequence_names(catalog: &Catalog) -> Vec<String> {
-    let sequences = catalog.relations.values().filter(|relation| relation.kind == RelationKind::Sequence);
-    sequences.map(|sequence| quoted_as_needed(sequence)).collect()
 }
 
 /// As Postgres prints names: quoted where needed only.

@@ -13,7 +13,7 @@ use super::super::syntax::{child, has_token, name_of, quoted, range};
 use super::super::template::{Piece, Relation, Source, Template};
 use super::build::{Builder, Built, Request, Row, hidden};
 use super::{Output, WriteKind, assign, own, tree, unique, verdict};
-use crate::catalog::{AttNum, Column};
+use crate::catalog::{AttNum, Column, Identity};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Report> {
@@ -239,6 +239,10 @@ pub(super) fn column<'b>(builder: &Builder<'b>, target: &SyntaxNode) -> Result<&
 
 fn expression(builder: &mut Builder<'_>, column: &Column, value: &SyntaxNode) -> Result<Template, Report> {
     if has_token(value, K::DEFAULT_KW) {
+        // Main takes no value for it in an UPDATE, and has no word for "this one nevertheless" there.
+        if column.identity == Some(Identity::Always) {
+            return Err(refuse("a new value of a column that is GENERATED ALWAYS AS IDENTITY"));
+        }
         return builder.default_of(column, true);
     }
     Ok(builder.cut(range(value)))

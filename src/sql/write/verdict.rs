@@ -15,6 +15,9 @@ use super::build::{Builder, Row, value_of};
 use crate::catalog::{AttNum, Column, ForeignKey, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
+/// Postgres' functions take 100 arguments.
+const ARGUMENTS_MAX: usize = 99;
+
 /// The other side of a probe: a name that no client uses.
 pub(super) const OTHER: &str = "\"pgoutpost.x\"";
 
@@ -83,17 +86,27 @@ pub(super) fn described(values: &[String]) -> String {
              THEN pg_catalog.left(pg_catalog.concat({value}), 64) || '...' ELSE pg_catalog.concat({value}) END"
         )
     };
-    joined(values.iter().map(value).collect())
+    joined(&values.iter().map(value).collect::<Vec<_>>())
 }
 
 /// `(1, x)` as messages print it.
-fn joined(texts: Vec<String>) -> String {
-    format!("pg_catalog.concat('(', pg_catalog.concat_ws(', ', {}), ')')", list(texts))
+fn joined(texts: &[String]) -> String {
+    let all = |texts: &[String]| format!("pg_catalog.concat_ws(', ', {})", texts.join(", "));
+    let parts: Vec<String> = texts.chunks(ARGUMENTS_MAX).map(all).collect();
+    let texts = match parts.as_slice() {
+        [] => "''".to_owned(),
+        [one] => one.clone(),
+        parts => all(parts),
+    };
+    format!("pg_catalog.concat('(', {texts}, ')')")
 }
 
 pub(super) fn printed(values: &[String]) -> String {
     joined(
-        values.iter().map(|v| format!("CASE WHEN {v} IS NULL THEN 'null' ELSE pg_catalog.concat({v}) END")).collect(),
+        &values
+            .iter()
+            .map(|v| format!("CASE WHEN {v} IS NULL THEN 'null' ELSE pg_catalog.concat({v}) END"))
+            .collect::<Vec<_>>(),
     )
 }
 

@@ -181,7 +181,7 @@ fn small_files_are_checked_too() {
     aside::store_lease(
         folder.path(),
         "public.s".into(),
-        LeaseBlock { version: 1, ranges: Vec::new(), leased_to: Some(7) },
+        LeaseBlock { version: 1, leased_to: Some(7), ..LeaseBlock::default() },
     )
     .unwrap();
     drop(store);
