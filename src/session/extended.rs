@@ -166,7 +166,10 @@ impl Session {
                     {
                         return self.bind_straight(portal, prepared, message, why);
                     }
-                    return self.bind_read(&prepared, &message, true).await;
+                    let bound = self.bind_read(&prepared, &message, true).await;
+                    // What was asked for it is true until it runs.
+                    self.changes_settings(prepared.parsed.sets_config);
+                    return bound;
                 }
                 self.guard.statement(StatementKind::Untouched);
                 // It may turn out to write; alone in its pipeline it can then be run on main.
@@ -269,6 +272,7 @@ impl Session {
     pub(super) fn for_standby(&self, statement: &Statement) -> Option<String> {
         match &statement.class {
             Class::Transaction(command) => super::control::for_standby(command),
+            Class::Settings { .. } => super::settings::for_standby(&statement.text),
             _ => None,
         }
     }

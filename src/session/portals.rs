@@ -20,6 +20,15 @@ use crate::wire::{HEADER, build};
 
 impl Session {
     pub(super) async fn execute(&mut self, message: BytesMut) -> Result<(), Failure> {
+        let portal = self.names.portals.get(Execute::read(&message[HEADER..])?.portal);
+        let sets_config = portal.is_some_and(|portal| portal.statement.parsed.sets_config);
+        let outcome = self.execute_portal(message).await;
+        // What was asked for the query was true until it ran.
+        self.changes_settings(sets_config);
+        outcome
+    }
+
+    async fn execute_portal(&mut self, message: BytesMut) -> Result<(), Failure> {
         let execute = Execute::read(&message[HEADER..])?;
         let limit = execute.row_limit;
         let Some(portal) = self.names.portals.remove(execute.portal) else {

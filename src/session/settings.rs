@@ -150,6 +150,23 @@ impl Settings {
     }
 }
 
+/// What a standby is told in place of a SET that would have every transaction of the session be serializable, which it
+/// refuses in each of them; `None`: the client's own text.
+pub fn for_standby(text: &str) -> Option<String> {
+    const WORD: &str = "serializable";
+    let lower = text.to_ascii_lowercase();
+    let place = lower.rfind(WORD)?;
+    let whole = lower.split_whitespace().collect::<Vec<_>>().join(" ");
+    let quoted = lower[..place].ends_with(['\'', '"']);
+    let level = match (whole.contains("session characteristics"), whole.contains("default_transaction_isolation")) {
+        (true, _) => "REPEATABLE READ",
+        (_, true) if quoted => "repeatable read",
+        (_, true) => "'repeatable read'",
+        _ => return None,
+    };
+    Some(format!("{}{level}{}", &text[..place], &text[place + WORD.len()..]))
+}
+
 /// Judges `SET pgoutpost.name = value`, as Postgres would if it knew the names.
 ///
 /// # Errors
@@ -183,6 +200,28 @@ pub fn check_own(name: &str, value: Option<&str>, show: bool) -> Result<(), Repo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_standby_is_not_told_to_be_serializable() {
+        for (given, told) in [
+            (
+                "SET default_transaction_isolation = serializable",
+                Some("SET default_transaction_isolation = 'repeatable read'"),
+            ),
+            (
+                "set DEFAULT_transaction_isolation to 'Serializable'",
+                Some("set DEFAULT_transaction_isolation to 'repeatable read'"),
+            ),
+            (
+                "SET SESSION  CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ WRITE",
+                Some("SET SESSION  CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE"),
+            ),
+            ("SET default_transaction_isolation = 'read committed'", None),
+            ("SET application_name = 'serializable'", None),
+        ] {
+            assert_eq!(for_standby(given).as_deref(), told);
+        }
+    }
 
     #[test]
     fn own_settings_take_only_their_values() {

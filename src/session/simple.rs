@@ -111,7 +111,7 @@ impl Session {
                     self.names.forget_all();
                 }
                 self.forget_ids(statement);
-                here
+                here && self.for_standby(statement).is_none()
             }
             Class::Transaction(_)
             | Class::Write
@@ -234,6 +234,8 @@ impl Session {
             Class::Query => {
                 self.changes_settings(parsed.sets_config);
                 let read = self.simple_read(statement, last).await;
+                // What was asked for the query was true until it ran.
+                self.changes_settings(parsed.sets_config);
                 let alone = parsed.single().is_some() && self.transaction.phase == Phase::Idle;
                 match read {
                     Err(Failure::Server(error) | Failure::Inner(error)) if alone && writes(&error) => {
@@ -272,7 +274,8 @@ impl Session {
                     self.names.forget_all();
                 }
                 self.forget_ids(statement);
-                self.pass(&statement.text, last).await
+                let replacement = self.for_standby(statement);
+                self.pass(replacement.as_deref().unwrap_or(&statement.text), last).await
             }
             Class::Execute { name } => self.simple_execute(name, statement, last).await,
             Class::Refused(report) => {

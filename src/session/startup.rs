@@ -24,7 +24,7 @@ use crate::upstream::raw::{self, ConnectError, Raw};
 use crate::wire::error::{self, Severity};
 use crate::wire::link::{Link, Stream};
 use crate::wire::startup::{self, Opening};
-use crate::wire::{MESSAGE_MAX, build};
+use crate::wire::{HEADER, MESSAGE_MAX, build};
 
 use super::cancel::{Registered, Target};
 
@@ -283,12 +283,21 @@ impl Session {
             literal(&self.shared.site),
             "extract(epoch FROM pg_catalog.pg_postmaster_start_time())::text"
         );
+        let mut mild = false;
         loop {
             // In this order: a replica that has not gone back has all that was confirmed before it is asked.
             let confirmed = self.shared.buffer.progress().borrow().confirmed;
             let rows = match self.question(&question).await {
                 Ok(rows) => rows,
                 Err(Failure::End(end)) => return Err(end),
+                // Serializable by default: a standby does nothing then.
+                Err(Failure::Server(error) | Failure::Inner(error))
+                    if !mild && error::code(&error[HEADER..]) == sqlstate::FEATURE_NOT_SUPPORTED =>
+                {
+                    mild = true;
+                    self.connect_mildly().await?;
+                    continue;
+                }
                 // What is wrong with it the client's first statement will be told, too.
                 Err(_) => return self.sync().await,
             };
@@ -322,6 +331,16 @@ impl Session {
             }
             tokio::time::sleep(CURRENT_POLL).await;
         }
+    }
+
+    /// Connects to the replica anew, with an isolation level that it grants unless the client asks for another.
+    async fn connect_mildly(&mut self) -> Result<(), End> {
+        let mut parameters = self.who.parameters.clone();
+        parameters.push(("default_transaction_isolation".into(), "repeatable read".into()));
+        let connected = raw::connect(&self.shared.replica, &parameters, self.shared.limits.connect_replica).await;
+        self.replica = connected.map_err(|error| End::Fatal(Box::new(unreachable(&error))))?;
+        self.aim_at_replica();
+        Ok(())
     }
 
     /// Cancel requests go to the replica from now on.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{code, connect, fails, outpost, value};
+use super::{alone, code, connect, fails, outpost, value};
 
 const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL)";
 
@@ -113,4 +113,23 @@ async fn statement_timeout_holds_while_a_write_waits_for_another_session() {
     assert_eq!(fails(&two, "INSERT INTO t VALUES (1)").await, "57014");
     one.batch_execute("ROLLBACK").await.unwrap();
     two.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
+}
+
+/// ALTER ROLE … SET, or the client's options.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_is_serializable_by_default_is_served() {
+    let schema = "CREATE TABLE t (id int PRIMARY KEY); CREATE ROLE session_serializable LOGIN;
+        ALTER ROLE session_serializable SET default_transaction_isolation = 'serializable';
+        GRANT SELECT, INSERT ON t TO session_serializable";
+    let (_lab, site, outpost) = alone("session_serializable", schema).await;
+    site.wait_replica_caught_up().await.unwrap();
+    let joined = |url: &str, more: &str| format!("{url}{}{more}", if url.contains('?') { "&" } else { "?" });
+    let by_role = outpost.url().replacen("postgres://root@", "postgres://session_serializable@", 1);
+    let by_options = joined(&outpost.url(), "options=-c%20default_transaction_isolation%3Dserializable");
+    for (id, url) in [by_role, by_options].iter().enumerate() {
+        let client = connect(url).await;
+        client.batch_execute(&format!("INSERT INTO t VALUES ({id}); BEGIN; SELECT * FROM t; COMMIT")).await.unwrap();
+        client.batch_execute("RESET ALL").await.unwrap();
+        assert_eq!(value(&client, "SELECT count(*) FROM t").await, (id + 1).to_string());
+    }
 }
