@@ -8,6 +8,7 @@
 
 mod aside;
 mod conflict_log;
+mod conflict_trim;
 mod drift;
 mod export;
 mod flight;
@@ -32,6 +33,7 @@ use crate::buffer::Buffer;
 use crate::upstream::own::Server;
 
 pub use conflict_log::{Conflict, newest_conflicts};
+pub use conflict_trim::{keep_conflicts, trim_conflicts};
 pub use export::{CANONICAL, effects, export};
 pub use status::{Outcome, ReplayState, ReplayStatus};
 
@@ -52,6 +54,9 @@ pub struct ReplayConfig {
     pub on_reject: OnReject,
     /// Whether reads at the site show what quarantined entries did.
     pub quarantined_reads: QuarantinedReads,
+    /// How long the lines of the log of conflicts stay on main; zero: for ever.
+    #[serde(with = "crate::config::duration")]
+    pub conflict_retention: Duration,
     /// Whose row wins when main's is not what the client's statement saw, by `schema.table`.
     pub conflicts: BTreeMap<String, Policy>,
 }
@@ -70,6 +75,11 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Whether rows are compared with what the client saw before they are written.
+    pub fn compares(self) -> bool {
+        self != Policy::LastWriteWins
+    }
+
     /// As the configuration says it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -111,6 +121,7 @@ impl Default for ReplayConfig {
             window: 64,
             on_reject: OnReject::default(),
             quarantined_reads: QuarantinedReads::default(),
+            conflict_retention: Duration::from_secs(90 * 24 * 60 * 60),
             conflicts: BTreeMap::new(),
         }
     }

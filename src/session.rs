@@ -12,7 +12,7 @@
 //!
 //! Never here: deciding what SQL means (`sql`), what is durable (`buffer`), or anything of replay.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -136,8 +136,9 @@ pub struct Shared {
     pub statements: Statements,
     pub status: Status,
     pub limits: Limits,
-    /// Rows of some tables are compared with main's before they are written there.
-    pub has_conflict_policies: bool,
+    /// Whether rows of a table are compared with main's before they are written there, by its name, and those of partitions
+    /// that are not named themselves.
+    pub compared: HashMap<String, bool>,
     pub slots: Arc<Semaphore>,
     pub shutdown: CancellationToken,
     pub trust: Trust,

@@ -62,6 +62,8 @@ pub(super) async fn start(
     let (site, replaying) = (config.site.name.clone(), config.replay.clone());
     let (mains, verified) = (watched_main.clone(), leases.clone());
     parts.add("verifier of leases", |stop| verify(mains, verified, stop));
+    let (site_name, retention) = (config.site.name.clone(), config.replay.conflict_retention);
+    parts.add("retention of conflicts", |stop| replay::keep_conflicts(main.clone(), site_name, retention, stop));
     parts.add("replay", |stop| replay::run(buffer.clone(), main.clone(), site, replaying, stop, tell));
     let trust = Trust::default();
     let (watched, told) = (running.tracker(), trust.clone());
@@ -80,7 +82,7 @@ pub(super) async fn start(
         statements: Statements::default(),
         status: status.clone(),
         limits,
-        has_conflict_policies: !config.replay.conflicts.is_empty(),
+        compared: config.replay.conflicts.iter().map(|(name, policy)| (name.clone(), policy.compares())).collect(),
         slots: Arc::new(Semaphore::new(limits.clients)),
         shutdown: sessions,
         trust,

@@ -5,11 +5,15 @@
 //! been told, and RETURNING and generated values stay true. Only a READ COMMITTED transaction can be handed over: the
 //! others have seen a state that main's snapshot would not be of.
 
+use std::collections::HashMap;
+
 use super::Session;
 use super::control::plain;
 use super::failure::Failure;
 use super::straight::carry_over;
 use super::transaction::Phase;
+use crate::catalog::Catalog;
+use crate::entry::TableName;
 use crate::replay::{CANONICAL, effects};
 use crate::report::Report;
 use crate::sql::TransactionCommand;
@@ -25,6 +29,9 @@ impl Session {
     /// 0A000, and why not.
     pub(super) async fn may_hand_over(&mut self) -> Result<(), Failure> {
         let settings = self.settings().await?;
+        let catalog = self.shared.catalog.current();
+        let mut written = self.transaction.work.tables.iter();
+        let compared = written.any(|table| is_compared(&self.shared.compared, &catalog, &table.name));
         let why = if self.transaction.phase != Phase::Open {
             "It is not in a transaction block."
         } else if !self.reads_committed(&settings) {
@@ -33,8 +40,8 @@ impl Session {
             "It has used SET CONSTRAINTS of single constraints."
         } else if self.transaction.work.size() > SIZE_MAX {
             "They are too many to be handed over to main."
-        } else if self.shared.has_conflict_policies {
-            "The site is set up to compare rows before it writes them on main (replay.conflicts)."
+        } else if compared {
+            "The site is set up to compare rows of its tables before it writes them on main (replay.conflicts)."
         } else {
             return Ok(());
         };
@@ -81,4 +88,17 @@ impl Session {
         }
         outcome.map(drop)
     }
+}
+
+/// Whether rows of the table are compared before they are written: as its own line says, else as that of the next table above.
+fn is_compared(compared: &HashMap<String, bool>, catalog: &Catalog, name: &TableName) -> bool {
+    let mut table = catalog.named(name);
+    while let Some(found) = table.filter(|_| !compared.is_empty()) {
+        if let Some(is) = compared.get(&found.name.to_string()) {
+            return *is;
+        }
+        let above = found.parents.first().filter(|_| found.partition.is_some());
+        table = above.and_then(|above| catalog.relations.get(above));
+    }
+    false
 }

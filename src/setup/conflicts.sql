@@ -111,3 +111,20 @@ BEGIN
     INSERT INTO pgoutpost.conflict (site, seq, effect, table_schema, table_name, key, old, mine, theirs, outcome, role)
     VALUES (site, seq, effect, relation[1], relation[2], key, old, mine, theirs, 'quarantined', role);
 END $$;
+
+-- Deletes the oldest lines of a site, of at most so many, when they are older than that. By id, which is the order in which
+-- they came: so it does not look at those that stay.
+CREATE OR REPLACE FUNCTION pgoutpost.trim_conflicts(site text, older_than interval, most integer) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lines bigint;
+BEGIN
+    PERFORM pgoutpost.may_log();
+    WITH oldest AS (
+        SELECT c.id, c.logged_at FROM pgoutpost.conflict c WHERE c.site = trim_conflicts.site ORDER BY c.id LIMIT most
+    )
+    DELETE FROM pgoutpost.conflict c USING oldest o
+     WHERE c.id = o.id AND o.logged_at < clock_timestamp() - older_than;
+    GET DIAGNOSTICS lines = ROW_COUNT;
+    RETURN lines;
+END $$;

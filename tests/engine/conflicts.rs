@@ -1,7 +1,10 @@
 //! Main written by others at the same time: what each policy makes of it.
 
+use std::time::{Duration, Instant};
+
 use pgoutpost::entry::{Effect, EntryTable, Value};
-use pgoutpost::replay::{Outcome, Policy, ReplayStatus};
+use pgoutpost::replay::{Outcome, Policy, ReplayStatus, keep_conflicts, trim_conflicts};
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster::role;
 use crate::harness::{Outpost, entry, insert, table, values};
@@ -277,10 +280,42 @@ async fn the_log_is_closed_to_others() {
     let client = outpost.database.user("nosy").await;
     for sql in [
         "SELECT * FROM pgoutpost.conflict",
+        "SELECT pgoutpost.trim_conflicts('s', interval '0', 1)",
         "SELECT pgoutpost.log_rejected('s', 1, 0, ARRAY['a', 'b'], '{}', NULL, NULL, NULL, 'x')",
         "SELECT pgoutpost.log_conflicts('s', ARRAY['a', 'b'], 'main-wins', '{}', '{\"1\": [\"1.0\"]}', '{\"1\": 1}', NULL, NULL)",
     ] {
         let error = client.batch_execute(sql).await.unwrap_err();
         assert_eq!(error.code().map(tokio_postgres::error::SqlState::code), Some("42501"), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn old_lines_of_the_site_go() {
+    let outpost = Outpost::start("oldlines", "").await;
+    let main = outpost.database.main().await;
+    let lines =
+        "INSERT INTO pgoutpost.conflict (site, seq, effect, table_schema, table_name, key, outcome, role, logged_at)
+        SELECT CASE WHEN i % 2 = 0 THEN 's' ELSE 'other' END, i, 0, 'public', 't', '{}', 'gone', 'postgres',
+            now() - interval '1 day' * (3000 - i) FROM generate_series(1, 3000) i";
+    main.batch_execute(lines).await.unwrap();
+    let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
+    // More than one batch.
+    assert_eq!(trim_conflicts(&main, "s", days(90)).await.unwrap(), 1455);
+    assert_eq!(trim_conflicts(&main, "s", days(90)).await.unwrap(), 0);
+    let left = "SELECT concat_ws(' ', site, count(*), min(seq)) FROM pgoutpost.conflict GROUP BY site ORDER BY site";
+    assert_eq!(outpost.texts(left).await, ["other 1500 1", "s 45 2912"]);
+    // The daemon's part does it by itself, and not with zero.
+    for (retention, left) in [(days(0), "45"), (days(10), "5")] {
+        let stop = CancellationToken::new();
+        let (config, site) = (outpost.database.main.clone(), "s".to_owned());
+        let part = tokio::spawn(keep_conflicts(config, site, retention, stop.clone()));
+        let count = "SELECT count(*)::text FROM pgoutpost.conflict WHERE site = 's'";
+        let until = Instant::now() + Duration::from_secs(30);
+        while outpost.texts(count).await != [left] {
+            assert!(Instant::now() < until, "{:?}", outpost.texts(count).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stop.cancel();
+        part.await.unwrap();
     }
 }

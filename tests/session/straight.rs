@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{alone, connect, fails, outpost, run, value};
+use lab::outpost::OutpostOptions;
+use lab::{Lab, Outpost};
+
+use super::{BINARY, alone, connect, fails, outpost, run, value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_table_is_there_at_once_in_every_session() {
@@ -210,4 +213,39 @@ async fn main_executes_what_is_prepared_now() {
         client.batch_execute(statement).await.unwrap();
     }
     assert_eq!(value(&client, all).await, "2:true 3:true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_tables_that_are_compared_keep_a_transaction_here() {
+    let lab = Lab::shared().await.unwrap();
+    let site = lab.database("session_compared").await.unwrap();
+    let schema = "CREATE TABLE account (id int PRIMARY KEY, n int); CREATE TABLE t (id int PRIMARY KEY);
+        CREATE TABLE part (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10);
+        CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (10) TO (20)";
+    connect(&site.main_url).await.batch_execute(schema).await.unwrap();
+    let mut options = OutpostOptions::new(BINARY);
+    let policies = "[replay.conflicts]\n\"public.account\" = \"reject\"\n\"public.part\" = \"main-wins\"\n\"public.part_2\" = \"last-write-wins\"\n";
+    let config = std::fs::read_to_string(&options.config).unwrap().replace("[replay.conflicts]\n", policies);
+    options.config = site.folder.join("compared.toml");
+    std::fs::write(&options.config, config).unwrap();
+    let outpost = Outpost::start_with(&site, options).await.unwrap();
+    let client = connect(&outpost.url()).await;
+    for (number, (write, here)) in [
+        ("INSERT INTO t VALUES (1)", false),
+        ("INSERT INTO account VALUES (1, 1)", true),
+        ("INSERT INTO part VALUES (1)", true),
+        ("INSERT INTO part VALUES (11)", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        client.batch_execute(&format!("BEGIN; {write}")).await.unwrap();
+        let ddl = format!("CREATE TABLE made_{number} (id int)");
+        match here {
+            true => assert_eq!(fails(&client, &ddl).await, "0A000", "{write}"),
+            false => client.batch_execute(&ddl).await.unwrap(),
+        }
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
 }
