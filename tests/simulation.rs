@@ -1,6 +1,7 @@
 //! Simulation: the daemon's own parts over a simulated world, where a seed decides everything.
 //!
-//! Real, as they are: `buffer` (committer, publishing, quarantine, retention), `overlay`, `replay`, `tracker`, the site's
+//! Real, as they are: `buffer` (committer, publishing, quarantine, retention; in some runs the log in files, on a disk that forgets
+//! what was not synced), `overlay`, `replay`, `tracker`, the site's
 //! row locks, and tokio-postgres with them. Simulated: main and replica (tables, transactions, locks and the ledger behind
 //! Postgres' protocol), the links to them, the log's storage, the clock, and of the session what Postgres would evaluate:
 //! which effects a statement has, and the merging of rows, which the real session has Postgres do.
@@ -23,6 +24,8 @@ mod client;
 mod daemon;
 #[path = "simulation/dice.rs"]
 mod dice;
+#[path = "simulation/files.rs"]
+mod files;
 #[path = "simulation/link.rs"]
 mod link;
 #[path = "simulation/log.rs"]
@@ -43,7 +46,7 @@ mod wire;
 mod world;
 
 /// In CI.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 2000;
 const SEEDS_FOR_A_BUG: u64 = 500;
 
 /// A number from the environment.
@@ -131,6 +134,14 @@ fn writes_that_outlive_their_begin_are_found() {
 #[test]
 fn an_answer_before_its_fsync_is_found() {
     finds(Bug::AnswerBeforeDurable, &["neither applied, pending nor in quarantine", "which the log never had"]);
+}
+
+#[test]
+fn an_fsync_that_does_nothing_is_found() {
+    finds(
+        Bug::IdleFsync,
+        &["neither applied, pending nor in quarantine", "which the log never had", "and is", "no progress"],
+    );
 }
 
 #[test]

@@ -19,8 +19,10 @@ use crate::entry::{self, Seq};
 
 mod aside;
 mod disk;
-#[cfg(test)]
-mod faults;
+#[cfg(any(test, debug_assertions))]
+pub mod faults;
+#[cfg(any(test, debug_assertions))]
+pub mod power;
 mod reader;
 mod segment;
 mod store;
@@ -113,6 +115,13 @@ impl FileLog {
         Ok(FileLog { store: Arc::new(store) })
     }
 
+    /// A log with small segments on the simulated disk of this thread ([`power`]). `owner` is the process.
+    #[cfg(any(test, debug_assertions))]
+    pub fn simulated(folder: &Path, owner: String) -> FileLog {
+        let sizes = Sizes { segment: 16 << 10, ahead: 4 << 10 };
+        FileLog { store: Arc::new(Store::new(folder.to_owned(), owner, false, sizes)) }
+    }
+
     /// Looks whether the folder is there (or can be made) and keeps what it acknowledges, and whether what it holds can
     /// be read. Claims nothing and makes nothing.
     ///
@@ -159,6 +168,11 @@ impl FileLog {
         &self,
         work: impl FnOnce(&Store) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, LogError> {
+        // There everything happens on one thread, in an order that a seed decides.
+        #[cfg(any(test, debug_assertions))]
+        if power::is_simulated() {
+            return work(&self.store);
+        }
         let store = Arc::clone(&self.store);
         let done = tokio::task::spawn_blocking(move || work(&store));
         match tokio::time::timeout(RESPONSE_TIMEOUT, done).await {

@@ -51,6 +51,11 @@ impl Process {
         self.left.store(steps as i64, SeqCst);
     }
 
+    /// Now.
+    pub fn die(&self) {
+        self.dead.cancel();
+    }
+
     pub fn is_dead(&self) -> bool {
         self.dead.is_cancelled()
     }
@@ -110,6 +115,7 @@ pub async fn live(world: Arc<World>, process: Arc<Process>, running: watch::Send
         disk.records.pop_last();
         disk.last = disk.records.keys().next_back().copied().unwrap_or_default();
     }
+    world.left_behind(&process);
     world.sever(false, |_, process| process == id);
     tasks.abort_all();
 }

@@ -1,4 +1,4 @@
-//! The buffer's log in memory behind a connection that loses commands and answers, for one process.
+//! The buffer's log, in memory or in files, behind a connection that loses commands and answers, for one process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +15,15 @@ use crate::world::{Bug, World};
 pub struct SimulatedLog {
     world: Arc<World>,
     process: Arc<Process>,
-    log: MemoryLog,
+    log: Box<dyn Log>,
 }
 
 impl SimulatedLog {
     pub fn new(world: &Arc<World>, process: &Arc<Process>) -> SimulatedLog {
-        let log = MemoryLog::new(&world.disk);
+        let log: Box<dyn Log> = match &world.files {
+            Some(files) => Box::new(files.log(process.id)),
+            None => Box::new(MemoryLog::new(&world.disk)),
+        };
         SimulatedLog { world: Arc::clone(world), process: Arc::clone(process), log }
     }
 
@@ -31,6 +34,25 @@ impl SimulatedLog {
         self.process.step().await;
     }
 
+    /// In files: the machine may stop meanwhile. What is there afterwards is learned.
+    async fn on_disk<T>(&self, work: impl Future<Output = T>) -> T {
+        let Some(files) = &self.world.files else { return work.await };
+        files.may_stop(self.world.weather().stops, &self.world.log_dice);
+        let answer = work.await;
+        if files.stopped() {
+            self.world.note(|| format!("process {}: the machine stops", self.process.id));
+            self.process.die();
+            self.process.step().await;
+        }
+        let last = self.world.disk.lock().unwrap().records.keys().next_back().copied().unwrap_or_default();
+        let new = self.log.read(last, usize::MAX).await.unwrap_or_default();
+        let aside = self.log.quarantined().await.unwrap_or_default();
+        let mut disk = self.world.disk.lock().unwrap();
+        disk.records.extend(new.into_iter().map(|record| (record.seq(), record)));
+        disk.quarantined = aside.into_iter().map(|record| (record.seq, record)).collect();
+        answer
+    }
+
     /// One operation: it may get lost on its way, or its answer.
     async fn ask<T>(&self, what: &str, work: impl Future<Output = Result<T, LogError>>) -> Result<T, LogError> {
         self.travel().await;
@@ -38,7 +60,7 @@ impl SimulatedLog {
         if self.world.log_fails() {
             return lost();
         }
-        let answer = work.await;
+        let answer = self.on_disk(work).await;
         self.world.note(|| {
             let outcome = answer.as_ref().map_or_else(ToString::to_string, |_| "done".to_owned());
             format!("process {}: log {what}: {outcome}", self.process.id)
@@ -54,6 +76,10 @@ impl Log for SimulatedLog {
         Box::pin(self.ask("claim", async move {
             let claimed = self.log.claim(takeover, floor).await;
             if claimed.is_ok() {
+                if self.world.files.is_some() {
+                    // Whatever the last process knew.
+                    self.world.disk.lock().unwrap().records.clear();
+                }
                 self.world.owned_by(&self.process);
             }
             claimed
@@ -73,9 +99,15 @@ impl Log for SimulatedLog {
             if self.world.planted(Bug::AnswerBeforeDurable) && fault == Fault::Lost {
                 return Ok(());
             }
-            let answer = match self.world.planted(Bug::NoFence) {
-                true => self.world.force(records),
-                false => self.log.append(records).await,
+            let answer = match &self.world.files {
+                _ if self.world.planted(Bug::NoFence) => self.world.force(records),
+                Some(_) if fault == Fault::Lost => Err(LogError::Doubtful("the disk hangs".into())),
+                Some(files) => {
+                    let lost = files.meets(fault, &self.world.log_dice);
+                    let answer = self.on_disk(self.log.append(records)).await;
+                    if lost { Err(LogError::Doubtful("the disk hung".into())) } else { answer }
+                }
+                None => self.log.append(records).await,
             };
             if self.world.planted(Bug::LateArrivals) && fault == Fault::Late {
                 self.world.late.lock().unwrap().extend_from_slice(records);
@@ -99,7 +131,13 @@ impl Log for SimulatedLog {
     }
 
     fn trim(&self, upto: Seq) -> Answer<'_, ()> {
-        Box::pin(self.ask("trim", self.log.trim(upto)))
+        Box::pin(self.ask("trim", async move {
+            let trimmed = self.log.trim(upto).await;
+            if trimmed.is_ok() {
+                self.world.disk.lock().unwrap().records.retain(|&seq, _| seq > upto);
+            }
+            trimmed
+        }))
     }
 
     fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {

@@ -112,7 +112,9 @@ impl Stage {
     fn new(world: Arc<World>) -> Stage {
         let mut faults: Vec<Fault> =
             FAULTS.into_iter().filter(|&fault| world.dice.happens(450) || world.needs(fault)).collect();
-        if faults.contains(&Fault::LostTail) && world.dice.happens(300) {
+        let stops = if world.files.is_some() && faults.contains(&Fault::Crash) { 40 } else { 0 };
+        world.change_weather(|weather| weather.stops = stops);
+        if faults.contains(&Fault::LostTail) && world.files.is_none() && world.dice.happens(300) {
             // The log owes its entries to the daemon's memory then: who needs them must not die, nor main forget them.
             let in_the_way = [Fault::Crash, Fault::TwoDaemons, Fault::Failover, Fault::ReplicaGoesBack];
             faults.retain(|fault| !in_the_way.contains(fault));

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::backend::{Advance, Target};
 use crate::daemon::Process;
 use crate::dice::Dice;
+use crate::files::Files;
 use crate::link::{Road, Sever};
 use crate::main_db::{Key, Main, Replica, Row};
 use crate::oracle::Oracle;
@@ -25,6 +26,8 @@ use crate::run::Fault;
 pub enum Bug {
     /// Main's ledger moves from anywhere.
     BlindLedger,
+    /// The disk says that it has what it can still lose.
+    IdleFsync,
     /// The log says that it has what it never got.
     AnswerBeforeDurable,
     /// What follows a BEGIN that failed is done statement by statement.
@@ -57,6 +60,7 @@ impl Bug {
     /// What has to go wrong for it to show: happens in each of its runs, and often.
     fn needs(self) -> &'static [Fault] {
         match self {
+            Bug::IdleFsync => &[Fault::Crash],
             Bug::TrustsTheClock => &[Fault::Clock],
             Bug::LateArrivals => &[Fault::Log],
             Bug::NoTakeOver => &[Fault::TwoDaemons, Fault::Rejections],
@@ -74,6 +78,8 @@ pub struct Weather {
     pub log: u32,
     /// Whether the log may lose its newest entries then.
     pub tail: bool,
+    /// Of the machine to stop in the middle of an operation of the log in files.
+    pub stops: u32,
     /// Of a link to main that stands still for a while when an entry is put aside.
     pub stalls: u32,
     pub latency: Duration,
@@ -89,6 +95,7 @@ impl Weather {
             errors: 0,
             log: 0,
             tail: false,
+            stops: 0,
             stalls: 0,
             latency: Duration::from_millis(5),
             replica_latency: Duration::from_millis(3),
@@ -102,7 +109,9 @@ pub struct World {
     pub dice: Dice,
     pub main_dice: Dice,
     pub replica_dice: Dice,
-    log_dice: Dice,
+    pub log_dice: Dice,
+    /// The log is in files.
+    pub files: Option<Files>,
     pub main: Mutex<Main>,
     pub replica: Mutex<Replica>,
     pub disk: Arc<Mutex<Disk>>,
@@ -138,6 +147,10 @@ impl World {
             main_dice: Dice::new(!seed),
             replica_dice: Dice::new(!seed ^ 1 << 40),
             log_dice: Dice::new(!seed ^ 1 << 41),
+            files: match bug {
+                None => Dice::new(seed ^ 1 << 42).happens(300).then(|| Files::new(false)),
+                Some(bug) => (bug == Bug::IdleFsync).then(|| Files::new(true)),
+            },
             main: Mutex::new(Main::new()),
             replica: Mutex::new(Replica::new()),
             disk: Arc::default(),
@@ -177,10 +190,11 @@ impl World {
     }
 
     /// Tells what happens: the same seed must tell the same.
-    pub fn note(&self, what: impl FnOnce() -> String) {
+    pub fn note(&self, what: impl Fn() -> String) {
         let mut trace = self.trace.lock().unwrap();
         let mut line = String::new();
-        let _ = writeln!(line, "{:>10.4} {}", self.began.elapsed().as_secs_f64(), what());
+        let what = self.files.as_ref().map_or_else(&what, |files| files.told(&what()));
+        let _ = writeln!(line, "{:>10.4} {what}", self.began.elapsed().as_secs_f64());
         trace.hash.update(line.as_bytes());
         trace.lines += 1;
         if trace.aloud {
@@ -263,7 +277,7 @@ impl World {
         if !self.log_fails() {
             return Fault::None;
         }
-        match self.log_dice.below(if self.weather().tail { 5 } else { 4 }) {
+        match self.log_dice.below(if self.weather().tail || self.files.is_some() { 5 } else { 4 }) {
             0 => Fault::Lost,
             1 => Fault::Executed,
             2 => Fault::Late,
@@ -277,6 +291,14 @@ impl World {
         let mut late = self.late.lock().unwrap();
         if !late.is_empty() && self.log_dice.happens(300) {
             drop(self.force(&std::mem::take(&mut *late)));
+        }
+    }
+
+    /// A process is gone.
+    pub fn left_behind(&self, process: &Process) {
+        if let Some(files) = self.files.as_ref().filter(|files| self.is_owner(process) || files.stopped()) {
+            let lost = files.left_behind(&self.log_dice);
+            self.note(|| format!("the disk loses {lost} changes"));
         }
     }
 

@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+#[cfg(any(test, debug_assertions))]
+use super::power;
 use crate::buffer::log::LogError;
 
 /// Why the disk did not do what it was asked.
@@ -55,6 +57,7 @@ pub(super) struct DiskFile {
 impl DiskFile {
     /// Only its owner may read what clients wrote.
     pub(super) fn create(path: &Path) -> Outcome<DiskFile> {
+        renames(path)?;
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(path);
         Ok(DiskFile { file: file.map_err(|error| failed("making", path, &error))?, path: path.to_owned() })
@@ -70,9 +73,13 @@ impl DiskFile {
     }
 
     pub(super) fn write(&self, bytes: &[u8], at: u64) -> Outcome<()> {
-        #[cfg(test)]
-        if let Some(error) = super::faults::on_write(&self.file, bytes, at) {
-            return Err(failed("writing", &self.path, &error));
+        #[cfg(any(test, debug_assertions))]
+        {
+            power::call(&self.path)?;
+            power::changes(&self.file, &self.path, at, at + bytes.len() as u64);
+            if let Some(error) = super::faults::on_write(&self.file, bytes, at) {
+                return Err(failed("writing", &self.path, &error));
+            }
         }
         self.file.write_all_at(bytes, at).map_err(|error| failed("writing", &self.path, &error))
     }
@@ -95,28 +102,50 @@ impl DiskFile {
 
     /// Makes contents and length durable. After a failure the file is not to be trusted.
     pub(super) fn sync(&self) -> Outcome<()> {
-        #[cfg(test)]
-        if let Some(error) = super::faults::on_sync() {
-            return Err(DiskError::Unknown(format!("fsync of {}: {error}", self.path.display())));
-        }
-        #[cfg(test)]
-        if !super::faults::syncs_for_real() {
-            return Ok(());
+        #[cfg(any(test, debug_assertions))]
+        {
+            power::call(&self.path)?;
+            if let Some(error) = super::faults::on_sync() {
+                return Err(DiskError::Unknown(format!("fsync of {}: {error}", self.path.display())));
+            }
+            power::syncs(&self.path);
+            if !super::faults::syncs_for_real() {
+                return Ok(());
+            }
         }
         // Whatever the reason is: part of it may be on the disk.
         self.file.sync_data().map_err(|error| DiskError::Unknown(format!("fsync of {}: {error}", self.path.display())))
     }
 
     pub(super) fn truncate(&self, len: u64) -> Outcome<()> {
+        #[cfg(any(test, debug_assertions))]
+        {
+            power::call(&self.path)?;
+            power::changes(&self.file, &self.path, len, self.len()?);
+        }
         self.file.set_len(len).map_err(|error| failed("shortening", &self.path, &error))
     }
 }
 
+/// A file is about to be made, replaced or removed.
+fn renames(_path: &Path) -> Outcome<()> {
+    #[cfg(any(test, debug_assertions))]
+    {
+        power::call(_path)?;
+        power::renames(_path);
+    }
+    Ok(())
+}
+
 /// Makes names in a folder durable.
 pub(super) fn sync_folder(path: &Path) -> Outcome<()> {
-    #[cfg(test)]
-    if !super::faults::syncs_for_real() {
-        return Ok(());
+    #[cfg(any(test, debug_assertions))]
+    {
+        power::call(path)?;
+        power::syncs(path);
+        if !super::faults::syncs_for_real() {
+            return Ok(());
+        }
     }
     let synced = File::open(path).and_then(|folder| folder.sync_all());
     synced.map_err(|error| DiskError::Unknown(format!("fsync of {}: {error}", path.display())))
@@ -149,6 +178,7 @@ pub(super) fn replace(path: &Path, text: &str) -> Outcome<()> {
     let file = write().map_err(|error| failed("writing", &new, &error))?;
     let file = DiskFile { file, path: new };
     file.sync()?;
+    renames(path)?;
     std::fs::rename(&file.path, path).map_err(|error| failed("renaming", &file.path, &error))?;
     sync_folder(folder)
 }
@@ -203,6 +233,7 @@ pub(super) fn recall(path: &Path) -> Result<Option<String>, LogError> {
 
 /// Removes a file; one that is not there is as good.
 pub(super) fn remove(path: &Path) -> Outcome<()> {
+    renames(path)?;
     match std::fs::remove_file(path) {
         Ok(()) => sync_folder(path.parent().unwrap_or(Path::new("."))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

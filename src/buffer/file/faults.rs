@@ -1,4 +1,4 @@
-//! A disk that fails as told, for the tests of the file log. Per thread: tests run beside each other.
+//! A disk that fails as told, for the tests of the file log and the simulation. Per thread: tests run beside each other.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 /// What becomes of a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     None,
     /// No room after so many bytes of a write.
     Full(usize),
@@ -25,22 +25,22 @@ thread_local! {
 }
 
 /// What becomes of the next writes into segments, in this thread.
-pub(super) fn writes(faults: &[Fault]) {
+pub fn writes(faults: &[Fault]) {
     WRITES.set(faults.iter().copied().collect());
 }
 
 /// What becomes of the next fsyncs, in this thread.
-pub(super) fn syncs(faults: &[Fault]) {
+pub fn syncs(faults: &[Fault]) {
     SYNCS.set(faults.iter().copied().collect());
 }
 
 /// From now on, in this thread: fsync does nothing, for tests of what is written and not of when.
-pub(super) fn without_fsync() {
+pub fn without_fsync() {
     SLOW.set(false);
 }
 
 pub(super) fn syncs_for_real() -> bool {
-    SLOW.with_borrow(|slow| *slow)
+    SLOW.with_borrow(|slow| *slow) && !super::power::is_simulated()
 }
 
 pub(super) fn on_write(file: &File, bytes: &[u8], at: u64) -> Option<io::Error> {

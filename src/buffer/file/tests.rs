@@ -10,6 +10,7 @@ use crate::buffer::contract::{record, records};
 
 mod crash;
 mod damage;
+mod power;
 
 /// Small, so that there are many segments.
 const SMALL: Sizes = Sizes { segment: 2048, ahead: 1024 };
