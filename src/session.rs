@@ -46,6 +46,7 @@ use trust::Trust;
 mod access;
 mod after;
 pub mod cancel;
+mod carry;
 mod commit;
 mod console;
 pub mod constraints;
@@ -61,6 +62,7 @@ mod ids;
 mod isolation;
 pub mod locks;
 mod main_pipeline;
+mod mirror;
 mod portals;
 mod queued;
 mod read;
@@ -208,6 +210,8 @@ struct Session {
     pipeline: Pipeline,
     /// The WAL position of a straight commit that the replica did not have when its bound was over.
     behind: Option<String>,
+    /// The tags of what main has run in the last exchange.
+    tags: Vec<String>,
     /// What main answered to a question of ours.
     asked: Option<String>,
     remembered: ids::Remembered,

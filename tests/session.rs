@@ -3,6 +3,8 @@
 
 #[path = "session/cancel.rs"]
 mod cancel;
+#[path = "session/carried.rs"]
+mod carried;
 #[path = "session/copy.rs"]
 mod copy;
 #[path = "session/own_columns.rs"]

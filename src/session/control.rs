@@ -45,7 +45,7 @@ fn begin(start: bool) -> &'static str {
 }
 
 /// The tag of a CommandComplete message.
-fn tag(message: &[u8]) -> &[u8] {
+pub(super) fn tag(message: &[u8]) -> &[u8] {
     let body = &message[HEADER..];
     body.strip_suffix(b"\0").unwrap_or(body)
 }

@@ -49,6 +49,7 @@ impl Session {
 
     async fn converse_inner(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
         let (mut failed, mut copying) = (false, false);
+        self.tags.clear();
         let mut owes_sync = false;
         loop {
             let Some(main) = &mut self.main else { return Err(lost().into()) };
@@ -69,7 +70,14 @@ impl Session {
             };
             match kind {
                 b'Z' => return Ok((message.last().copied().unwrap_or(b'I'), failed)),
+                b'S' if show == Show::Answers => {
+                    self.parameter(&message);
+                    continue;
+                }
                 b'S' | b'1' | b'2' | b'3' => continue,
+                b'C' if show == Show::Answers => {
+                    self.tags.push(String::from_utf8_lossy(super::control::tag(&message)).into_owned());
+                }
                 b'E' => {
                     failed = true;
                     copying = false;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::Session;
 use super::failure::Failure;
 use super::read::{Given, as_clients, values};
-use super::statements::{Description, Parsed};
-use super::transaction::Route;
+use super::statements::{Description, Late, Parsed};
+use super::transaction::{Phase, Route};
 use super::write::{By, PART, Written, returning};
 use crate::report::Report;
 use crate::setup::identifier;
@@ -23,6 +23,8 @@ const SEPARATOR: char = '\u{1}';
 
 /// A statement that SQL's PREPARE (or Parse) has named.
 pub(super) struct Named {
+    /// The text of it.
+    inner: String,
     /// What PREPARE prepared.
     parsed: Arc<Parsed>,
     /// The PREPARE itself, or what it would be.
@@ -31,19 +33,31 @@ pub(super) struct Named {
     type_names: Vec<String>,
 }
 
+impl Named {
+    /// What Parse would be given: text and types.
+    pub(super) fn into_parse(self) -> (String, Vec<u32>) {
+        (self.inner, self.types)
+    }
+}
+
 impl Session {
-    /// What the replica has under this name.
     async fn named(&mut self, name: &str) -> Result<Named, Failure> {
+        self.use_late(name.as_bytes()).await?;
+        self.find_named(name).await?.ok_or_else(|| {
+            let message = format!("prepared statement \"{name}\" does not exist");
+            Report::new(SqlState(*b"26000"), message).into()
+        })
+    }
+
+    /// What the replica has under this name.
+    pub(super) async fn find_named(&mut self, name: &str) -> Result<Option<Named>, Failure> {
         let question = format!(
             "SELECT p.statement, p.from_sql, pg_catalog.array_to_string(p.parameter_types::pg_catalog.oid[], ' '), \
              pg_catalog.array_to_string(p.parameter_types, E'\\x01') \
              FROM pg_catalog.pg_prepared_statements p WHERE p.name = '{}'",
             name.replace('\'', "''")
         );
-        let row = self.question(&question).await?.into_iter().next().ok_or_else(|| {
-            let message = format!("prepared statement \"{name}\" does not exist");
-            Report::new(SqlState(*b"26000"), message)
-        })?;
+        let Some(row) = self.question(&question).await?.into_iter().next() else { return Ok(None) };
         let text = |place: usize| -> String {
             let value: Option<&Bytes> = row.get(place).and_then(Option::as_ref);
             value.map_or_else(String::new, |value| String::from_utf8_lossy(value).into_owned())
@@ -63,12 +77,13 @@ impl Session {
             (false, []) => format!("PREPARE {} AS {whole}", identifier(name)),
             (false, types) => format!("PREPARE {} ({}) AS {whole}", identifier(name), types.join(", ")),
         };
-        Ok(Named {
+        Ok(Some(Named {
             parsed: self.shared.statements.parse(&inner),
             prepare,
             types: types.split_whitespace().filter_map(|oid| oid.parse().ok()).collect(),
             type_names,
-        })
+            inner,
+        }))
     }
 
     /// The arguments of an EXECUTE, as text of the parameters' types.
@@ -189,28 +204,44 @@ impl Session {
         }
     }
 
-    /// Lets main know a statement that only the replica knows, before main runs its EXECUTE.
+    /// Lets main know a statement that only the replica knows, before main runs its EXECUTE, DEALLOCATE or another PREPARE.
     pub(super) async fn introduce_named(&mut self, name: &str) -> Result<(), Failure> {
         let literal = name.replace('\'', "''");
         // Within a straight transaction it is main that the client prepares and deallocates on.
         let within = self.transaction.route == Route::Straight;
         self.enter_main().await?;
+        if self.transaction.phase == Phase::Failed {
+            return Ok(());
+        }
         let known = format!("SELECT p.statement FROM pg_catalog.pg_prepared_statements p WHERE p.name = '{literal}'");
-        let known = self.ask_main(&known).await?;
+        let known = match self.main.as_ref().is_some_and(|main| main.has_names) {
+            true => self.ask_main(&known).await?,
+            false => None,
+        };
         if within && known.is_some() {
             return Ok(());
         }
         // Main may still know another statement by that name.
-        let prepare = self.named(name).await?.prepare;
-        if known.as_ref() == Some(&prepare) {
+        let late = match self.names.late.get(name.as_bytes()) {
+            Some(Late::Prepare(prepare)) => Some(prepare.clone()),
+            _ => None,
+        };
+        let prepare = match late {
+            Some(prepare) => Some(prepare),
+            None => self.find_named(name).await?.map(|named| named.prepare),
+        };
+        if known == prepare {
             return Ok(());
         }
         if known.is_some() {
             self.ask_main(&format!("DEALLOCATE {}", identifier(name))).await?;
         }
-        self.ask_main(&prepare).await?;
-        if let Some(main) = &mut self.main {
-            main.has_names = true;
+        if let Some(prepare) = prepare {
+            self.ask_main(&prepare).await?;
+            self.pipeline.knows(name.as_bytes());
+            if let Some(main) = &mut self.main {
+                main.has_names = true;
+            }
         }
         Ok(())
     }

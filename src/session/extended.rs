@@ -121,6 +121,7 @@ impl Session {
             None => self.forward(message),
         }
         let name = parse.name.to_vec();
+        self.names.late.remove(&name);
         self.expected.push_back(Expect::Parse { name, prepared: Some(Arc::new(prepared)) });
         Ok(())
     }
@@ -137,6 +138,7 @@ impl Session {
     async fn bind(&mut self, message: BytesMut) -> Result<(), Failure> {
         let bind = Bind::read(&message[HEADER..])?;
         let portal = bind.portal.to_vec();
+        self.use_late(bind.statement).await?;
         self.only_bind = None;
         self.names.portals.remove(&portal);
         let Some(prepared) = self.prepared(bind.statement) else {
@@ -236,6 +238,9 @@ impl Session {
 
     async fn describe_message(&mut self, message: &[u8]) -> Result<(), Failure> {
         let named = Named::read(&message[HEADER..])?;
+        if named.statement {
+            self.use_late(named.name).await?;
+        }
         if !named.statement
             && let Some(Portal {
                 state: PortalState::Merged { description } | PortalState::Whole { description },
@@ -257,7 +262,10 @@ impl Session {
     fn close(&mut self, message: &[u8]) -> Result<(), Failure> {
         let named = Named::read(&message[HEADER..])?;
         match named.statement {
-            true => drop(self.names.statements.remove(named.name)),
+            true => {
+                self.names.late.remove(named.name);
+                self.names.statements.remove(named.name);
+            }
             false => drop(self.names.portals.remove(named.name)),
         }
         self.forward(message);

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 
 use super::Session;
+use super::carry::State;
 use super::control::plain;
 use super::failure::Failure;
-use super::straight::carry_over;
 use super::transaction::Phase;
 use crate::catalog::Catalog;
 use crate::entry::TableName;
@@ -57,10 +57,10 @@ impl Session {
     /// # Errors
     /// 55000 when main refuses: it has rolled back then, and the transaction is as it was here.
     pub(super) async fn hand_over(&mut self) -> Result<(), Failure> {
-        let settings = self.settings().await?;
         let catalog = self.shared.catalog.current();
         // Within the client's savepoints its own settings are in force, as ROLLBACK TO brings them back.
-        let restore = format!("RESET lc_monetary; {}", carry_over(&settings, &self.who.user));
+        let given = self.main.as_ref().and_then(|main| main.state.as_ref()).map(State::settings);
+        let restore = format!("RESET lc_monetary; {}", given.unwrap_or_default());
         let work = &self.transaction.work;
         let (mut sql, mut done) = (String::new(), 0);
         for (savepoint, end, constraints) in self.transaction.parts() {
@@ -70,7 +70,7 @@ impl Session {
                 sql.push_str("SET CONSTRAINTS ALL DEFERRED; ");
             }
             if !part.is_empty() {
-                sql.push_str(&format!("{CANONICAL} {part}{restore}; "));
+                sql.push_str(&format!("{CANONICAL} {part}{restore}"));
             }
             if said == Some(false) {
                 sql.push_str("SET CONSTRAINTS ALL IMMEDIATE; ");

@@ -3,29 +3,67 @@
 //! Main has not seen what the client prepared before the transaction became straight: a Parse goes ahead of the first
 //! use. What the client prepares meanwhile is prepared on the replica too when the transaction is over.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::failure::{End, Failure};
+use super::mirror::{Deed, REFUSED, deed, may_run, names};
 use super::statements::{Parsed, Prepared};
 use super::straight::Leaves;
 use super::transaction::Phase;
 use super::{Session, Wants};
+use crate::report::Report;
 use crate::sql::Unparsed;
-use crate::wire::read::{Bind, Named, Parse};
+use crate::wire::read::{Bind, Execute, Named, Parse};
 use crate::wire::{HEADER, build, error};
 
 /// What main owes, and what it knows.
 #[derive(Debug, Default)]
 pub(super) struct Pipeline {
-    /// For each unanswered message, whether the client sees the answer.
-    owed: VecDeque<bool>,
+    owed: VecDeque<Owed>,
     /// Statements prepared on main by the client's names.
     known: HashSet<Vec<u8>>,
     /// Those that the replica does not have.
-    fresh: Vec<(Vec<u8>, Arc<Prepared>)>,
+    pub(super) fresh: Vec<(Vec<u8>, Arc<Prepared>)>,
+    /// Portals whose statements the replica must follow.
+    portals: HashMap<Vec<u8>, Deed>,
+    /// What has been run of them, with its tag.
+    done: Vec<(Deed, String)>,
+    /// Savepoints from before the transaction was main's.
+    pub(super) early: Vec<String>,
+    /// A transaction has been committed since main was entered.
+    pub(super) committed: bool,
+    /// Main's session may be another than before.
+    pub(super) may_set: bool,
+}
+
+/// A message that main has not answered yet.
+#[derive(Debug, Default)]
+struct Owed {
+    /// The client does not see the answer.
+    hidden: bool,
+    deed: Option<Deed>,
+    /// What the client is told instead of the error that this message is.
+    refused: Option<Report>,
+}
+
+impl Pipeline {
+    pub(super) fn knows(&mut self, name: &[u8]) {
+        self.known.insert(name.to_vec());
+    }
+
+    /// A statement is there no more.
+    pub(super) fn forget(&mut self, name: &[u8]) {
+        self.known.remove(name);
+        self.fresh.retain(|(fresh, _)| fresh != name);
+    }
+
+    pub(super) fn forget_all(&mut self) {
+        self.known.clear();
+        self.fresh.clear();
+    }
 }
 
 impl Session {
@@ -35,6 +73,7 @@ impl Session {
             return Ok(());
         }
         self.batch = kind != b'S';
+        let mut owed = Owed::default();
         match kind {
             b'P' => {
                 if let Ok(parse) = Parse::read(&message[HEADER..]) {
@@ -42,6 +81,10 @@ impl Session {
                         Ok(text) => self.shared.statements.parse(text),
                         Err(_) => Arc::new(Parsed::unreadable(Unparsed { reason: "not UTF-8".into() })),
                     };
+                    self.goes_to_main(&String::from_utf8_lossy(parse.sql));
+                    if let Some(name) = parsed.single().and_then(names) {
+                        self.introduce_by_sql(&name).await?;
+                    }
                     let prepared = Prepared { sql: parse.sql.to_vec().into(), types: parse.types, parsed };
                     let (name, prepared) = (parse.name.to_vec(), Arc::new(prepared));
                     self.pipeline.known.insert(name.clone());
@@ -52,6 +95,18 @@ impl Session {
             b'B' => {
                 if let Ok(bind) = Bind::read(&message[HEADER..]) {
                     self.introduce(bind.statement);
+                    let prepared = self.names.statements.get(bind.statement);
+                    let statement = prepared.and_then(|prepared| prepared.parsed.single());
+                    owed.refused = statement.and_then(|statement| may_run(statement).err());
+                    match statement.and_then(deed) {
+                        Some(deed) => drop(self.pipeline.portals.insert(bind.portal.to_vec(), deed)),
+                        None => drop(self.pipeline.portals.remove(bind.portal)),
+                    }
+                }
+            }
+            b'E' => {
+                if let Ok(execute) = Execute::read(&message[HEADER..]) {
+                    owed.deed = self.pipeline.portals.get(execute.portal).cloned();
                 }
             }
             b'D' | b'C' => {
@@ -62,7 +117,8 @@ impl Session {
                         b'D' => self.introduce(named.name),
                         _ => {
                             self.names.statements.remove(named.name);
-                            self.pipeline.known.remove(named.name);
+                            self.names.late.remove(named.name);
+                            self.pipeline.forget(named.name);
                             build::close_statement(self.ask(), named.name);
                             build::flush(self.ask());
                             if let Err(Failure::End(end)) = self.reply_of(b'3').await {
@@ -75,12 +131,15 @@ impl Session {
             _ => {}
         }
         let Some(main) = &mut self.main else { return Err(lost_main()) };
-        main.raw.link.output.extend_from_slice(&message);
+        match &owed.refused {
+            Some(_) => build::parse(&mut main.raw.link.output, b"", REFUSED.as_bytes(), &[]),
+            None => main.raw.link.output.extend_from_slice(&message),
+        }
         match kind {
             b'H' => self.answers_of_main().await.map(drop),
             b'S' => self.sync_on_main().await,
             _ => {
-                self.pipeline.owed.push_back(true);
+                self.pipeline.owed.push_back(owed);
                 Ok(())
             }
         }
@@ -93,9 +152,29 @@ impl Session {
             && let Some(main) = &mut self.main
         {
             build::parse(&mut main.raw.link.output, name, &prepared.sql, &prepared.types);
-            self.pipeline.owed.push_back(false);
+            main.has_names = true;
+            self.pipeline.owed.push_back(Owed { hidden: true, ..Owed::default() });
             self.pipeline.known.insert(name.to_vec());
         }
+    }
+
+    /// The same before a statement of SQL that names it.
+    async fn introduce_by_sql(&mut self, name: &str) -> Result<(), End> {
+        if self.pipeline.known.contains(name.as_bytes()) {
+            return Ok(());
+        }
+        let (text, types) = match self.find_named(name).await {
+            Ok(Some(named)) => named.into_parse(),
+            Err(Failure::End(end)) => return Err(end),
+            Ok(None) | Err(Failure::Inner(_) | Failure::Server(_) | Failure::Own(_) | Failure::Told) => return Ok(()),
+        };
+        if let Some(main) = &mut self.main {
+            build::parse(&mut main.raw.link.output, name.as_bytes(), text.as_bytes(), &types);
+            main.has_names = true;
+            self.pipeline.owed.push_back(Owed { hidden: true, ..Owed::default() });
+            self.pipeline.known.insert(name.as_bytes().to_vec());
+        }
+        Ok(())
     }
 
     async fn sync_on_main(&mut self) -> Result<(), End> {
@@ -110,36 +189,16 @@ impl Session {
         // The replica may have had the beginning of this pipeline.
         self.unsynced = true;
         self.sync().await?;
-        let before = self.transaction.phase;
         let now = Phase::of_status(status);
-        let followed = self.follow(before, now).await;
-        let settled = match followed {
-            Ok(()) if now == Phase::Idle => self.leave_main().await,
-            followed => followed,
+        let done = std::mem::take(&mut self.pipeline.done);
+        let settled = match self.mirror(&done, now).await {
+            Ok(()) if now == Phase::Idle => self.leave_main(Leaves::Nothing).await,
+            mirrored => mirrored,
         };
         if let Err(failure) = settled {
             self.tell(failure, 0)?;
         }
         build::ready(&mut self.client.output, now.status());
-        Ok(())
-    }
-
-    /// After the end of the transaction: the replica gets what it missed.
-    async fn leave_main(&mut self) -> Result<(), Failure> {
-        let pipeline = std::mem::take(&mut self.pipeline);
-        if !pipeline.known.is_empty() {
-            self.ask_main("DEALLOCATE ALL").await?;
-        }
-        self.settle_on_replica(Leaves::Definitions).await?;
-        for (name, prepared) in pipeline.fresh {
-            let current = self.names.statements.get(&name).is_some_and(|now| Arc::ptr_eq(now, &prepared));
-            if current {
-                build::close_statement(self.ask(), &name);
-                build::parse(self.ask(), &name, &prepared.sql, &prepared.types);
-                // Each by itself: one that is wrong by now does not keep the others away.
-                self.sync().await?;
-            }
-        }
         Ok(())
     }
 
@@ -157,25 +216,38 @@ impl Session {
                 self.pump(Wants::Main).await?;
                 continue;
             };
-            let shown = self.pipeline.owed.front().copied().unwrap_or(true);
+            let hidden = self.pipeline.owed.front().is_some_and(|owed| owed.hidden);
             match kind {
                 b'Z' => return Ok(message.last().copied()),
-                b'S' => continue,
+                b'S' => {
+                    self.parameter(&message);
+                    continue;
+                }
                 b'E' => {
+                    let refused = self.pipeline.owed.front_mut().and_then(|owed| owed.refused.take());
                     self.pipeline.owed.clear();
                     self.skipping = true;
                     if error::is_fatal(&message[HEADER..]) {
                         self.client.output.extend_from_slice(&message);
                         return Err(End::ReplicaSaid);
                     }
-                    self.client.output.extend_from_slice(&message);
+                    match refused {
+                        Some(report) => self.say(&report),
+                        None => self.client.output.extend_from_slice(&message),
+                    }
                     self.transaction.phase = Phase::Failed;
                     continue;
                 }
-                b'1' | b'2' | b'3' | b'n' | b'T' | b'C' | b's' | b'I' => drop(self.pipeline.owed.pop_front()),
+                b'1' | b'2' | b'3' | b'n' | b'T' | b'C' | b's' | b'I' => {
+                    let deed = self.pipeline.owed.pop_front().and_then(|owed| owed.deed);
+                    if let Some(deed) = deed.filter(|_| kind == b'C') {
+                        let tag = String::from_utf8_lossy(super::control::tag(&message)).into_owned();
+                        self.pipeline.done.push((deed, tag));
+                    }
+                }
                 _ => {}
             }
-            if shown {
+            if !hidden {
                 self.client.output.extend_from_slice(&message);
                 if self.client.output.len() >= crate::wire::link::OUTPUT_HIGH {
                     self.pump(Wants::Main).await?;

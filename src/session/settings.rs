@@ -136,7 +136,7 @@ impl Settings {
         Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("SET client_encoding = 'UTF8'."))
     }
 
-    /// What a connection to main must have to read a statement as this session does.
+    /// What another connection must have to read a statement as this session does.
     pub fn to_carry_over(&self) -> [(&'static str, &str); 7] {
         [
             ("search_path", &self.search_path),

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::Session;
+use super::carry::{STATE, State, session_lost, unexpected};
 use super::failure::Failure;
+use super::mirror::NamedOnMain;
 use super::straight::Leaves;
 use super::transaction::Phase;
 use crate::report::Report;
@@ -16,32 +19,68 @@ use crate::wire::error;
 /// How often the replica is asked whether it has replayed a straight commit.
 const POLL: Duration = Duration::from_millis(5);
 
+/// What main has when a statement, or a transaction, is done.
+#[derive(Debug, Deserialize)]
+pub(super) struct Left {
+    lsn: String,
+    pub(super) session: State,
+    pub(super) prepared: Vec<NamedOnMain>,
+}
+
+/// Asks for [`Left`].
+fn question() -> String {
+    format!(
+        "SELECT pg_catalog.json_build_object('lsn', pg_catalog.pg_current_wal_flush_lsn(), 'session', {STATE}, \
+         'prepared', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', p.name, 'text', \
+         p.statement, 'types', pg_catalog.to_json(p.parameter_types))), '[]') \
+         FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql))"
+    )
+}
+
 impl Session {
     /// Waits until the replica has what main has committed, then reads the catalog again. Past the bound the client is
-    /// not kept waiting: its statement is done.
-    pub(super) async fn settle_on_replica(&mut self, leaves: Leaves) -> Result<(), Failure> {
-        if leaves == Leaves::Nothing {
-            return Ok(());
+    /// not kept waiting: its statement is done. Returns what main's session is. `tidy`: it is asked, and what is prepared
+    /// there taken away, even if nothing is to be waited for. `may_set`: the session may be another than before.
+    pub(super) async fn settle_on_replica(
+        &mut self,
+        leaves: Leaves,
+        tidy: bool,
+        may_set: bool,
+    ) -> Result<Option<Left>, Failure> {
+        if leaves == Leaves::Nothing && !tidy {
+            return Ok(None);
         }
-        let asked = match self.ask_main("SELECT pg_catalog.pg_current_wal_flush_lsn()").await {
-            Ok(asked) => asked,
+        let question = question() + if tidy { "; DEALLOCATE ALL" } else { "" };
+        let asked = match self.ask_main(&question).await {
+            Ok(asked) => asked.unwrap_or_default(),
+            Err(Failure::Own(why)) if may_set => return Err(session_lost(&why.message).into()),
             Err(Failure::Own(why)) => {
                 let message = "the statement is done on main, but main cannot be asked when the replica will have it";
                 let report = Report::new(sqlstate::SqlState(*b"01000"), message).detail(why.message);
                 error::report(&mut self.client.output, error::Severity::Warning, &report);
-                return Ok(());
+                return Ok(None);
             }
             Err(failure) => return Err(failure),
         };
-        let Some(lsn) = asked else { return Ok(()) };
+        if tidy && let Some(main) = &mut self.main {
+            main.has_names = false;
+        }
+        let left: Left = serde_json::from_str(&asked).map_err(|error| unexpected(&error))?;
+        if leaves != Leaves::Nothing {
+            self.wait_for_replica(&left.lsn, leaves).await?;
+        }
+        Ok(Some(left))
+    }
+
+    async fn wait_for_replica(&mut self, lsn: &str, leaves: Leaves) -> Result<(), Failure> {
         if lsn.parse::<crate::lsn::Lsn>().is_err() {
             return Ok(());
         }
-        if !self.replayed(&lsn).await? {
+        if !self.replayed(lsn).await? {
             let message = "the statement is done on main, but the replica does not have it yet";
             let report = Report::new(sqlstate::SqlState(*b"01000"), message);
             error::report(&mut self.client.output, error::Severity::Warning, &report);
-            self.behind = Some(lsn);
+            self.behind = Some(lsn.to_owned());
             return Ok(());
         }
         // What was pending before is on the replica now: rows from before a column was added must not be merged any more.

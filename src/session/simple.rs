@@ -195,8 +195,8 @@ impl Session {
                     return (Err(report.into()), 0);
                 }
                 for statement in statements {
-                    if let Class::Execute { name } = &statement.class
-                        && let Err(failure) = self.introduce_named(name).await
+                    if let Some(name) = super::mirror::names(statement)
+                        && let Err(failure) = self.introduce_named(&name).await
                     {
                         return (Err(failure), 0);
                     }

@@ -265,6 +265,7 @@ impl Session {
             unread: lru::LruCache::new(PERMITTED),
             pipeline: Pipeline::default(),
             behind: None,
+            tags: Vec::new(),
             asked: None,
             remembered: super::ids::Remembered::default(),
             spare: super::ids::Spare::default(),

@@ -188,9 +188,19 @@ pub enum PortalState {
     Rows { rows: VecDeque<BytesMut>, tag: String },
 }
 
+/// What was prepared on main, and the replica could not prepare yet.
+#[derive(Debug)]
+pub enum Late {
+    Parse(Arc<Prepared>),
+    /// A PREPARE.
+    Prepare(String),
+}
+
 /// What one session has prepared.
 #[derive(Debug)]
 pub struct Names {
+    /// Prepared at its next use.
+    pub late: HashMap<Vec<u8>, Late>,
     pub statements: HashMap<Vec<u8>, Arc<Prepared>>,
     pub portals: HashMap<Vec<u8>, Portal>,
     /// Rendered statements on the replica, by text.
@@ -202,6 +212,7 @@ pub struct Names {
 impl Default for Names {
     fn default() -> Names {
         Names {
+            late: HashMap::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
             rendered: LruCache::new(PER_SESSION),
@@ -244,6 +255,7 @@ impl Names {
     pub fn forget_all(&mut self) {
         self.rendered.clear();
         self.statements.clear();
+        self.late.clear();
     }
 
     pub fn description(&mut self, prepared: &Prepared) -> Option<Arc<Description>> {

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::time::{Instant, timeout};
 
+use super::carry::State;
 use super::control::plain;
 use super::converse::Show;
 use super::failure::{End, Failure};
+use super::mirror::{REFUSED, may_run};
 use super::settings::Settings;
 use super::statements::Prepared;
 use super::transaction::{Phase, Route};
@@ -32,6 +34,8 @@ pub(super) struct Main {
     pub(super) raw: Raw,
     /// The settings it has been given.
     settings: Option<Arc<Settings>>,
+    /// What its session was, when it was last asked.
+    pub(super) state: Option<State>,
     /// It may know prepared statements of the client.
     pub(super) has_names: bool,
 }
@@ -72,44 +76,60 @@ impl Session {
     /// Runs a whole query string on main.
     pub(super) async fn straight_text(&mut self, text: &str, leaves: Leaves) -> Result<(), Failure> {
         let before = self.transaction.phase;
+        let parsed = self.shared.statements.parse(text);
+        if before != Phase::Failed {
+            let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+            if let Err(report) = statements.iter().try_for_each(may_run) {
+                return self.refuse_on_main(report).await;
+            }
+        }
         self.enter_main().await?;
+        let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        let gives_back = |statement: &Statement| match &statement.class {
+            Class::Transaction(TransactionCommand::RollbackTo(name)) => self.gives_back(name),
+            _ => false,
+        };
+        if statements.len() > 1 && statements.iter().any(gives_back) {
+            let message =
+                "ROLLBACK TO must be alone in its query string, since settings were changed since the savepoint";
+            return self.refuse_on_main(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)).await;
+        }
+        self.goes_to_main(text);
         let Some(main) = &mut self.main else { return Err(lost().into()) };
-        main.has_names |= prepares(text);
         build::query(&mut main.raw.link.output, text.as_bytes());
         let outcome = self.converse(Show::Answers, false).await;
         let phase = match &outcome {
             Ok((status, _)) => Phase::of_status(*status),
             Err(_) => before,
         };
-        self.follow(before, phase).await?;
+        let deeds = if outcome.is_ok() { self.deeds(&parsed) } else { Vec::new() };
+        self.mirror(&deeds, phase).await?;
         let (_, failed) = outcome?;
         if !failed {
             self.sequences_were_set(text).await?;
         }
-        if phase == Phase::Idle && !failed {
-            self.settle_on_replica(leaves).await?;
+        if phase == Phase::Idle {
+            self.leave_main(if failed { Leaves::Nothing } else { leaves }).await?;
         }
         if failed { Err(Failure::Told) } else { Ok(()) }
     }
 
-    /// Takes over where main's transaction stands, and lets the replica's follow.
-    pub(super) async fn follow(&mut self, before: Phase, now: Phase) -> Result<(), Failure> {
-        match (before, now) {
-            (Phase::Idle, Phase::Open | Phase::Failed) => {
-                self.hidden("BEGIN").await?;
-                self.transaction.begin(None, None);
-                self.transaction.route = Route::Straight;
-                self.transaction.phase = now;
-            }
-            (Phase::Open | Phase::Failed, Phase::Idle) => {
-                self.transaction.route = Route::Here;
-                self.hidden("ROLLBACK").await?;
-                self.transaction.phase = Phase::Idle;
-                self.end_transaction(false);
-            }
-            (_, now) => self.transaction.phase = now,
+    /// Refuses a statement that main could do, but not for this session. Main's transaction fails as the client's does.
+    async fn refuse_on_main(&mut self, report: Report) -> Result<(), Failure> {
+        if self.transaction.route == Route::Straight
+            && let Err(Failure::End(end)) = self.ask_main(REFUSED).await
+        {
+            return Err(end.into());
         }
-        Ok(())
+        Err(report.into())
+    }
+
+    /// Remembers what a text that main is to run may do to its session.
+    pub(super) fn goes_to_main(&mut self, text: &str) {
+        self.pipeline.may_set |= may_set(text);
+        if let Some(main) = &mut self.main {
+            main.has_names |= prepares(text);
+        }
     }
 
     /// Transaction control within a straight transaction.
@@ -128,9 +148,9 @@ impl Session {
     async fn main_is_gone(&mut self, command: &TransactionCommand) -> Result<(), Failure> {
         match command {
             TransactionCommand::Commit { .. } | TransactionCommand::Rollback { .. } => {
-                self.follow(self.transaction.phase, Phase::Idle).await?;
+                self.mirror(&[], Phase::Idle).await?;
                 build::command_complete(&mut self.client.output, "ROLLBACK");
-                Ok(())
+                self.leave_main(Leaves::Nothing).await
             }
             TransactionCommand::Begin { .. }
             | TransactionCommand::Savepoint(_)
@@ -148,6 +168,9 @@ impl Session {
         limit: i32,
         (leaves, outside_transaction): (Leaves, bool),
     ) -> Result<(), Failure> {
+        if let Some(statement) = prepared.parsed.single() {
+            may_run(statement)?;
+        }
         if outside_transaction && self.transaction.phase == Phase::Open {
             let message = "this statement cannot run inside a transaction block";
             return Err(Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, message).into());
@@ -163,7 +186,7 @@ impl Session {
         }
         self.execute_on_main(prepared, bind, limit).await?;
         if self.transaction.phase == Phase::Idle {
-            self.settle_on_replica(leaves).await?;
+            self.leave_main(leaves).await?;
         }
         Ok(())
     }
@@ -200,8 +223,8 @@ impl Session {
     ) -> Result<(), Failure> {
         self.enter_main().await?;
         let bind = Bind::read(&bind[HEADER..])?;
+        self.goes_to_main(&String::from_utf8_lossy(&prepared.sql));
         let Some(main) = &mut self.main else { return Err(lost().into()) };
-        main.has_names |= prepares(&String::from_utf8_lossy(&prepared.sql));
         let out = &mut main.raw.link.output;
         let arguments = bind.values.iter().zip(bind.binary());
         let arguments: Vec<_> = arguments.map(|(&value, binary)| Argument { binary, value }).collect();
@@ -229,7 +252,7 @@ impl Session {
         refusal: &[u8],
     ) -> Result<(), Failure> {
         match self.execute_on_main(prepared, bind, 0).await {
-            Ok(()) => self.settle_on_replica(Leaves::Definitions).await,
+            Ok(()) => self.leave_main(Leaves::Definitions).await,
             Err(Failure::Own(mut report)) => {
                 report.detail.get_or_insert_with(|| format!("The replica: {}.", error::text(&refusal[HEADER..])));
                 Err(Failure::Own(report))
@@ -252,7 +275,7 @@ impl Session {
         self.drained().await?;
         let same = |main: &Main| main.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &settings));
         if !self.main.as_ref().is_some_and(same) {
-            self.ask_main(&carry_over(&settings, &self.who.user)).await?;
+            self.give_session_to_main().await?;
             if let Some(main) = &mut self.main {
                 main.settings = Some(settings);
             }
@@ -270,7 +293,9 @@ impl Session {
                 start: false,
             };
             self.ask_main(&plain(&begin)).await?;
+            let early = self.transaction.savepoints.iter().map(|savepoint| savepoint.name.clone()).collect();
             self.hand_over().await?;
+            self.pipeline.early = early;
         }
         Ok(())
     }
@@ -288,7 +313,7 @@ impl Session {
         let limit = shared.limits.connect_main;
         match self.wait(raw::connect(&shared.main, &parameters, limit)).await? {
             Waited::Done(Ok(raw)) => {
-                self.main = Some(Main { raw, settings: None, has_names: false });
+                self.main = Some(Main { raw, settings: None, state: None, has_names: false });
                 Ok(())
             }
             Waited::Done(Err(error)) => Err(unreachable(&error).into()),
@@ -329,19 +354,12 @@ impl Session {
     }
 }
 
-pub(super) fn carry_over(settings: &Settings, user: &str) -> String {
-    let literal = |text: &str| format!("'{}'", text.replace('\'', "''"));
-    let mut sql = String::from("SELECT ");
-    for (place, (name, value)) in settings.to_carry_over().iter().enumerate() {
-        let comma = if place > 0 { ", " } else { "" };
-        sql.push_str(&format!("{comma}pg_catalog.set_config('{name}', {}, false)", literal(value)));
-    }
-    if settings.role == user {
-        sql.push_str("; RESET ROLE");
-    } else {
-        sql.push_str(&format!("; SET ROLE \"{}\"", settings.role.replace('"', "\"\"")));
-    }
-    sql
+/// Whether a text may set what is the session's; functions and procedures may.
+fn may_set(text: &str) -> bool {
+    let first = text.split_whitespace().next().unwrap_or_default();
+    let runs = ["do", "call", "select", "with", "execute"];
+    runs.iter().any(|word| first.eq_ignore_ascii_case(word))
+        || text.as_bytes().windows(3).any(|word| word.eq_ignore_ascii_case(b"set"))
 }
 
 /// Whether a text may prepare statements.

@@ -7,8 +7,8 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::super::carry::carry_over;
 use super::super::failure::Failure;
-use super::super::straight::carry_over;
 use super::super::{Session, Waited};
 use super::{Copying, given};
 use crate::overlay::View;
