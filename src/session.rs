@@ -181,6 +181,8 @@ struct Session {
     settings: Option<Arc<Settings>>,
     /// The transaction changed settings, which end with it.
     settings_changed: bool,
+    /// Names with a dot that the client may have set.
+    own_settings: std::collections::BTreeSet<String>,
     registered: Registered,
     stopping: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     /// The replica that was looked at when the session began may still be shown.

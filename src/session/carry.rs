@@ -35,8 +35,11 @@ pub(super) struct State {
     settings: BTreeMap<String, Option<String>>,
 }
 
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
 fn set<'a>(settings: impl Iterator<Item = (&'a String, &'a Option<String>)>) -> String {
-    let literal = |text: &str| format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let one = |(name, value): (&String, &Option<String>)| {
         let value = literal(value.as_deref().unwrap_or_default());
         format!("pg_catalog.set_config({}, {value}, false)", literal(name))
@@ -97,13 +100,28 @@ impl Session {
         self.freeze();
         let rows = self.question(&format!("SELECT {STATE}")).await?;
         let text = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
-        let here: State = serde_json::from_slice(&text).map_err(|error| unexpected(&error))?;
+        let mut here: State = serde_json::from_slice(&text).map_err(|error| unexpected(&error))?;
+        here.settings.extend(self.own_settings().await?);
         let asked = self.ask_main(&format!("{}SELECT {STATE}", here.give(&self.who.user))).await?;
         let there: State = serde_json::from_str(&asked.unwrap_or_default()).map_err(|error| unexpected(&error))?;
         if let Some(main) = &mut self.main {
             main.state = Some(there);
         }
         Ok(())
+    }
+
+    /// The settings with a dot in their name that the session has: Postgres keeps them, and lists them nowhere.
+    async fn own_settings(&mut self) -> Result<Vec<(String, Option<String>)>, Failure> {
+        if self.own_settings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<String> = self.own_settings.iter().cloned().collect();
+        let ask = |name: &String| format!("pg_catalog.current_setting({}, true)", literal(name));
+        let question = format!("SELECT {}", names.iter().map(ask).collect::<Vec<_>>().join(", "));
+        let row = self.question(&question).await?.into_iter().next().unwrap_or_default();
+        let text = |value: bytes::Bytes| String::from_utf8_lossy(&value).into_owned();
+        let known = names.into_iter().zip(row).filter(|(_, value)| value.is_some());
+        Ok(known.map(|(name, value)| (name, value.map(text))).collect())
     }
 
     /// Does to the replica's session what was done to main's.

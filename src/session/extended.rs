@@ -113,6 +113,7 @@ impl Session {
             Ok(text) => self.shared.statements.parse(text),
             Err(_) => Arc::new(Parsed::unreadable(Unparsed { reason: "not UTF-8".into() })),
         };
+        self.own_settings.extend(parsed.own_settings.iter().cloned());
         let replacement = parsed.single().and_then(|statement| self.for_standby(statement));
         let prepared = Prepared { sql: parse.sql.to_vec().into(), types: parse.types.clone(), parsed };
         self.freeze();

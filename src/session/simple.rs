@@ -47,6 +47,7 @@ impl Session {
             return self.forward_plain(&message);
         }
         let parsed = text.ok().map(|text| self.shared.statements.parse(text));
+        self.own_settings.extend(parsed.iter().flat_map(|parsed| parsed.own_settings.iter().cloned()));
         let Some((text, parsed)) = text.ok().zip(parsed) else {
             return self.unreadable(&message).await;
         };

@@ -248,6 +248,7 @@ impl Session {
             locks,
             settings: None,
             settings_changed: false,
+            own_settings: std::collections::BTreeSet::new(),
             registered,
             stopping,
             trusted,

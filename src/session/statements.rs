@@ -27,6 +27,8 @@ pub struct Parsed {
     pub script: Result<Script, Unparsed>,
     /// Calls `set_config`, so the session's settings may change without a SET.
     pub sets_config: bool,
+    /// Names with a dot that it may set.
+    pub own_settings: Vec<String>,
     /// May take values of sequences, which a standby cannot.
     pub takes_ids: bool,
     /// May lock rows that it only reads.
@@ -39,12 +41,31 @@ fn holds(text: &str, word: &[u8]) -> bool {
     text.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
+/// The settings of the application's own that a text names, as SET does or `set_config`.
+fn own_settings(text: &str) -> Vec<String> {
+    let text = text.to_ascii_lowercase();
+    let mut words = text.split(|c: char| c.is_whitespace() || c == ';').filter(|word| !word.is_empty());
+    let mut named = Vec::new();
+    while let Some(word) = words.next() {
+        if word == "set" {
+            let name = words.by_ref().find(|word| !matches!(*word, "local" | "session")).unwrap_or_default();
+            named.push(name.split('=').next().unwrap_or_default());
+        }
+    }
+    named.extend(text.split("set_config").skip(1).filter_map(|rest| rest.split('\'').nth(1)));
+    let plain = |name: &&str| {
+        name.contains('.') && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '"' | '$'))
+    };
+    named.into_iter().filter(plain).map(|name| name.replace('"', "")).collect()
+}
+
 impl Parsed {
     fn of(text: &str) -> Parsed {
         let has = |word: &[u8]| holds(text, word);
         Parsed {
             script: sql::parse(text),
             sets_config: has(b"set_config"),
+            own_settings: if has(b"set") { own_settings(text) } else { Vec::new() },
             takes_ids: has(b"nextval") || has(b"currval") || has(b"lastval"),
             locks: Parsed::locks_rows(text),
             calls: text.contains('('),
@@ -58,7 +79,7 @@ impl Parsed {
 
     /// A text that we cannot read at all.
     pub fn unreadable(why: Unparsed) -> Parsed {
-        Parsed { script: Err(why), sets_config: false, takes_ids: false, locks: false, calls: false }
+        Parsed { script: Err(why), sets_config: false, own_settings: Vec::new(), takes_ids: false, locks: false, calls: false }
     }
 
     /// The only statement of the text.
