@@ -283,12 +283,14 @@ impl Hidden<'_> {
             return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Insert one row at a time."));
         }
         let again = match action {
+            // The row is locked before its condition is judged.
+            Action::Nothing if self.plan.conflict == Some(Conflict::Update) => before.changed.contains(&self.identity()),
             Action::Nothing => return Ok(true),
             Action::Insert => before.proposed(self),
             Action::Update(_) | Action::Delete => before.changed.contains(&self.identity()),
         };
         match (again, self.plan.kind, self.plan.conflict) {
-            (false, _, _) => Ok(false),
+            (false, _, _) => Ok(action == Action::Nothing),
             (true, WriteKind::Insert, Some(Conflict::Update)) => {
                 let message = "ON CONFLICT DO UPDATE command cannot affect row a second time";
                 let hint = "Ensure that no rows proposed for insertion within the same command have duplicate constrained values.";

@@ -188,8 +188,9 @@ impl Upsert<'_> {
         }
         let all: Vec<AttNum> = self.table.columns.iter().map(|column| column.attnum).collect();
         if let Some(set) = &self.set {
+            // Of what is found, whether or not its condition holds.
             for column in super::super::merge::key_columns(&self.table) {
-                builder.value(Output::Key, column, value_of(old, column.attnum).unwrap_or("NULL"));
+                builder.value(Output::Key, column, &format!("\"pgoutpost.f\".{}", hidden("o", column.attnum)));
             }
             for column in self.table.columns.iter().filter(|column| set.contains(&column.attnum)) {
                 builder.value(Output::Old(column.attnum), column, value_of(old, column.attnum).unwrap_or("NULL"));

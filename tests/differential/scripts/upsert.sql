@@ -130,3 +130,10 @@ INSERT INTO strict VALUES (9, 'a', 1) ON CONFLICT DO NOTHING;
 @2 INSERT INTO strict VALUES (9, 'b', 1) ON CONFLICT DO NOTHING RETURNING *;
 COMMIT;
 SELECT * FROM strict ORDER BY id;
+-- A row that the statement has updated may not be found again, whatever the condition says of it then.
+INSERT INTO pair VALUES (90, 'x', 900);
+INSERT INTO pair VALUES (90, 'x', 901), (90, 'x', NULL) ON CONFLICT (a, b) DO UPDATE SET v = excluded.v WHERE excluded.v > 0;
+INSERT INTO pair VALUES (90, 'x', NULL), (90, 'x', 901) ON CONFLICT (a, b) DO UPDATE SET v = excluded.v WHERE excluded.v > 0 RETURNING *;
+INSERT INTO pair VALUES (90, 'x', NULL), (90, 'x', NULL) ON CONFLICT (a, b) DO UPDATE SET v = excluded.v WHERE excluded.v > 0 RETURNING *;
+INSERT INTO pair VALUES (91, 'x', 91), (91, 'x', NULL) ON CONFLICT (a, b) DO UPDATE SET v = excluded.v WHERE excluded.v > 0;
+SELECT * FROM pair ORDER BY a, b;
