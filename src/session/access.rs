@@ -134,6 +134,23 @@ impl Session {
         }
     }
 
+    /// Whether the role may do what the plan of this text does. What else Postgres has against the text when it is planned, or
+    /// against other tables in it, is said first.
+    pub(super) async fn may_do(
+        &mut self,
+        plan: &WritePlan,
+        (text, types): (&str, &[u32]),
+        settings: &Settings,
+    ) -> Result<(), Failure> {
+        match self.may_write(plan, settings).await {
+            Err(Failure::Own(refusal)) => {
+                self.explain(text, types, settings).await?;
+                Err(Failure::Own(refusal))
+            }
+            answer => answer,
+        }
+    }
+
     /// Asks, not more often than every few seconds, whether the role has a right: a question with one answer. GRANT and
     /// REVOKE change the catalog's version; membership in roles does not.
     pub(super) async fn permitted(

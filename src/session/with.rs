@@ -104,6 +104,9 @@ impl Session {
                 .hint("SET DateStyle TO ISO; SET extra_float_digits TO 1.")
                 .into());
         }
+        for write in plan.writes_planned() {
+            self.may_do(write, (&statement.text, given.types), &settings).await?;
+        }
         let (judged_parts, written) = self.parts(&plan, given, &formats, &settings).await?;
         let told = self.transaction.work.statements.len();
         let mut events = Vec::new();

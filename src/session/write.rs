@@ -172,7 +172,7 @@ impl Session {
                 return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
             }
             if rights == Rights::Asked {
-                self.may_write(&plan, &settings).await?;
+                self.may_do(&plan, (&statement.text, given.types), &settings).await?;
             }
             self.refuse_secured(plan.secured()).await?;
             let text = (rights == Rights::Asked).then_some((&*statement.text, given.types));

@@ -40,6 +40,8 @@ pub struct Features {
     pub exclusion: bool,
     pub inheritance: bool,
     pub waiting: bool,
+    pub roles: bool,
+    pub set_constraints: bool,
     pub sessions: usize,
 }
 
@@ -61,6 +63,8 @@ impl Features {
             exclusion: true,
             inheritance: true,
             waiting: true,
+            roles: true,
+            set_constraints: true,
             sessions: 3,
         };
         let words = std::env::var("FEATURES").unwrap_or_default();
@@ -81,6 +85,8 @@ impl Features {
                 "exclusion" => features.exclusion = on,
                 "inheritance" => features.inheritance = on,
                 "waiting" => features.waiting = on,
+                "roles" => features.roles = on,
+                "set_constraints" => features.set_constraints = on,
                 "sessions" => features.sessions = if on { 3 } else { 1 },
                 other => panic!("FEATURES: there is no {other:?}"),
             }
@@ -92,11 +98,15 @@ impl Features {
 /// The script of a seed.
 pub fn script(seed: u64, protocol: Protocol, features: &Features) -> Script {
     let mut dice = Dice::new(seed);
-    let (schema, tables) = schema::schema(&mut dice, features);
+    let (mut schema, tables) = schema::schema(&mut dice, features);
+    let narrow = features.roles && dice.chance(15);
+    if narrow {
+        schema::grant(&mut dice, &tables, &mut schema);
+    }
     let sessions: Vec<_> = (0..1 + dice.below(features.sessions)).map(|_| State::Idle).collect();
     // TRUNCATE would wait for everybody who reads.
     let features = &Features { truncate: features.truncate && sessions.len() == 1, ..features.clone() };
-    let mut stage = Author { dice, features, tables, sessions, protocol, steps: Vec::new() };
+    let mut stage = Author { dice, features, tables, narrow, sessions, protocol, steps: Vec::new() };
     for _ in 0..TRANSACTIONS {
         stage.transaction();
     }
@@ -118,6 +128,8 @@ struct Author<'a> {
     dice: Dice,
     features: &'a Features,
     tables: Vec<Table>,
+    /// There is a role with fewer rights.
+    narrow: bool,
     sessions: Vec<State>,
     protocol: Protocol,
     steps: Vec<Step>,
@@ -146,6 +158,9 @@ impl Author<'_> {
         if !goes_on {
             let begin = self.begin();
             self.say(session, begin);
+            if self.narrow && self.dice.chance(50) {
+                self.say(session, format!("SET LOCAL ROLE {}", schema::NARROW));
+            }
         }
         let (mut savepoints, mut cursors) = (Vec::new(), Vec::new());
         for _ in 0..1 + self.dice.below(5) {
@@ -162,6 +177,10 @@ impl Author<'_> {
                     self.say(session, text);
                 }
                 2 if self.features.cursors => self.cursor(session, &mut cursors),
+                3 if self.features.set_constraints && self.dice.chance(40) => {
+                    let when = *self.dice.one(&["DEFERRED", "DEFERRED", "IMMEDIATE"]);
+                    self.say(session, format!("SET CONSTRAINTS ALL {when}"));
+                }
                 2..=4 => self.read(session),
                 _ => self.write(session),
             }

@@ -284,7 +284,9 @@ impl Hidden<'_> {
         }
         let again = match action {
             // The row is locked before its condition is judged.
-            Action::Nothing if self.plan.conflict == Some(Conflict::Update) => before.changed.contains(&self.identity()),
+            Action::Nothing if self.plan.conflict == Some(Conflict::Update) => {
+                before.changed.contains(&self.identity())
+            }
             Action::Nothing => return Ok(true),
             Action::Insert => before.proposed(self),
             Action::Update(_) | Action::Delete => before.changed.contains(&self.identity()),

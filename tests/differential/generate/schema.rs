@@ -103,6 +103,22 @@ pub fn schema(dice: &mut Dice, features: &Features) -> (Vec<String>, Vec<Table>)
     (statements, tables)
 }
 
+/// The role that reads everything, and writes some tables in some ways.
+pub const NARROW: &str = "narrow";
+
+/// Makes the role, if need be, and gives it its rights.
+pub fn grant(dice: &mut Dice, tables: &[Table], out: &mut Vec<String>) {
+    out.push(format!(
+        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{NARROW}') THEN CREATE ROLE {NARROW}; END IF;
+        EXECUTE format('GRANT USAGE ON SCHEMA %1$I TO {NARROW}; GRANT SELECT ON ALL TABLES IN SCHEMA %1$I TO {NARROW};
+            GRANT USAGE ON ALL SEQUENCES IN SCHEMA %1$I TO {NARROW}', current_schema()); END $$"
+    ));
+    for table in tables.iter().filter(|table| !table.is_view) {
+        let rights = dice.some(&["INSERT", "UPDATE", "DELETE", "TRUNCATE"]);
+        out.push(format!("GRANT {} ON {} TO {NARROW}", rights.join(", "), table.name));
+    }
+}
+
 /// Some rows and columns of a table.
 fn view(dice: &mut Dice, tables: &[Table], out: &mut Vec<String>) -> Table {
     let base = dice.one(tables);
