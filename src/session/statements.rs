@@ -79,7 +79,14 @@ impl Parsed {
 
     /// A text that we cannot read at all.
     pub fn unreadable(why: Unparsed) -> Parsed {
-        Parsed { script: Err(why), sets_config: false, own_settings: Vec::new(), takes_ids: false, locks: false, calls: false }
+        Parsed {
+            script: Err(why),
+            sets_config: false,
+            own_settings: Vec::new(),
+            takes_ids: false,
+            locks: false,
+            calls: false,
+        }
     }
 
     /// The only statement of the text.

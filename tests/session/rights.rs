@@ -139,13 +139,14 @@ async fn explain_shows_no_pending_row() {
 /// Row security by a setting of the application's own, which main judges by when a write goes straight.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_main_does_it_does_with_the_applications_settings() {
-    let schema = "CREATE TABLE ten (id int PRIMARY KEY, tenant text, v text); INSERT INTO ten VALUES (1, 'a', ''), (2, 'b', '');
+    let schema =
+        "CREATE TABLE ten (id int PRIMARY KEY, tenant text, v text); INSERT INTO ten VALUES (1, 'a', ''), (2, 'b', '');
         ALTER TABLE ten ENABLE ROW LEVEL SECURITY;
         CREATE POLICY by_tenant ON ten USING (tenant = current_setting('app.tenant', true));
         GRANT SELECT, UPDATE ON ten TO r_writer;";
     let (_site, outpost) = outpost("rights_tenant", &format!("{ROLES}{schema}")).await;
     let client = as_role(&outpost.url(), "r_writer").await;
-    let update = |v: &'static str| client.execute("UPDATE ten SET v = v || $1", &[&v]);
+    let update = async |v: &str| client.execute("UPDATE ten SET v = v || $1", &[&v]).await;
     client.batch_execute("SET app.tenant = 'a'").await.unwrap();
     assert_eq!(update("1").await.unwrap(), 1);
     client.batch_execute("BEGIN; SET LOCAL app.tenant TO 'b'").await.unwrap();
