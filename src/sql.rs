@@ -65,8 +65,8 @@ pub enum Class {
         value: Option<String>,
         show: bool,
     },
-    /// `SHOW transaction_read_only`: on a standby it is always on, and the client's own transaction may write.
-    ShowReadOnly,
+    /// SHOW of what a standby is told something else about: it takes neither READ WRITE nor SERIALIZABLE.
+    ShowMode(Mode),
     /// SHOW, FETCH, MOVE, CLOSE, DEALLOCATE: goes to the replica as it is.
     Replica,
     /// SQL-level PREPARE: the inner statement decides.
@@ -93,6 +93,15 @@ pub struct SetConstraints {
     /// Names, perhaps with a schema; none: ALL.
     pub names: Vec<Vec<String>>,
     pub deferred: bool,
+}
+
+/// A mode of the transaction that SHOW shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `transaction_read_only`
+    ReadOnly,
+    /// `transaction_isolation`
+    Isolation,
 }
 
 /// Transaction control.

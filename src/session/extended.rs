@@ -189,7 +189,7 @@ impl Session {
                 | Class::Straight { .. }
                 | Class::Transaction(_)
                 | Class::Settings { .. }
-                | Class::ShowReadOnly
+                | Class::ShowMode(_)
                 | Class::Constraints(_),
             ) => true,
             Some(Class::Query | Class::Replica | Class::Prepare { .. }) => self.transaction.route == Route::Straight,

@@ -139,9 +139,13 @@ impl Session {
                 self.forget_ids(statement);
                 Ok(None)
             }
-            Class::ShowReadOnly => {
+            Class::ShowMode(mode) => {
                 self.settle().await?;
-                let value = self.read_only().await?;
+                let Some(value) = self.mode(*mode).await? else {
+                    self.forward(message);
+                    self.expected.push_back(Expect::Execute);
+                    return Ok(None);
+                };
                 let mut row = BytesMut::new();
                 build::data_row(&mut row, std::iter::once(Some(value.as_bytes())));
                 Ok(self.hand_out([row].into(), "SHOW".to_owned(), limit, false))

@@ -9,7 +9,7 @@ use super::serve::TRIES;
 use super::statements::Description;
 use super::transaction::Phase;
 use super::write::Written;
-use crate::sql::Statement;
+use crate::sql::{Isolation, Mode, Statement};
 use crate::sqlstate;
 use crate::wire::{HEADER, build, error};
 
@@ -31,18 +31,27 @@ impl Session {
         self.pass_rows(None).await.map_err(|(failure, _)| as_clients(failure))
     }
 
-    /// SHOW transaction_read_only
-    pub(super) async fn show_read_only(&mut self, last: bool) -> Result<(), Failure> {
-        let value = self.read_only().await?;
-        self.pass_alone(&format!("SELECT '{value}' AS transaction_read_only")).await?;
+    /// SHOW of a mode of the transaction.
+    pub(super) async fn show_mode(&mut self, mode: Mode, text: &str, last: bool) -> Result<(), Failure> {
+        let Some(value) = self.mode(mode).await? else { return self.pass(text, last).await };
+        let name = match mode {
+            Mode::ReadOnly => "transaction_read_only",
+            Mode::Isolation => "transaction_isolation",
+        };
+        self.pass_alone(&format!("SELECT '{value}' AS {name}")).await?;
         self.simple_tag("SHOW", last).await
     }
 
-    /// Whether what the client writes now would be refused, as a setting's value.
-    pub(super) async fn read_only(&mut self) -> Result<&'static str, Failure> {
-        let settings = self.settings().await?;
-        let read_only = self.transaction.read_only.unwrap_or_else(|| settings.read_only());
-        Ok(if read_only { "on" } else { "off" })
+    /// A mode as the client has asked for it; `None`: the replica knows it.
+    pub(super) async fn mode(&mut self, mode: Mode) -> Result<Option<&'static str>, Failure> {
+        Ok(match mode {
+            Mode::ReadOnly => {
+                let settings = self.settings().await?;
+                let read_only = self.transaction.read_only.unwrap_or_else(|| settings.read_only());
+                Some(if read_only { "on" } else { "off" })
+            }
+            Mode::Isolation => (self.transaction.isolation == Some(Isolation::Serializable)).then_some("serializable"),
+        })
     }
 
     /// Answers a statement of a query string with rows that are ready. `last`: of the string.

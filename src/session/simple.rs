@@ -122,7 +122,7 @@ impl Session {
             | Class::CopyIn
             | Class::With
             | Class::OwnSetting { .. }
-            | Class::ShowReadOnly
+            | Class::ShowMode(_)
             | Class::Execute { .. }
             | Class::Straight { .. }
             | Class::Refused(_) => false,
@@ -268,7 +268,7 @@ impl Session {
                 self.changes_settings(!show);
                 self.pass(&statement.text, last).await
             }
-            Class::ShowReadOnly => self.show_read_only(last).await,
+            Class::ShowMode(mode) => self.show_mode(*mode, &statement.text, last).await,
             Class::Settings { .. } | Class::Replica | Class::Prepare { .. } => {
                 self.changes_settings(matches!(statement.class, Class::Settings { .. }));
                 if deallocates(statement) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use super::syntax::{child, name_of, path_of, range, words};
-use super::{Class, Isolation, Report, Script, SetConstraints, Statement, TransactionCommand, Unparsed, parse};
+use super::{Class, Isolation, Mode, Report, Script, SetConstraints, Statement, TransactionCommand, Unparsed, parse};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 use SyntaxKind as K;
@@ -238,8 +238,12 @@ fn settings(node: &SyntaxNode) -> Class {
     {
         return Class::Transaction(command);
     }
-    if show && matches!(path.as_slice(), [name] if name.eq_ignore_ascii_case("transaction_read_only")) {
-        return Class::ShowReadOnly;
+    let shows = |what: &str| show && matches!(path.as_slice(), [name] if name.eq_ignore_ascii_case(what));
+    if shows("transaction_read_only") {
+        return Class::ShowMode(Mode::ReadOnly);
+    }
+    if shows("transaction_isolation") || (show && child(node, K::TRANSACTION_ISOLATION_LEVEL).is_some()) {
+        return Class::ShowMode(Mode::Isolation);
     }
     if show { Class::Replica } else { Class::Settings { discard_all: false } }
 }

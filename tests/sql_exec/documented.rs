@@ -89,7 +89,7 @@ fn outcome(site: &Site, text: &str) -> &'static str {
         },
         Class::Transaction(_) | Class::Settings { .. } | Class::Constraints(_) => "replica",
         Class::Replica | Class::Prepare { .. } => "replica",
-        Class::OwnSetting { .. } | Class::ShowReadOnly => "here",
+        Class::OwnSetting { .. } | Class::ShowMode(_) => "here",
         Class::Execute { .. } => "as",
         Class::Straight { .. } => "straight",
         Class::Refused(_) => "refused",

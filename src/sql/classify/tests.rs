@@ -112,7 +112,9 @@ fn settings() {
     check("DISCARD ALL", Class::Settings { discard_all: true });
     check("DISCARD PLANS", SETTINGS);
     check("SHOW search_path", Class::Replica);
-    check("show TRANSACTION_read_only", Class::ShowReadOnly);
+    check("show TRANSACTION_read_only", Class::ShowMode(Mode::ReadOnly));
+    check("SHOW transaction_isolation", Class::ShowMode(Mode::Isolation));
+    check("show transaction  isolation level", Class::ShowMode(Mode::Isolation));
     check("LOCK TABLE public.t, \"In\" IN ACCESS SHARE MODE", Class::Replica);
     check("lock t in row exclusive mode nowait", Class::Replica);
     let own =
