@@ -66,9 +66,13 @@ async fn fsck_agrees_and_finds_what_disagrees(kept: Kept) {
     assert!(text.contains("FAIL  same entry on main") && text.contains("same entry on the replica"), "{text}");
     set(3, &format!("'{entry}'")).await;
     succeeded(&pgoutpost(&stage, &url, &["fsck"]).await);
-    main.batch_execute("ALTER SEQUENCE item_id_seq RESTART").await.unwrap();
+    main.batch_execute("SELECT setval('item_id_seq', 1)").await.unwrap();
     let text = failed(&pgoutpost(&stage, &url, &["fsck"]).await);
     assert!(text.contains("FAIL  lease") && text.contains("gives them out again"), "{text}");
+    // What is leased of it is no more the sequence's, and is not handed out.
+    main.batch_execute("ALTER SEQUENCE item_id_seq RESTART").await.unwrap();
+    let text = succeeded(&pgoutpost(&stage, &url, &["fsck"]).await);
+    assert!(text.contains("leased before it was made anew or restarted"), "{text}");
 }
 
 async fn a_buffer_moves_and_loses_nothing(kept: Kept) {
