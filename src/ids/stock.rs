@@ -68,12 +68,13 @@ pub(super) fn is_now(block: &mut LeaseBlock, now: SequenceId, made: Option<Seque
         block.leased_to = None;
     }
     block.of = Some(now);
-    block.before.extend(replaced.into_iter().chain(made));
-    let mut seen = std::collections::HashSet::from([now]);
-    block.before.reverse();
-    block.before.retain(|before| seen.insert(*before));
-    block.before.truncate(BEFORE_MAX);
-    block.before.reverse();
+    for former in replaced.into_iter().chain(made).chain([now]) {
+        block.before.retain(|before| *before != former);
+        block.before.push(former);
+    }
+    block.before.pop();
+    let forgotten = block.before.len().saturating_sub(BEFORE_MAX);
+    block.before.drain(..forgotten);
     replaced.is_some()
 }
 

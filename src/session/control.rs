@@ -8,6 +8,7 @@ use bytes::BytesMut;
 
 use super::Session;
 use super::failure::Failure;
+use super::settings::Settings;
 use super::transaction::{Phase, Route};
 use crate::sql::{Isolation, TransactionCommand};
 use crate::status::StatementKind;
@@ -157,6 +158,11 @@ impl Session {
                 self.transaction.read_only = read_only.or(self.transaction.read_only);
             }
         }
+    }
+
+    /// Whether what the client writes now is to be refused (25006).
+    pub(super) fn is_read_only(&self, settings: &Settings) -> bool {
+        self.transaction.read_only.unwrap_or_else(|| settings.read_only())
     }
 
     /// The transaction is over: its effects, locks and local settings with it.

@@ -116,7 +116,7 @@ impl Session {
             return Err(report.into());
         }
         self.analyse_copy(statement).await?;
-        if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+        if self.is_read_only(settings) {
             let message = "cannot execute COPY FROM in a read-only transaction";
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
         }

@@ -39,7 +39,7 @@ impl Session {
     /// Whether the role may lock rows of these tables, and the transaction any.
     pub(super) async fn may_lock(&mut self, locking: &[LockedRelation], settings: &Settings) -> Result<(), Failure> {
         for relation in locking {
-            if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+            if self.is_read_only(settings) {
                 let words = relation.strength.words();
                 let message = format!("cannot execute SELECT {words} in a read-only transaction");
                 return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());

@@ -47,8 +47,7 @@ impl Session {
         Ok(match mode {
             Mode::ReadOnly => {
                 let settings = self.settings().await?;
-                let read_only = self.transaction.read_only.unwrap_or_else(|| settings.read_only());
-                Some(if read_only { "on" } else { "off" })
+                Some(if self.is_read_only(&settings) { "on" } else { "off" })
             }
             Mode::Isolation => (self.transaction.isolation == Some(Isolation::Serializable)).then_some("serializable"),
         })

@@ -26,7 +26,7 @@ impl Session {
         self.guard.statement(StatementKind::Write);
         let settings = self.settings().await?;
         self.caught_up().await?;
-        if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+        if self.is_read_only(&settings) {
             let message = format!("cannot execute {TRUNCATED} in a read-only transaction");
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
         }

@@ -166,7 +166,7 @@ impl Session {
 
     /// A read-only transaction takes no values of sequences.
     pub(super) fn may_draw(&self, takes: bool, settings: &Settings) -> Result<(), Report> {
-        if takes && self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+        if takes && self.is_read_only(settings) {
             let message = "cannot execute nextval() in a read-only transaction";
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message));
         }

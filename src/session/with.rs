@@ -94,7 +94,7 @@ impl Session {
         settings.readable()?;
         self.caught_up().await?;
         let plan = self.with_plan(statement, &settings).await?;
-        if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+        if self.is_read_only(&settings) {
             let message = format!("cannot execute {} in a read-only transaction", plan.verb());
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
         }

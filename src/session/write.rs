@@ -167,7 +167,7 @@ impl Session {
                 }
                 Err(report) => return Err(report.clone().into()),
             };
-            if self.transaction.read_only.unwrap_or_else(|| settings.read_only()) {
+            if self.is_read_only(&settings) {
                 let message = format!("cannot execute {} in a read-only transaction", plan.kind.verb());
                 return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
             }

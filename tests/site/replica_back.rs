@@ -5,37 +5,50 @@ use lab::postgres::connect;
 
 use super::stage::{Stage, eventually, execute, get, redis, run, succeeded, value};
 
+/// A site with 21 confirmed rows, and a copy of its replica's folder from when there was one.
+struct Aged {
+    stage: Stage,
+    data: String,
+    old: String,
+}
+
+impl Aged {
+    async fn new(name: &str, settings: impl FnOnce(OutpostOptions) -> OutpostOptions) -> Aged {
+        let schema = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0)";
+        let stage = Stage::own_with(name, schema, settings).await;
+        let lab = stage.lab();
+        let folder = |name: &str| lab.replica().folder().join(name).to_str().unwrap().to_owned();
+        let (data, old) = (folder("data"), folder("old"));
+        lab.kill_replica().unwrap();
+        succeeded(&run("cp".as_ref(), &["-a", &data, &old]).await);
+        lab.restart_replica().await.unwrap();
+        eventually("clients are served", async || connect(&stage.outpost.url()).await.is_ok()).await;
+        let client = stage.client().await;
+        for id in 1..=20 {
+            execute(&client, &format!("INSERT INTO t VALUES ({id})")).await;
+        }
+        stage.drain().await;
+        eventually("everything is confirmed", async || nothing_pending(&stage).await).await;
+        Aged { stage, data, old }
+    }
+
+    /// Kills the replica and puts the copy in its place.
+    async fn go_back(&self) {
+        self.stage.lab().kill_replica().unwrap();
+        succeeded(&run("rm".as_ref(), &["-r", &self.data]).await);
+        succeeded(&run("mv".as_ref(), &[&self.old, &self.data]).await);
+    }
+}
+
 #[tokio::test]
 async fn a_replica_that_went_back_shows_nobody_the_past() {
-    let schema = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0)";
-    let rarely = |options: OutpostOptions| options.setting("TRACKER__POLL_INTERVAL", "1s");
-    let stage = Stage::own_with("replica_back", schema, rarely).await;
+    let aged = Aged::new("replica_back", |options| options.setting("TRACKER__POLL_INTERVAL", "1s")).await;
+    let Aged { stage, .. } = &aged;
     let lab = stage.lab();
-    let data = lab.replica().folder().join("data");
-    let old = lab.replica().folder().join("old");
-    let (data, old) = (data.to_str().unwrap(), old.to_str().unwrap());
-    lab.kill_replica().unwrap();
-    succeeded(&run("cp".as_ref(), &["-a", data, old]).await);
-    lab.restart_replica().await.unwrap();
-
-    let mut connected = None;
-    eventually("the daemon serves again", async || {
-        connected = connect(&stage.outpost.url()).await.ok();
-        connected.is_some()
-    })
-    .await;
-    let client = connected.unwrap();
-    for id in 1..=20 {
-        execute(&client, &format!("INSERT INTO t VALUES ({id})")).await;
-    }
-    stage.drain().await;
-    eventually("everything is confirmed", async || nothing_pending(&stage).await).await;
 
     // The copy from before, and no main to catch up with.
     stage.cut();
-    lab.kill_replica().unwrap();
-    succeeded(&run("rm".as_ref(), &["-r", data]).await);
-    succeeded(&run("mv".as_ref(), &[old, data]).await);
+    aged.go_back().await;
     // Whoever gets in sees everything, however early: they knock before it is up, and the tracker looks rarely.
     let knocking: Vec<_> = (0..8).map(|_| tokio::spawn(knock(stage.outpost.url()))).collect();
     lab.restart_replica().await.unwrap();
@@ -49,23 +62,9 @@ async fn a_replica_that_went_back_shows_nobody_the_past() {
 
 #[tokio::test]
 async fn a_replica_older_than_what_the_buffer_keeps_answers_nobody() {
-    let schema = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (0)";
-    let soon = |options: OutpostOptions| options.setting("BUFFER__RETENTION", "1s");
-    let stage = Stage::own_with("replica_too_old", schema, soon).await;
+    let aged = Aged::new("replica_too_old", |options| options.setting("BUFFER__RETENTION", "1s")).await;
+    let Aged { stage, .. } = &aged;
     let lab = stage.lab();
-    let data = lab.replica().folder().join("data");
-    let old = lab.replica().folder().join("old");
-    let (data, old) = (data.to_str().unwrap(), old.to_str().unwrap());
-    lab.kill_replica().unwrap();
-    succeeded(&run("cp".as_ref(), &["-a", data, old]).await);
-    lab.restart_replica().await.unwrap();
-    eventually("clients are served", async || connect(&stage.outpost.url()).await.is_ok()).await;
-    let client = stage.client().await;
-    for id in 1..=20 {
-        execute(&client, &format!("INSERT INTO t VALUES ({id})")).await;
-    }
-    stage.drain().await;
-    eventually("everything is confirmed", async || nothing_pending(&stage).await).await;
     let key = format!("site:{}:transaction_buffer", stage.site.name);
     eventually("the buffer has dropped what the replica has", async || {
         let answer = redis(&stage.site.redis_url, &["XLEN", &key]).await;
@@ -75,9 +74,7 @@ async fn a_replica_older_than_what_the_buffer_keeps_answers_nobody() {
     .await;
 
     stage.cut();
-    lab.kill_replica().unwrap();
-    succeeded(&run("rm".as_ref(), &["-r", data]).await);
-    succeeded(&run("mv".as_ref(), &[old, data]).await);
+    aged.go_back().await;
     lab.restart_replica().await.unwrap();
     let told = async || match connect(&stage.outpost.url()).await {
         Ok(client) => panic!("served with {} rows", value(&client, "SELECT count(*) FROM t").await),
