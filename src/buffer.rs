@@ -40,7 +40,8 @@ pub mod transfer;
 
 pub use log::{LeaseBlock, LeaseRange, LogError};
 pub use mains::{AcceptError, KnownMain, MainHas, Meeting};
-pub use quarantine::{Act, ActError, Fate, Quarantined, Which};
+pub use quarantine::records::{Pages, QuarantinePages};
+pub use quarantine::{Act, ActError, Aside, Fate, Quarantined, Which};
 
 use committer::{Committer, Job, Limits, QUEUE};
 use log::Log;
@@ -182,9 +183,7 @@ impl Buffer {
                 "the buffer ends before the replica's ledger: it was emptied or replaced. Going on after the ledger"
             );
         }
-        let mut records = log.quarantined().await?;
-        quarantine::forget_old(&*log, &mut records).await?;
-        let aside = records.into_iter().map(|record| (record.seq, record.fate)).collect();
+        let aside = quarantine::recall(&*log).await?;
         let mains = Mains::new(log.main_record().await?);
         let published = Arc::new(Published::new(claim.last, confirmed, aside));
         rebuild::from_log(&*log, &published, &catalog, Some(confirmed)).await?;

@@ -30,7 +30,8 @@ pub trait Source: Send + Sync {
     fn leases(&self) -> Vec<Lease>;
     /// Pending entries after `after`, oldest first.
     fn entries(&self, after: Seq, limit: usize) -> Answer<Vec<Arc<Entry>>>;
-    fn quarantine(&self, limit: usize) -> Answer<Vec<Quarantined>>;
+    /// Records behind this one, without what the entries do.
+    fn quarantine(&self, after: Option<Seq>, limit: usize) -> Answer<Vec<Quarantined>>;
     /// The newest lines of the log of conflicts, newest first.
     fn conflicts(&self, limit: usize) -> Answer<Vec<Conflict>>;
 }
@@ -133,8 +134,8 @@ impl Status {
     ///
     /// # Errors
     /// The buffer's words for why it cannot be read.
-    pub async fn quarantine(&self, limit: usize) -> Result<Vec<Quarantined>, String> {
-        self.shared.source.quarantine(limit).await
+    pub async fn quarantine(&self, after: Option<Seq>, limit: usize) -> Result<Vec<Quarantined>, String> {
+        self.shared.source.quarantine(after, limit).await
     }
 
     /// The newest conflicts, as far as the replica has the log.

@@ -42,7 +42,7 @@ impl Home {
     }
 
     /// Another process' handle.
-    fn log(&self) -> Arc<dyn Log> {
+    pub(super) fn log(&self) -> Arc<dyn Log> {
         match self {
             Home::Memory(disk) => Arc::new(MemoryLog::new(disk)),
             Home::Redis(_) => Arc::new(RedisLog::new(&self.url(), "TEST", true).unwrap()),
@@ -164,10 +164,19 @@ async fn keeps_what_stands_beside_the_entries(home: Home) {
     assert_eq!(log.main_record().await.unwrap(), Some(main.clone()));
     let leases = log.leases().await.unwrap();
     assert_eq!((leases.len(), &leases["public.s"]), (2, &block(2, 100)));
-    assert_eq!(log.quarantined().await.unwrap(), [first, second.clone()]);
+    assert_eq!(quarantined(&*log).await, [first.clone(), second.clone()]);
+    let some = log.quarantined(&[Seq(20), Seq(4), Seq(3)]).await.unwrap();
+    assert_eq!(some, [second.clone(), first], "not in the order in which they were asked for");
+    assert!(log.quarantined(&[]).await.unwrap().is_empty());
     log.release(Seq(3)).await.unwrap();
     log.release(Seq(3)).await.unwrap();
-    assert_eq!(log.quarantined().await.unwrap(), [second]);
+    assert_eq!(quarantined(&*log).await, [second]);
+}
+
+/// Everything in quarantine.
+pub(super) async fn quarantined(log: &dyn Log) -> Vec<Quarantined> {
+    let seqs: Vec<Seq> = log.quarantine_index().await.unwrap().into_iter().map(|(seq, _)| seq).collect();
+    log.quarantined(&seqs).await.unwrap()
 }
 
 /// The handle above the log: commits of many clients, and the overlay made anew.
@@ -241,8 +250,12 @@ impl Log for Faulty {
         self.inner.quarantine(quarantined)
     }
 
-    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
-        self.inner.quarantined()
+    fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>> {
+        self.inner.quarantine_index()
+    }
+
+    fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>> {
+        self.inner.quarantined(seqs)
     }
 
     fn release(&self, seq: Seq) -> Answer<'_, ()> {

@@ -210,8 +210,13 @@ impl Log for FileLog {
         self.changing(move |store, epoch| store.owned(epoch, || aside::put(&store.folder, &quarantined)))
     }
 
-    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
-        Box::pin(self.run(|store| aside::all(&store.folder)))
+    fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>> {
+        Box::pin(self.run(|store| aside::index(&store.folder)))
+    }
+
+    fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>> {
+        let seqs = seqs.to_vec();
+        Box::pin(self.run(move |store| aside::of(&store.folder, &seqs)))
     }
 
     fn release(&self, seq: Seq) -> Answer<'_, ()> {

@@ -42,8 +42,12 @@ pub trait Log: Send + Sync + 'static {
     /// Puts an entry into quarantine, replacing what was known of it there.
     fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()>;
 
-    /// Everything in quarantine, in order.
-    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>>;
+    /// What is in quarantine, in order, and about how many bytes each record takes.
+    fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>>;
+
+    /// Those of these that are in quarantine, in the order in which they are asked for. All of them are in memory then: see
+    /// [`Pages`](super::Pages).
+    fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>>;
 
     /// Takes an entry out of quarantine.
     fn release(&self, seq: Seq) -> Answer<'_, ()>;

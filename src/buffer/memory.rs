@@ -191,8 +191,15 @@ impl Log for MemoryLog {
         })
     }
 
-    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
-        Box::pin(async move { Ok(lock(&self.disk).quarantined.values().cloned().collect()) })
+    fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>> {
+        Box::pin(async move { Ok(lock(&self.disk).quarantined.keys().map(|seq| (*seq, 0)).collect()) })
+    }
+
+    fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>> {
+        Box::pin(async move {
+            let disk = lock(&self.disk);
+            Ok(seqs.iter().filter_map(|seq| disk.quarantined.get(seq).cloned()).collect())
+        })
     }
 
     fn release(&self, seq: Seq) -> Answer<'_, ()> {

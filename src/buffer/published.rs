@@ -3,7 +3,7 @@
 //! One mutex guards all changes and is never held across an await; readers of the overlay do not take it. Only what is
 //! durable gets here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::log::Record;
-use super::quarantine::Fate;
+use super::quarantine::{Aside, Fate};
 use super::{BufferStatus, Progress};
 use crate::catalog::TableId;
 use crate::entry::Seq;
@@ -41,7 +41,9 @@ struct State {
     overlay: Overlay,
     tally: Tally,
     /// Entries that replay passes over.
-    aside: BTreeMap<Seq, Fate>,
+    aside: BTreeMap<Seq, Aside>,
+    /// Those of which the log may say something else: its answer was lost.
+    doubtful: BTreeSet<Seq>,
     /// How many of them are not decided.
     quarantined: u64,
     show_quarantined: bool,
@@ -77,9 +79,9 @@ pub(super) type Changes = Vec<(TableId, Change)>;
 
 impl Published {
     /// The state of a buffer whose last entry is `last`, all up to `confirmed` being on the replica.
-    pub(super) fn new(last: Seq, confirmed: Seq, aside: BTreeMap<Seq, Fate>) -> Published {
+    pub(super) fn new(last: Seq, confirmed: Seq, aside: BTreeMap<Seq, Aside>) -> Published {
         let overlay = Overlay::starting_at(confirmed);
-        let quarantined = aside.values().filter(|fate| fate.is_open()).count() as u64;
+        let quarantined = aside.values().filter(|aside| aside.fate.is_open()).count() as u64;
         Published {
             overlay: ArcSwap::from_pointee(overlay.for_readers()),
             state: Mutex::new(State { overlay, aside, quarantined, available: true, ..State::default() }),
@@ -202,15 +204,37 @@ impl Published {
     }
 
     /// What is aside, and whether it is shown.
-    pub(super) fn aside(&self) -> (BTreeMap<Seq, Fate>, bool) {
+    pub(super) fn aside(&self) -> (BTreeMap<Seq, Aside>, bool) {
         let state = self.state();
         (state.aside.clone(), state.show_quarantined)
     }
 
-    pub(super) fn set_aside(&self, seq: Seq, fate: Fate) {
+    /// What the log has of an entry.
+    pub(super) fn set_aside(&self, seq: Seq, aside: Aside) {
         let mut state = self.state();
-        let before = state.aside.insert(seq, fate).is_some_and(Fate::is_open);
-        state.quarantined = (state.quarantined + u64::from(fate.is_open())).saturating_sub(u64::from(before));
+        state.doubtful.remove(&seq);
+        let before = state.aside.insert(seq, aside).is_some_and(|before| before.fate.is_open());
+        state.quarantined = (state.quarantined + u64::from(aside.fate.is_open())).saturating_sub(u64::from(before));
+    }
+
+    /// The log has nothing of this entry.
+    pub(super) fn not_aside(&self, seq: Seq) {
+        let mut state = self.state();
+        state.doubtful.remove(&seq);
+        if state.aside.remove(&seq).is_some_and(|before| before.fate.is_open()) {
+            state.quarantined = state.quarantined.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn doubt_aside(&self, seq: Seq) {
+        self.state().doubtful.insert(seq);
+    }
+
+    /// What is being sent again, and what may be.
+    pub(super) fn half_done(&self) -> BTreeSet<Seq> {
+        let state = self.state();
+        let retrying = state.aside.iter().filter(|(_, aside)| matches!(aside.fate, Fate::Retrying { .. }));
+        retrying.map(|(seq, _)| *seq).chain(state.doubtful.iter().copied()).collect()
     }
 
     /// Whether this is new.

@@ -5,13 +5,19 @@
 //! of the log, so everything else is the ordinary path. The new entry's uuid follows from the old one's: whoever
 //! doubts whether it was appended looks it up in the log, so a crash between any two steps neither loses nor repeats it.
 
-use std::collections::BTreeSet;
+pub(super) mod records;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use records::Pages;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::log::Log;
 use super::{Buffer, BufferError, CommitError, Draft, LogError};
 use crate::entry::{Entry, RetryOf, Seq};
 use crate::moment::rfc3339;
@@ -45,6 +51,15 @@ pub struct Quarantined {
     /// What operators did with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub acts: Vec<Act>,
+}
+
+/// What is kept in memory of each record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aside {
+    pub fate: Fate,
+    /// Where the client's transaction stands among the others ([`Entry::place`]).
+    pub place: Seq,
+    pub waits_for: Option<Seq>,
 }
 
 /// What became of a quarantined entry.
@@ -152,6 +167,10 @@ impl Quarantined {
         }
     }
 
+    pub(crate) fn aside(&self) -> Aside {
+        Aside { fate: self.fate, place: self.entry.place(), waits_for: self.waits_for }
+    }
+
     fn act(&mut self, by: &str, what: impl Into<String>) {
         self.acts.push(Act { at: rfc3339(SystemTime::now()), by: by.to_owned(), what: what.into() });
     }
@@ -181,26 +200,6 @@ impl Buffer {
         Ok(())
     }
 
-    /// Everything in quarantine that is not decided yet, by place.
-    ///
-    /// # Errors
-    /// When the log does not answer.
-    pub async fn quarantined(&self) -> Result<Vec<Quarantined>, BufferError> {
-        let mut records = self.quarantine_records().await?;
-        records.retain(|record| record.fate.is_open());
-        Ok(records)
-    }
-
-    /// The same, and what has been decided as long as it is remembered.
-    ///
-    /// # Errors
-    /// When the log does not answer.
-    pub async fn quarantine_records(&self) -> Result<Vec<Quarantined>, BufferError> {
-        let mut records = self.log.0.quarantined().await?;
-        records.sort_by_key(|record| (record.entry.place(), record.seq));
-        Ok(records)
-    }
-
     /// Whether replay passes over the entry: it is or was in quarantine.
     pub fn is_quarantined(&self, seq: Seq) -> bool {
         self.published.is_quarantined(seq)
@@ -226,9 +225,7 @@ impl Buffer {
         let (buffer, by) = (self.clone(), by.to_owned());
         finish(async move {
             let _alone = buffer.acting.lock().await;
-            let records = buffer.quarantine_records().await?;
-            let record = records.into_iter().find(|record| record.seq == seq);
-            let mut record = record.ok_or(ActError::NotThere(seq))?;
+            let mut record = buffer.learn(seq).await?.ok_or(ActError::NotThere(seq))?;
             if record.fate != Fate::Waiting {
                 return Err(ActError::Decided { seq, fate: record.fate });
             }
@@ -251,10 +248,13 @@ impl Buffer {
         let (buffer, by) = (self.clone(), by.to_owned());
         finish(async move {
             let _alone = buffer.acting.lock().await;
-            let records = buffer.quarantine_records().await?;
+            if let Which::One(seq) = which {
+                buffer.may_go(seq).await?;
+            }
             let mut done = Vec::new();
-            for record in chosen(records, which)? {
-                let old = record.seq;
+            for old in chosen(&buffer.published.aside().0, which) {
+                // What the log says counts: an answer may have been lost.
+                let Some(record) = buffer.learn(old).await?.filter(|record| record.fate.is_open()) else { continue };
                 let new = buffer.retry_one(record, &by).await?;
                 tracing::info!(%old, %new, by, "a quarantined entry is sent again");
                 done.push((old, new));
@@ -272,7 +272,8 @@ impl Buffer {
         let buffer = self.clone();
         finish(async move {
             let _alone = buffer.acting.lock().await;
-            for mut record in buffer.quarantine_records().await? {
+            for seq in buffer.published.half_done() {
+                let Some(mut record) = buffer.learn(seq).await? else { continue };
                 let Fate::Retrying { seq, .. } = record.fate else { continue };
                 let new = match seq {
                     Some(seq) => seq,
@@ -294,8 +295,8 @@ impl Buffer {
     /// When the log does not answer: [`Buffer::settle_retries`] does it then.
     pub async fn retries_decided(&self, old: &[Seq]) -> Result<(), BufferError> {
         let _alone = self.acting.lock().await;
-        let old: BTreeSet<Seq> = old.iter().copied().collect();
-        for mut record in self.quarantine_records().await?.into_iter().filter(|record| old.contains(&record.seq)) {
+        for old in old {
+            let Some(mut record) = self.quarantine_record(*old).await? else { continue };
             if let Fate::Retrying { seq: Some(seq), .. } = record.fate {
                 record.fate = Fate::Retried { seq };
                 self.record(&record).await?;
@@ -353,9 +354,34 @@ impl Buffer {
 
     /// Stores a record, and lets it count.
     async fn record(&self, record: &Quarantined) -> Result<(), BufferError> {
-        self.log.0.quarantine(record).await?;
-        self.published.set_aside(record.seq, record.fate);
+        let stored = self.log.0.quarantine(record).await;
+        if matches!(stored, Err(LogError::Doubtful(_))) {
+            self.published.doubt_aside(record.seq);
+        }
+        stored?;
+        self.published.set_aside(record.seq, record.aside());
         Ok(())
+    }
+
+    /// The record as the log has it, which counts from now on.
+    async fn learn(&self, seq: Seq) -> Result<Option<Quarantined>, BufferError> {
+        let record = self.quarantine_record(seq).await?;
+        match &record {
+            Some(record) => self.published.set_aside(seq, record.aside()),
+            None => self.published.not_aside(seq),
+        }
+        Ok(record)
+    }
+
+    /// Whether this one may be sent again.
+    async fn may_go(&self, seq: Seq) -> Result<(), ActError> {
+        let record = self.learn(seq).await?.ok_or(ActError::NotThere(seq))?;
+        if !record.fate.is_open() {
+            return Err(ActError::Decided { seq, fate: record.fate });
+        }
+        let Some(holder) = record.waits_for else { return Ok(()) };
+        let waits = self.learn(holder).await?.is_some_and(|holder| holder.fate == Fate::Waiting);
+        if waits { Err(ActError::Waits { seq, holder }) } else { Ok(()) }
     }
 
     fn decided(&self) {
@@ -364,18 +390,27 @@ impl Buffer {
     }
 }
 
-/// Records whose story is over long ago, and whose entries have left the log: at start.
-pub(super) async fn forget_old(log: &dyn super::Log, records: &mut Vec<Quarantined>) -> Result<(), super::LogError> {
+/// What is aside, at start. Records whose story is over long ago, and whose entries have left the log, go.
+pub(super) async fn recall(log: &dyn Log) -> Result<BTreeMap<Seq, Aside>, LogError> {
     let oldest = log.read(Seq::ZERO, 1).await?.first().map(super::log::Record::seq);
-    let Some(oldest) = oldest else { return Ok(()) };
     let limit = rfc3339(SystemTime::now().checked_sub(RECORD_KEPT).unwrap_or(SystemTime::UNIX_EPOCH));
     let is_old = |record: &Quarantined| {
-        !record.fate.is_open() && record.seq < oldest && record.acts.last().is_none_or(|act| act.at < limit)
+        !record.fate.is_open()
+            && oldest.is_some_and(|oldest| record.seq < oldest)
+            && record.acts.last().is_none_or(|act| act.at < limit)
     };
-    for old in records.extract_if(.., |record| is_old(record)) {
-        log.release(old.seq).await?;
+    let mut aside = BTreeMap::new();
+    let mut pages = Pages::all(log).await?;
+    while let Some(page) = pages.next(log).await? {
+        for record in page {
+            if is_old(&record) {
+                log.release(record.seq).await?;
+            } else {
+                aside.insert(record.seq, record.aside());
+            }
+        }
     }
-    Ok(())
+    Ok(aside)
 }
 
 /// Runs to its end whatever becomes of who waits for it: a command that is half done is for crashes only.
@@ -392,25 +427,17 @@ fn again(uuid: Uuid) -> Uuid {
     Uuid::from_u128((bits & !NUMBER) | (bits.wrapping_add(1) & NUMBER))
 }
 
-/// The records to send again, by place.
-fn chosen(records: Vec<Quarantined>, which: Which) -> Result<Vec<Quarantined>, ActError> {
-    let Which::One(seq) = which else {
-        return Ok(records.into_iter().filter(|record| record.fate.is_open()).collect());
-    };
-    let record = records.iter().find(|record| record.seq == seq).ok_or(ActError::NotThere(seq))?;
-    if !record.fate.is_open() {
-        return Err(ActError::Decided { seq, fate: record.fate });
-    }
-    let holder = record.waits_for.and_then(|holder| records.iter().find(|record| record.seq == holder));
-    if let Some(holder) = holder.filter(|holder| holder.fate == Fate::Waiting) {
-        return Err(ActError::Waits { seq, holder: holder.seq });
-    }
+/// What is to be sent again, by place.
+fn chosen(aside: &BTreeMap<Seq, Aside>, which: Which) -> Vec<Seq> {
+    let open = records::by_place(aside, |_, aside| aside.fate.is_open());
+    let Which::One(seq) = which else { return open };
     let mut taken = BTreeSet::from([seq]);
     // Who waits stands behind whom it waits for.
-    for record in &records {
-        if record.fate.is_open() && record.waits_for.is_some_and(|holder| taken.contains(&holder)) {
-            taken.insert(record.seq);
+    let waits = |seq: &Seq, taken: &BTreeSet<Seq>| aside[seq].waits_for.is_some_and(|holder| taken.contains(&holder));
+    for seq in &open {
+        if waits(seq, &taken) {
+            taken.insert(*seq);
         }
     }
-    Ok(records.into_iter().filter(|record| taken.contains(&record.seq)).collect())
+    open.into_iter().filter(|seq| taken.contains(seq)).collect()
 }

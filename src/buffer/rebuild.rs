@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::Job;
-use super::log::{Log, LogError, Quarantined, Record};
+use super::log::{Log, LogError, Record};
 use super::published::{Published, Tally};
-use super::quarantine::Fate;
+use super::quarantine::records::{Pages, by_place};
+use super::quarantine::{Aside, Fate};
 use crate::catalog::Catalog;
 use crate::entry::{Seq, TableName};
 use crate::overlay::{self, Overlay};
@@ -132,7 +133,7 @@ pub(super) struct Reading {
     unknown: Vec<TableName>,
     /// What is aside, and whether it is shown, as of the beginning: entries that are set aside meanwhile build upon each other,
     /// and are hidden together, next time.
-    aside: BTreeMap<Seq, Fate>,
+    aside: BTreeMap<Seq, Aside>,
     show: bool,
     /// The overlay that was there when it was begun.
     generation: u64,
@@ -150,10 +151,12 @@ impl Reading {
         let at = restart.unwrap_or(published.progress().confirmed);
         let mut overlay = Overlay::starting_at(at);
         if show {
-            let mut shown: Vec<Quarantined> = log.quarantined().await?;
-            shown.retain(|record| record.fate == Fate::Waiting && record.seq <= at);
-            shown.sort_by_key(|record| (record.entry.place(), record.seq));
-            shown.iter().for_each(|record| overlay.hold(&overlay::bind_held(&record.entry, catalog)));
+            let shown = by_place(&aside, |seq, aside| aside.fate == Fate::Waiting && seq <= at);
+            let mut pages = Pages::of(log, shown).await?;
+            while let Some(mut page) = pages.next(log).await? {
+                page.retain(|record| record.fate == Fate::Waiting);
+                page.iter().for_each(|record| overlay.hold(&overlay::bind_held(&record.entry, catalog)));
+            }
         }
         Ok(Reading { overlay, at, tally: Tally::default(), restart, unknown: Vec::new(), aside, show, generation })
     }
@@ -169,8 +172,8 @@ impl Reading {
             for record in window.into_iter().take_while(|record| record.seq() <= last) {
                 let seq = record.seq();
                 self.at = seq;
-                let aside = self.aside.get(&seq);
-                if aside.is_none() || (aside == Some(&Fate::Waiting) && self.show) {
+                let aside = self.aside.get(&seq).map(|aside| aside.fate);
+                if aside.is_none() || (aside == Some(Fate::Waiting) && self.show) {
                     let (changes, missing) = overlay::bind(&record.entry, catalog);
                     match aside {
                         None => self.overlay.apply(seq, &changes),

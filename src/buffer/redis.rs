@@ -27,6 +27,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How many entries are trimmed at a time.
 const TRIM_STEP: u64 = 1_000;
+/// How many questions go out together.
+const PIPELINED: usize = 1_000;
 
 /// One site's log in a Redis.
 #[derive(Debug)]
@@ -170,6 +172,12 @@ impl RedisLog {
     async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, LogError> {
         let mut connection = self.reader().await?;
         let answer = command.query_async(&mut connection).await;
+        answer.map_err(|error| self.reader_failed(&error))
+    }
+
+    async fn ask_all<T: FromRedisValue>(&self, commands: &redis::Pipeline) -> Result<T, LogError> {
+        let mut connection = self.reader().await?;
+        let answer = commands.query_async(&mut connection).await;
         answer.map_err(|error| self.reader_failed(&error))
     }
 
@@ -374,13 +382,36 @@ impl Log for RedisLog {
         })
     }
 
-    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
+    fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>> {
         Box::pin(async move {
-            let pairs = self.hash(&self.keys.quarantine).await?;
-            let mut all: Vec<Quarantined> =
-                pairs.iter().map(|(field, json)| from_json(field, json)).collect::<Result<_, _>>()?;
-            all.sort_by_key(|quarantined| quarantined.seq);
-            Ok(all)
+            let mut seqs: Vec<u64> = self.ask(cmd("HKEYS").arg(&self.keys.quarantine)).await?;
+            seqs.sort_unstable();
+            let mut index = Vec::with_capacity(seqs.len());
+            for some in seqs.chunks(PIPELINED) {
+                let mut lengths = redis::pipe();
+                for seq in some {
+                    lengths.cmd("HSTRLEN").arg(&self.keys.quarantine).arg(*seq);
+                }
+                let lengths: Vec<u64> = self.ask_all(&lengths).await?;
+                index.extend(some.iter().map(|seq| Seq(*seq)).zip(lengths));
+            }
+            Ok(index)
+        })
+    }
+
+    fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>> {
+        Box::pin(async move {
+            if seqs.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut command = cmd("HMGET");
+            command.arg(&self.keys.quarantine);
+            for seq in seqs {
+                command.arg(seq.0);
+            }
+            let found: Vec<Option<String>> = self.ask(&command).await?;
+            let found = seqs.iter().zip(found).filter_map(|(seq, json)| Some((seq, json?)));
+            found.map(|(seq, json)| from_json(&seq.to_string(), &json)).collect()
         })
     }
 

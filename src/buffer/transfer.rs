@@ -9,9 +9,9 @@ use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::BufferConfig;
 use super::log::{LeaseBlock, Log, LogError, Quarantined, Record};
 use super::place::Place;
+use super::{BufferConfig, Pages};
 use crate::cluster::MainRecord;
 use crate::entry::{self, Seq};
 
@@ -95,9 +95,12 @@ pub async fn export(log: &dyn Log, site: &str, out: &mut impl Write) -> Result<S
         summary.entries += window.len() as u64;
         at = newest;
     }
-    for quarantined in log.quarantined().await? {
-        out.write(&Line::Quarantined(quarantined))?;
-        summary.quarantined += 1;
+    let mut pages = Pages::all(log).await?;
+    while let Some(page) = pages.next(log).await? {
+        for quarantined in page {
+            out.write(&Line::Quarantined(quarantined))?;
+            summary.quarantined += 1;
+        }
     }
     for (sequence, block) in log.leases().await? {
         out.write(&Line::Lease { sequence, block })?;
@@ -163,7 +166,7 @@ pub async fn import(config: &BufferConfig, site: &str, file: impl BufRead) -> Re
 
 async fn empty(log: &dyn Log) -> Result<(), TransferError> {
     let not = |what: String| Err(TransferError::NotEmpty(what));
-    let (quarantined, leases) = (log.quarantined().await?.len(), log.leases().await?.len());
+    let (quarantined, leases) = (log.quarantine_index().await?.len(), log.leases().await?.len());
     if quarantined + leases > 0 {
         return not(format!("it has {quarantined} entries in quarantine and leases of {leases} sequences"));
     }

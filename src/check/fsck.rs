@@ -1,12 +1,14 @@
 //! Holds the buffer, main's ledger, the replica's ledger, quarantine and leases against each other. Changes nothing, and
 //! may run beside the daemon: what follows is looked at before what it follows.
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::{Client, Config};
 use uuid::Uuid;
 
 use super::Finding;
 use crate::buffer::log::Log;
-use crate::buffer::{LeaseBlock, LeaseRange, LogError, Quarantined};
+use crate::buffer::{LeaseBlock, LeaseRange, LogError, Pages, Quarantined};
 use crate::catalog::SequenceId;
 use crate::entry::Seq;
 use crate::upstream::own;
@@ -36,7 +38,7 @@ pub async fn run(main: &Config, replica: &Config, site: &str, log: &dyn Log) -> 
     // From the end of the way to its beginning, so that what moves meanwhile does not look wrong.
     let on_replica = ask(replica, site, "replica", &mut findings).await;
     let on_main = ask(main, site, "main", &mut findings).await;
-    let aside = log.quarantined().await;
+    let aside = log.quarantine_index().await;
     let leases = log.leases().await;
     let entries = match walk(log, &mut findings).await {
         Ok(entries) => entries,
@@ -59,7 +61,12 @@ pub async fn run(main: &Config, replica: &Config, site: &str, log: &dyn Log) -> 
         findings.push(order(*main, *replica));
     }
     match aside {
-        Ok(all) => quarantine(log, &all, entries.last, &mut findings).await,
+        Ok(index) => {
+            let all = index.into_iter().map(|(seq, _)| seq).collect();
+            if let Err(error) = quarantine(log, &all, entries.last, &mut findings).await {
+                findings.push(Finding::fail("quarantine", error.to_string(), RESTORE));
+            }
+        }
         Err(error) => findings.push(Finding::fail("quarantine", error.to_string(), RESTORE)),
     }
     match leases {
@@ -199,25 +206,36 @@ fn order(main: Ledger, replica: Ledger) -> Finding {
     }
 }
 
-async fn quarantine(log: &dyn Log, all: &[Quarantined], last: Seq, findings: &mut Vec<Finding>) {
+async fn quarantine(
+    log: &dyn Log,
+    all: &BTreeSet<Seq>,
+    last: Seq,
+    findings: &mut Vec<Finding>,
+) -> Result<(), LogError> {
     let what = "quarantine";
-    for one in all {
-        let complaint = if one.seq > last && last > Seq::ZERO {
-            Some(format!("entry {} is in quarantine, but the buffer ends at {last}", one.seq))
-        } else if one.entry.seq != one.seq {
-            Some(format!("entry {} in quarantine says it is entry {}", one.seq, one.entry.seq))
-        } else if matches!(entry_at(log, one.seq).await, Ok(Some(uuid)) if uuid != one.entry.uuid) {
-            Some(format!("entry {} in quarantine is not the one in the buffer", one.seq))
-        } else {
-            let waits =
-                one.waits_for.filter(|other| one.fate.is_open() && !all.iter().any(|there| there.seq == *other));
-            waits.map(|other| format!("entry {} waits for {other}, which is not in quarantine", one.seq))
-        };
-        if let Some(detail) = complaint {
-            findings.push(Finding::fail(what, detail, "Look at the entry, and restore the buffer or take it off."));
+    let mut pages = Pages::of(log, all.iter().copied()).await?;
+    while let Some(page) = pages.next(log).await? {
+        for one in &page {
+            if let Some(detail) = complaint(log, one, all, last).await {
+                findings.push(Finding::fail(what, detail, "Look at the entry, and restore the buffer or take it off."));
+            }
         }
     }
     findings.push(Finding::ok(what, format!("{} entries", all.len())));
+    Ok(())
+}
+
+async fn complaint(log: &dyn Log, one: &Quarantined, all: &BTreeSet<Seq>, last: Seq) -> Option<String> {
+    if one.seq > last && last > Seq::ZERO {
+        Some(format!("entry {} is in quarantine, but the buffer ends at {last}", one.seq))
+    } else if one.entry.seq != one.seq {
+        Some(format!("entry {} in quarantine says it is entry {}", one.seq, one.entry.seq))
+    } else if matches!(entry_at(log, one.seq).await, Ok(Some(uuid)) if uuid != one.entry.uuid) {
+        Some(format!("entry {} in quarantine is not the one in the buffer", one.seq))
+    } else {
+        let waits = one.waits_for.filter(|other| one.fate.is_open() && !all.contains(other));
+        waits.map(|other| format!("entry {} waits for {other}, which is not in quarantine", one.seq))
+    }
 }
 
 /// Leased values must not overlap, and main must not give them out again.

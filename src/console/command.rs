@@ -2,6 +2,7 @@
 
 use super::quarantine::Deed;
 use super::show::Topic;
+use crate::entry::Seq;
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +66,10 @@ pub(super) fn parse(sql: &str) -> Result<Command, ()> {
     match words.as_slice() {
         [] => Ok(Command::Empty),
         ["show", name] => show(name),
+        ["show", "quarantine", "after", number] => {
+            let after = number.parse().map_err(|_| ())?;
+            Ok(Command::Show(Topic::Quarantine(Some(Seq(after)))))
+        }
         ["show", "transaction", "isolation", "level"] => {
             Ok(Command::Parameter { name: "transaction_isolation", value: "read committed" })
         }

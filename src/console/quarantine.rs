@@ -29,7 +29,8 @@ pub(super) enum Deed {
 }
 
 /// The commands, for the help.
-pub(super) const HELP: [(&str, &str); 7] = [
+pub(super) const HELP: [(&str, &str); 8] = [
+    ("SHOW QUARANTINE AFTER n", "those that follow the one with this seq in that list, which ends after 200"),
     ("SHOW QUARANTINE n", "one of them in full: main's error, statements, effects, the rows as main had them"),
     ("SHOW AUDIT", "who did what about quarantined transactions, and what happened to main"),
     ("RETRY n", "does: sends a quarantined transaction to main again, and those that wait for it"),
@@ -92,8 +93,11 @@ impl Deed {
             }
             Deed::Record(seq) => Ok(Reply::rows("SHOW", self.columns(), fields(&record(buffer, seq).await?))),
             Deed::Audit => {
-                let records = buffer.quarantine_records().await.map_err(|error| unreadable(&error))?;
-                let mut rows: Vec<_> = records.iter().flat_map(acts).collect();
+                let mut rows: Vec<_> = Vec::new();
+                let mut pages = buffer.all_quarantine_pages().await.map_err(|error| unreadable(&error))?;
+                while let Some(page) = pages.next().await.map_err(|error| unreadable(&error))? {
+                    rows.extend(page.iter().flat_map(acts));
+                }
                 let record = buffer.known_main().record.unwrap_or_default();
                 rows.extend(record.events.iter().map(|event| {
                     let told = [&event.at, &event.by, &event.what].map(|text| Some(text.clone()));
@@ -107,9 +111,8 @@ impl Deed {
 }
 
 async fn record(buffer: &Buffer, seq: Seq) -> Result<Quarantined, Report> {
-    let records = buffer.quarantine_records().await.map_err(|error| unreadable(&error))?;
-    let missing = || crate::buffer::ActError::NotThere(seq).report();
-    records.into_iter().find(|record| record.seq == seq).ok_or_else(missing)
+    let record = buffer.quarantine_record(seq).await.map_err(|error| unreadable(&error))?;
+    record.ok_or_else(|| crate::buffer::ActError::NotThere(seq).report())
 }
 
 fn acts(record: &Quarantined) -> impl Iterator<Item = Vec<Option<String>>> + '_ {

@@ -17,7 +17,7 @@ pub(super) enum Topic {
     Help,
     Buffer,
     Entries,
-    Quarantine,
+    Quarantine(Option<Seq>),
     Conflicts,
     Lag,
     Clients,
@@ -31,7 +31,7 @@ impl Topic {
         Topic::Help,
         Topic::Buffer,
         Topic::Entries,
-        Topic::Quarantine,
+        Topic::Quarantine(None),
         Topic::Conflicts,
         Topic::Lag,
         Topic::Clients,
@@ -45,7 +45,7 @@ impl Topic {
             Topic::Help => "HELP",
             Topic::Buffer => "BUFFER",
             Topic::Entries => "ENTRIES",
-            Topic::Quarantine => "QUARANTINE",
+            Topic::Quarantine(_) => "QUARANTINE",
             Topic::Conflicts => "CONFLICTS",
             Topic::Lag => "LAG",
             Topic::Clients => "CLIENTS",
@@ -60,7 +60,7 @@ impl Topic {
             Topic::Help => "this list",
             Topic::Buffer => "what is acknowledged here and not yet seen on the replica",
             Topic::Entries => "the oldest pending transactions",
-            Topic::Quarantine => "transactions that main rejected, and those that wait for them",
+            Topic::Quarantine(_) => "transactions that main rejected, and those that wait for them",
             Topic::Conflicts => {
                 "the newest rows that main did not have as clients here saw them, and what became of them"
             }
@@ -81,7 +81,7 @@ pub(super) async fn show(topic: Topic, status: &Status) -> Result<Reply, Report>
         Topic::Help => help(),
         Topic::Buffer => buffer(&status.snapshot()),
         Topic::Entries => entries(status).await?,
-        Topic::Quarantine => quarantined(status).await?,
+        Topic::Quarantine(after) => quarantined(status, after).await?,
         Topic::Conflicts => conflicts(status).await?,
         Topic::Lag => lag(&status.snapshot()),
         Topic::Clients => clients(status),
@@ -150,8 +150,8 @@ async fn entries(status: &Status) -> Result<Reply, Report> {
     Ok(Reply::rows("SHOW", &columns, rows.collect()))
 }
 
-async fn quarantined(status: &Status) -> Result<Reply, Report> {
-    let list = status.quarantine(ENTRIES_MAX).await.map_err(unreadable)?;
+async fn quarantined(status: &Status, after: Option<Seq>) -> Result<Reply, Report> {
+    let list = status.quarantine(after, ENTRIES_MAX).await.map_err(unreadable)?;
     let rows = list.into_iter().map(|rejected| {
         let of_error = |field: &str| rejected.error.get(field).and_then(|value| value.as_str()).map(str::to_owned);
         vec![

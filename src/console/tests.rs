@@ -51,6 +51,8 @@ async fn the_unknown_is_a_syntax_error_with_the_way_to_help() {
         "SELECT * FROM t",
         "SELECT 1; SELECT 2",
         "SHOW HELP; SHOW LAG",
+        "SHOW QUARANTINE AFTER",
+        "SHOW QUARANTINE AFTER x",
         "hej",
     ] {
         let report = ask(sql).await.unwrap_err();

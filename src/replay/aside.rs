@@ -9,12 +9,12 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 use tracing::{error, warn};
 
-use super::held::{Held, Tables, Waits};
+use super::held::{Tables, Waits};
 use super::session::{Link, STALL, Session};
 use super::status::Outcome;
 use super::verdict::{self, StepKind};
 use super::{Ending, OnReject, steps};
-use crate::buffer::{Quarantined, Which};
+use crate::buffer::{BufferError, Quarantined, Which};
 use crate::entry::{Effect, Entry, EntryTable, Seq, Value};
 use crate::report::Report;
 use crate::upstream::own;
@@ -25,15 +25,20 @@ const ROWS_MAX: usize = 100;
 impl Session<'_> {
     /// What is in quarantine, and what of it an earlier process left half done.
     pub(super) async fn remember_held(&mut self, link: &Link) -> Result<(), Ending> {
-        if let Err(error) = self.buffer.settle_retries(self.sent).await {
+        let applied = self.buffer.progress().borrow().applied;
+        if let Err(error) = self.buffer.settle_retries(applied).await {
             warn!(%error, "entries that were to be sent again are not in the buffer yet");
         }
         self.held_since = self.buffer.quarantine_decisions();
-        let records = self.buffer.quarantined().await.map_err(|error| Ending::Refused(error.to_string()))?;
-        let entries: Vec<Arc<Entry>> = records.iter().map(|record| Arc::clone(&record.entry)).collect();
-        let tables = self.known_tables(link, &entries).await?;
-        self.held = Held::default();
-        records.iter().for_each(|record| self.held.add(record, &tables));
+        let missing = self.held.follow(&self.buffer.open_asides());
+        let unread = |error: BufferError| Ending::Refused(error.to_string());
+        let buffer = self.buffer;
+        let mut pages = buffer.quarantine_pages(missing).await.map_err(unread)?;
+        while let Some(page) = pages.next().await.map_err(unread)? {
+            let entries: Vec<Arc<Entry>> = page.iter().map(|record| Arc::clone(&record.entry)).collect();
+            let tables = self.known_tables(link, &entries).await?;
+            page.iter().filter(|record| record.fate.is_open()).for_each(|record| self.held.add(record, &tables));
+        }
         Ok(())
     }
 
@@ -120,10 +125,13 @@ impl Session<'_> {
 async fn rows_on_main(client: &Client, entry: &Entry, tables: &Tables) -> Vec<Json> {
     let mut asked: Vec<(&EntryTable, Vec<usize>, Vec<Value>)> = Vec::new();
     for effect in &entry.effects {
+        if asked.len() >= ROWS_MAX {
+            break;
+        }
         let Some(table) = entry.tables.get(effect.table()) else { continue };
         for (places, values) in identities(table, effect, tables) {
             let one = (table, places, values);
-            if asked.len() < ROWS_MAX && !asked.contains(&one) {
+            if !asked.contains(&one) {
                 asked.push(one);
             }
         }

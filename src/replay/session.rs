@@ -17,7 +17,7 @@ use super::statements::Statements;
 use super::status::{ReplayState, ReplayStatus};
 use super::verdict::{self, StepKind, Verdict};
 use super::{Ending, ReplayConfig, flight, steps};
-use crate::buffer::{Buffer, Quarantined};
+use crate::buffer::{Buffer, BufferError, Quarantined};
 use crate::entry::{Effect, Entry, Seq};
 use crate::upstream::own::{self, Server};
 
@@ -217,6 +217,10 @@ impl<'a> Session<'a> {
             return Ok(false);
         }
         let tables = self.known_tables(link, &fitting).await?;
+        if self.held.is_outdated(&tables) {
+            self.held = Held::default();
+            self.remember_held(link).await?;
+        }
         self.hold_back(&entries, &fitting, &tables).await?;
         let dead = |_| Ending::Away("main does not answer".to_owned());
         let rejected = self.rejected(&entries).await?;
@@ -258,10 +262,14 @@ impl<'a> Session<'a> {
 
     /// What is known of those entries that are in quarantine.
     async fn rejected(&mut self, entries: &[Arc<Entry>]) -> Result<Vec<Quarantined>, Ending> {
-        if !entries.iter().any(|entry| self.buffer.is_quarantined(entry.seq)) {
-            return Ok(Vec::new());
+        let aside = entries.iter().map(|entry| entry.seq).filter(|seq| self.buffer.is_quarantined(*seq));
+        let unread = |error: BufferError| Ending::Refused(error.to_string());
+        let mut pages = self.buffer.quarantine_pages(aside.collect::<Vec<_>>()).await.map_err(unread)?;
+        let mut records = Vec::new();
+        while let Some(page) = pages.next().await.map_err(unread)? {
+            records.extend(page.into_iter().filter(|record| record.fate.is_open()));
         }
-        self.buffer.quarantined().await.map_err(|error| Ending::Refused(error.to_string()))
+        Ok(records)
     }
 
     /// What main says about the entries' tables.

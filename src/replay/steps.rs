@@ -37,7 +37,7 @@ pub(super) struct MainTable {
 }
 
 /// A foreign key of a table on main.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reference {
     pub(super) columns: Vec<Arc<str>>,
     pub(super) table: TableName,

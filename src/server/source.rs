@@ -84,13 +84,11 @@ impl Source for Shown {
         })
     }
 
-    fn quarantine(&self, limit: usize) -> Answer<Vec<Quarantined>> {
+    fn quarantine(&self, after: Option<Seq>, limit: usize) -> Answer<Vec<Quarantined>> {
         let buffer = self.0.buffer.get().cloned();
         Box::pin(async move {
             let buffer = buffer.ok_or(NOT_OPEN)?;
-            let mut list = buffer.quarantined().await.map_err(|error| error.to_string())?;
-            list.truncate(limit);
-            Ok(list)
+            buffer.quarantine_heads(after, limit).await.map_err(|error| error.to_string())
         })
     }
 

@@ -77,8 +77,9 @@ impl Source for Shown {
         Box::pin(async move { if now.broken { Err("buffer is away".to_owned()) } else { Ok(entries) } })
     }
 
-    fn quarantine(&self, limit: usize) -> Answer<Vec<Quarantined>> {
-        let list = self.now().quarantine.into_iter().take(limit).collect();
+    fn quarantine(&self, after: Option<Seq>, limit: usize) -> Answer<Vec<Quarantined>> {
+        let behind = |one: &Quarantined| Some(one.seq) > after;
+        let list = self.now().quarantine.into_iter().filter(behind).take(limit).collect();
         Box::pin(async move { Ok(list) })
     }
 

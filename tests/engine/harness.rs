@@ -1,8 +1,8 @@
 //! A buffer in memory, entries made by hand, and a replay task behind a link of its own.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub struct Memory {
     gate: Arc<RwLock<()>>,
     /// Told when something is to go there.
     asked: Notify,
+    /// How many records of quarantined entries were read.
+    asides_read: AtomicUsize,
     /// The process dies at the write after so many: it hears of nothing any more. Negative: it lives.
     writes_left: AtomicI64,
 }
@@ -51,6 +53,7 @@ impl Default for Memory {
             main: Mutex::default(),
             gate: Arc::default(),
             asked: Notify::new(),
+            asides_read: AtomicUsize::new(0),
             writes_left: AtomicI64::new(-1),
         }
     }
@@ -99,8 +102,14 @@ impl Log for Memory {
         })
     }
 
-    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
-        done(self.quarantined.lock().unwrap().values().cloned().collect())
+    fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>> {
+        done(self.quarantined.lock().unwrap().keys().map(|seq| (*seq, 0)).collect())
+    }
+
+    fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>> {
+        let quarantined = self.quarantined.lock().unwrap();
+        self.asides_read.fetch_add(seqs.len(), SeqCst);
+        done(seqs.iter().filter_map(|seq| quarantined.get(seq).cloned()).collect())
     }
 
     fn release(&self, seq: Seq) -> Answer<'_, ()> {
@@ -225,6 +234,11 @@ impl Outpost {
     /// The process dies at its write to the log after `writes`.
     pub fn dies_after(&self, writes: i64) {
         self.memory.writes_left.store(writes, SeqCst);
+    }
+
+    /// How many records of quarantined entries were read so far.
+    pub fn asides_read(&self) -> usize {
+        self.memory.asides_read.load(SeqCst)
     }
 
     /// As long as this is kept, what is put aside does not get there.

@@ -259,6 +259,19 @@ async fn many_rejections_in_a_row_are_not_quadratic() {
     let took = begun.elapsed();
     eprintln!("800 rejections: {took:?}");
     assert!(took < std::time::Duration::from_secs(50), "{took:?}");
+    // Nor are decisions: what is not decided is not looked at again.
+    let read = outpost.asides_read();
+    for seq in 1..=20 {
+        outpost.buffer.skip(Seq(seq), "anna").await.unwrap();
+        outpost.commit(of_parent(vec![insert(&[&(6000 + seq).to_string(), "1", "NULL"])])).await;
+        outpost.drained().await;
+    }
+    let read = outpost.asides_read() - read;
+    assert!(read <= 40, "20 decisions read {read} records");
+    outpost.commit(of_parent(vec![update(&["5"], &[(1, "1")]), update(&["700"], &[(1, "1")])])).await;
+    outpost.drained().await;
+    let last = outpost.buffer.quarantined().await.unwrap().pop().unwrap();
+    assert_eq!(message(&last), "it writes the row (700) of public.parent, which entry 701, in quarantine, wrote");
     replayer.stop().await;
 }
 

@@ -46,7 +46,9 @@ impl SimulatedLog {
         }
         let last = self.world.disk.lock().unwrap().records.keys().next_back().copied().unwrap_or_default();
         let new = self.log.read(last, usize::MAX).await.unwrap_or_default();
-        let aside = self.log.quarantined().await.unwrap_or_default();
+        let index = self.log.quarantine_index().await.unwrap_or_default();
+        let seqs: Vec<Seq> = index.into_iter().map(|(seq, _)| seq).collect();
+        let aside = self.log.quarantined(&seqs).await.unwrap_or_default();
         let mut disk = self.world.disk.lock().unwrap();
         disk.records.extend(new.into_iter().map(|record| (record.seq(), record)));
         disk.quarantined = aside.into_iter().map(|record| (record.seq, record)).collect();
@@ -148,8 +150,12 @@ impl Log for SimulatedLog {
         })
     }
 
-    fn quarantined(&self) -> Answer<'_, Vec<Quarantined>> {
-        Box::pin(self.ask("quarantined", self.log.quarantined()))
+    fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>> {
+        Box::pin(self.ask("quarantine_index", self.log.quarantine_index()))
+    }
+
+    fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>> {
+        Box::pin(self.ask("quarantined", self.log.quarantined(seqs)))
     }
 
     fn release(&self, seq: Seq) -> Answer<'_, ()> {

@@ -16,16 +16,20 @@ pub(super) fn put(folder: &Path, quarantined: &Quarantined) -> Result<(), LogErr
     keep(&place(folder, quarantined.seq), quarantined)
 }
 
-pub(super) fn all(folder: &Path) -> Result<Vec<Quarantined>, LogError> {
-    let mut all = Vec::new();
+pub(super) fn index(folder: &Path) -> Result<Vec<(Seq, u64)>, LogError> {
+    let mut index = Vec::new();
     for name in disk::names(&folder.join("quarantine"))? {
-        if let Ok(seq) = name.parse()
-            && let Some(quarantined) = kept(&place(folder, Seq(seq)))?
+        if let Ok(seq) = name.parse().map(Seq)
+            && let Some(bytes) = disk::size(&place(folder, seq))?
         {
-            all.push(quarantined);
+            index.push((seq, bytes));
         }
     }
-    Ok(all)
+    Ok(index)
+}
+
+pub(super) fn of(folder: &Path, seqs: &[Seq]) -> Result<Vec<Quarantined>, LogError> {
+    seqs.iter().filter_map(|seq| kept(&place(folder, *seq)).transpose()).collect()
 }
 
 pub(super) fn release(folder: &Path, seq: Seq) -> Result<(), LogError> {

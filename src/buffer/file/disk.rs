@@ -231,6 +231,15 @@ pub(super) fn recall(path: &Path) -> Result<Option<String>, LogError> {
     }
 }
 
+/// How many bytes a file has; `None` when there is no such file.
+pub(super) fn size(path: &Path) -> Outcome<Option<u64>> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(Some(found.len())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("looking at", path, &error)),
+    }
+}
+
 /// Removes a file; one that is not there is as good.
 pub(super) fn remove(path: &Path) -> Outcome<()> {
     renames(path)?;

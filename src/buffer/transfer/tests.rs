@@ -1,4 +1,4 @@
-use super::super::contract::{Home, record, records};
+use super::super::contract::{Home, quarantined, record, records};
 use super::super::log::LeaseRange;
 use super::*;
 use crate::catalog::SequenceId;
@@ -34,7 +34,7 @@ async fn contents(log: &dyn Log) -> (Vec<String>, Vec<Quarantined>, Vec<(String,
     let records = log.read(Seq::ZERO, 10_000).await.unwrap();
     (
         records.iter().map(|record| record.json.to_string()).collect(),
-        log.quarantined().await.unwrap(),
+        quarantined(log).await,
         log.leases().await.unwrap().into_iter().collect(),
     )
 }
