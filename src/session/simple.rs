@@ -159,9 +159,45 @@ impl Session {
         self.finish(outcome, before).await
     }
 
+    /// Postgres reads all of a string before it does any of it, so what it cannot read it does nothing of. It is asked by a
+    /// Parse, which always fails: by a syntax error, or because there are several statements.
+    async fn is_readable(&mut self, text: &str, parsed: &Parsed) -> Result<(), Failure> {
+        let idle = self.transaction.phase == Phase::Idle;
+        // What goes straight reaches main as one string. What was asked for before it is not to be undone.
+        if parsed.is_readable() || self.transaction.route != Route::Here || (idle && self.unsynced) {
+            return Ok(());
+        }
+        let open = self.transaction.phase == Phase::Open;
+        if open {
+            self.question("SAVEPOINT pgoutpost").await?;
+        }
+        match self.analyse(text.as_bytes()).await {
+            Err(Failure::Server(error)) if error::field(&error[HEADER..], b'R') != Some(b"exec_parse_message") => {
+                return Err(Failure::Server(error));
+            }
+            Ok(()) | Err(Failure::Server(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+        match open {
+            true => {
+                self.end_on_replica().await?;
+                self.question("ROLLBACK TO SAVEPOINT pgoutpost").await?;
+                self.question("RELEASE SAVEPOINT pgoutpost").await?;
+            }
+            false => self.sync().await?,
+        }
+        parsed.was_read();
+        Ok(())
+    }
+
     /// Runs the statements of a string. The failed one's place in it is given in characters.
     async fn script(&mut self, text: &str, parsed: &Parsed) -> (Result<(), Failure>, usize) {
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        if statements.len() > 1
+            && let Err(failure) = self.is_readable(text, parsed).await
+        {
+            return (Err(failure), 0);
+        }
         let mut straight = statements.iter().any(|statement| matches!(statement.class, Class::Straight { .. }));
         let refused = statements.iter().find_map(|statement| match &statement.class {
             Class::Refused(report) => Some(report.clone()),

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -35,6 +36,8 @@ pub struct Parsed {
     pub locks: bool,
     /// May call a function.
     pub calls: bool,
+    /// Postgres has read it, of several statements.
+    readable: AtomicBool,
 }
 
 fn holds(text: &str, word: &[u8]) -> bool {
@@ -69,6 +72,7 @@ impl Parsed {
             takes_ids: has(b"nextval") || has(b"currval") || has(b"lastval"),
             locks: Parsed::locks_rows(text),
             calls: text.contains('('),
+            readable: AtomicBool::new(false),
         }
     }
 
@@ -86,7 +90,17 @@ impl Parsed {
             takes_ids: false,
             locks: false,
             calls: false,
+            readable: AtomicBool::new(false),
         }
+    }
+
+    /// Whether Postgres can read all of its statements, as far as is known.
+    pub fn is_readable(&self) -> bool {
+        self.readable.load(Ordering::Relaxed)
+    }
+
+    pub fn was_read(&self) {
+        self.readable.store(true, Ordering::Relaxed);
     }
 
     /// The only statement of the text.
