@@ -186,7 +186,7 @@ pub struct ExtraParameter {
 }
 
 pub use crate::catalog::ReferentialAction;
-pub use after::{Event, Rule, arguments, judge as judge_events, violation};
+pub use after::{Event, Rule, Versions, arguments, judge as judge_events, violation};
 pub use copy::{BATCH_BYTES as COPY_BATCH_BYTES, Broken, CopyPlan, Options, Reader, Row};
 pub use ids::{Busy, Ids, LAST, Stock, counter};
 pub use read::ReadPlan;

@@ -34,21 +34,30 @@ impl Session {
         let work = &mut self.transaction.work;
         let (deferred, due): (Vec<Event>, Vec<Event>) =
             events.into_iter().partition(|event| work.constraints.defers(event));
+        work.supersede(&deferred);
         work.deferred.extend(deferred);
         due.into_iter().filter(|event| !event.acquitted).collect()
     }
 
     /// Judges and acts upon events, and upon those that come of it.
     pub(super) async fn fire(&mut self, mut queue: VecDeque<Event>) -> Result<(), Failure> {
-        while let Some(run) = next_run(&mut queue) {
+        while let Some(mut run) = next_run(&mut queue) {
             match run[0].rule.action() {
-                None => self.judge_events(&run).await?,
+                None => {
+                    let due = run.len();
+                    if matches!(run[0].rule, Rule::Exclusion { .. }) {
+                        // Of two rows the later one is refused, in its turn, which may come after other constraints'.
+                        let later = queue.iter().filter(|event| event.rule == run[0].rule).cloned();
+                        run.extend(later.collect::<Vec<_>>());
+                    }
+                    self.judge_events(&run, due).await?;
+                }
                 Some(action) => {
                     let events = self.act(&run).await?;
                     queue.extend(self.put_off(events));
                     if action == ReferentialAction::SetDefault {
                         // The default may be the value that has just gone, which no check of the row would notice.
-                        self.judge_events(&run).await?;
+                        self.judge_events(&run, run.len()).await?;
                     }
                 }
             }
@@ -56,11 +65,11 @@ impl Session {
         Ok(())
     }
 
-    /// Judges events of one constraint over the state as it is now.
-    async fn judge_events(&mut self, events: &[Event]) -> Result<(), Failure> {
+    /// Judges events of one constraint over the state as it is now. Those behind the first `due` are known, and judged later.
+    async fn judge_events(&mut self, events: &[Event], due: usize) -> Result<(), Failure> {
         match self.first_broken(events).await? {
-            Some((_, report)) => Err(report.into()),
-            None => Ok(()),
+            Some((place, report)) if place < due => Err(report.into()),
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -4,12 +4,13 @@
 //! reference, or that others may have referred to, and does not truncate a table while it has any
 //! (<https://www.postgresql.org/docs/15/sql-set-constraints.html>).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::transaction::Work;
 use crate::catalog::{AttNum, ForeignKey, Table, TableId};
 use crate::entry::Value;
-use crate::sql::{Event, Outcome, Rule};
+use crate::sql::{Event, Outcome, Rule, Versions};
 
 impl Work {
     /// Whether Postgres would call the table one that "has pending trigger events".
@@ -34,12 +35,24 @@ impl Work {
         }
     }
 
+    /// Takes away what is queued for versions of rows that these events replace: they are told in these ones' place.
+    pub fn supersede(&mut self, newer: &[Event]) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        let before = newer.iter().filter(|event| !event.versions.was.is_empty());
+        let before: HashSet<_> = before.map(|event| (event.rule.deferrable(), &event.versions.was)).collect();
+        if !before.is_empty() {
+            self.deferred.retain(|event| !before.contains(&(event.rule.deferrable(), &event.versions.is)));
+        }
+    }
+
     /// Once for each constraint.
     fn queue_event(&mut self, rule: impl Fn() -> Rule, is_it: impl Fn(&Rule) -> bool) {
         if self.queued.iter().any(|event| is_it(&event.rule)) {
             return;
         }
-        let event = Event { rule: rule(), values: Vec::new(), new: Vec::new(), acquitted: true };
+        let event = Event { rule: rule(), values: Vec::new(), new: Vec::new(), acquitted: true, versions: Versions::default() };
         if self.constraints.defers(&event) {
             self.queued.push_back(event);
         }

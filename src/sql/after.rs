@@ -43,6 +43,16 @@ pub struct Event {
     pub new: Vec<Value>,
     /// Nothing is wrong as far as the statement goes: it matters only if it is judged later.
     pub acquitted: bool,
+    pub versions: Versions,
+}
+
+/// Keys of the row of a [`Rule::Parent`] that may be judged later: what was queued for a version of it is not judged any
+/// more when another version is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Before an UPDATE.
+    pub was: Vec<Value>,
+    pub is: Vec<Value>,
 }
 
 impl Rule {

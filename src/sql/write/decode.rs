@@ -5,13 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::Report;
-use super::super::after::{Event, Rule};
+use super::super::after::{Event, Rule, Versions};
 use super::unique::{Before, is_key};
-use super::verdict::ACQUITTED;
+use super::verdict::{ACQUITTED, UNCHANGED};
 use super::{Action, Conflict, Output, Setting, WriteKind, WritePlan};
 use crate::catalog::{AttNum, Table, UniqueIndex};
 use crate::entry::{Expression, Value};
-use crate::overlay::View;
+use crate::overlay::{RowId, View};
 use crate::report::About;
 use crate::sqlstate::{
     CARDINALITY_VIOLATION, CHECK_VIOLATION, FEATURE_NOT_SUPPORTED, INTERNAL_ERROR, NOT_NULL_VIOLATION, SqlState,
@@ -129,12 +129,12 @@ pub(super) fn rows(
     }
     for row in &hidden {
         if judged == Values::Elsewhere {
-            row.foreign_keys(&mut events);
+            row.foreign_keys(view, &mut events);
             continue;
         }
         row.unique(view, &before, identity)?;
         row.recheck(view, &before, true, &mut events);
-        row.foreign_keys(&mut events);
+        row.foreign_keys(view, &mut events);
         row.recheck(view, &before, false, &mut events);
         row.exclusion_events(several, true, &mut events);
         before.add(row);
@@ -243,14 +243,17 @@ impl Hidden<'_> {
     }
 
     /// Postgres fires the triggers of a row by name: those of its keys as a parent come before those as a child.
-    fn foreign_keys(&self, events: &mut Vec<Event>) {
+    fn foreign_keys(&self, view: View<'_>, events: &mut Vec<Event>) {
         let table = &*self.plan.target;
         let values = |json: &str| serde_json::from_str::<Vec<Value>>(json).unwrap_or_default();
-        let mut push = |rule: Rule, told: &str, acquitted: bool| {
+        let mut push = |rule: Rule, told: &str, versions: Versions| {
+            let acquitted = told.starts_with([ACQUITTED, UNCHANGED]);
+            let told = told.trim_start_matches([ACQUITTED, UNCHANGED]);
             let (old, new) = told.split_once('\n').unwrap_or((told, "[]"));
-            let event = Event { rule, values: values(old), new: values(new), acquitted };
-            if !acquitted || event.rule.deferrable().is_some() {
-                events.push(event);
+            let later = rule.deferrable().is_some();
+            if !acquitted || later {
+                let versions = if later { versions } else { Versions::default() };
+                events.push(Event { rule, values: values(old), new: values(new), acquitted, versions });
             }
         };
         for (output, value) in self.outputs() {
@@ -258,17 +261,25 @@ impl Hidden<'_> {
                 && let Some(key) = table.referenced_by.get(*place)
             {
                 let rule = Rule::Children { key: Arc::new(self.own_referrer(key)), updated: told.contains('\n') };
-                push(rule, told.trim_start_matches(ACQUITTED), told.starts_with(ACQUITTED));
+                push(rule, told, Versions::default());
             }
         }
+        let rewrites = matches!(self.action(), Action::Update(_));
         for (output, value) in self.outputs() {
             if let (Output::Parent(place), Some(told)) = (output, value)
                 && let Some(key) = table.references.get(*place)
+                && (!told.starts_with(UNCHANGED) || (rewrites && self.is_of_transaction(view)))
             {
-                let rule = Rule::Parent(Arc::new(self.own_reference(key)));
-                push(rule, told.trim_start_matches(ACQUITTED), told.starts_with(ACQUITTED));
+                let versions = Versions { was: if rewrites { self.key() } else { Vec::new() }, is: self.key_after() };
+                push(Rule::Parent(Arc::new(self.own_reference(key))), told, versions);
             }
         }
+    }
+
+    /// Whether the transaction has written the row before this statement.
+    fn is_of_transaction(&self, view: View<'_>) -> bool {
+        let key: Option<Arc<[Arc<str>]>> = self.key().into_iter().collect();
+        key.is_some_and(|key| view.own.row(self.table_before().id, &RowId::Key(key)).is_some())
     }
 
     /// Whether nothing becomes of the row, those before it being written.

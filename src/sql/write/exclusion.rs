@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::super::Report;
-use super::super::after::{Event, Rule, excludes};
+use super::super::after::{Event, Rule, Versions, excludes};
 use super::super::merge::{key_columns, list};
 use super::super::template::Template;
 use super::Output;
@@ -92,11 +92,9 @@ impl Hidden<'_> {
         let table = &self.plan.target;
         for (exclusion, others) in self.exclusions().filter(|(of, _)| of.index.deferrable == deferrable) {
             if several || (deferrable && !others.is_empty()) {
-                let new = |(attnum, old)| self.new_value(attnum).cloned().unwrap_or(old);
-                let before = self.key().into_iter().chain(std::iter::repeat(None));
-                let values = table.key.iter().copied().zip(before).map(new).collect();
                 let rule = Rule::Exclusion { table: table.id, exclusion: Arc::new(exclusion.clone()) };
-                events.push(Event { rule, values, new: Vec::new(), acquitted: false });
+                let (values, versions) = (self.key_after(), Versions::default());
+                events.push(Event { rule, values, new: Vec::new(), acquitted: false, versions });
             }
         }
     }

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::Report;
-use super::super::after::{Event, Rule, plain_columns};
+use super::super::after::{Event, Rule, Versions, plain_columns};
 use super::super::merge::{key_columns, list, qualified};
 use super::super::slice::Slice;
 use super::super::template::Template;
@@ -226,7 +226,7 @@ impl Hidden<'_> {
                 let index = Arc::new(self.own_index(index).clone());
                 let rule = Rule::Unique { table: self.table_after().id, index };
                 let values = serde_json::from_str(values).unwrap_or_default();
-                events.push(Event { rule, values, new: Vec::new(), acquitted: false });
+                events.push(Event { rule, values, new: Vec::new(), acquitted: false, versions: Versions::default() });
             }
         }
     }
@@ -277,6 +277,13 @@ impl Hidden<'_> {
 
     pub(super) fn new_key(&self) -> Vec<Value> {
         self.plan.target.key.iter().map(|key| self.new_value(*key).cloned().flatten()).collect()
+    }
+
+    /// The key that the row has in the end: the new one, where it is assigned.
+    pub(super) fn key_after(&self) -> Vec<Value> {
+        let before = self.key().into_iter().chain(std::iter::repeat(None));
+        let new = |(attnum, old)| self.new_value(attnum).cloned().unwrap_or(old);
+        self.plan.target.key.iter().copied().zip(before).map(new).collect()
     }
 
     /// The values, when a row of the table has them and no earlier row of the statement has changed that one.

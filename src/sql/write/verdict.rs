@@ -133,6 +133,9 @@ fn changed(values: &[&str], others: &[&str]) -> String {
 /// Before values which the state before the statement acquits.
 pub(super) const ACQUITTED: char = '+';
 
+/// Before values that an UPDATE leaves alone: they matter when the transaction has written the row before.
+pub(super) const UNCHANGED: char = '~';
+
 /// The table on the other side of a foreign key.
 pub(super) fn partner(builder: &Builder<'_>, id: crate::catalog::TableId) -> Result<Arc<Table>, Report> {
     builder.request.names.catalog.relations.get(&id).cloned().ok_or_else(|| {
@@ -151,6 +154,10 @@ pub(super) fn parents(
     let table = Arc::clone(builder.table);
     for (place, key) in table.references.iter().enumerate() {
         if update.is_some_and(|(_, set)| !key.columns.iter().any(|column| set.contains(column))) {
+            if key.deferrable {
+                let unchanged = format!("CASE{} END", unchanged(builder, key, new));
+                builder.output(Output::Parent(place), &Template::text(unchanged));
+            }
             continue;
         }
         let parent = partner(builder, key.referenced)?;
@@ -191,8 +198,20 @@ fn orphan(
         verdict.push(" AND NOT EXISTS (SELECT 1 FROM ").table(parent, slice);
         verdict.push(&format!(" AS {OTHER} WHERE {})", matches(parent, &key.referenced_columns, &values)));
     }
-    verdict.push(&format!(" THEN {texts}{} END", acquitted(key, by_state, &applies, &texts)));
+    verdict.push(&format!(" THEN {texts}{}", acquitted(key, by_state, &applies, &texts)));
+    if update.is_some() && key.deferrable {
+        verdict.push(&unchanged(builder, key, new));
+    }
+    verdict.push(" END");
     verdict
+}
+
+/// What Postgres queues for the end of the transaction although the reference stays what it is, if the row's version is
+/// the transaction's own: that of the version before is not judged any more.
+fn unchanged(builder: &Builder<'_>, key: &ForeignKey, new: &Row) -> String {
+    let given = values_of(new, &key.columns).iter().map(|v| format!("{v} IS NOT NULL")).collect::<Vec<_>>();
+    let texts = texts(builder, new, &key.columns);
+    format!(" WHEN {} THEN pg_catalog.concat('{UNCHANGED}', {texts})", given.join(" AND "))
 }
 
 /// What may be judged later is told of every row, marked: by then another statement may have made it wrong, and which one

@@ -1,0 +1,129 @@
+-- Which of several broken deferred constraints COMMIT tells: the one whose event Postgres has queued first. An UPDATE of a
+-- row that the transaction has written queues it anew, and what was queued for the row before is not judged.
+---- schema
+CREATE TABLE parent (id int PRIMARY KEY, v int);
+CREATE TABLE one (id int PRIMARY KEY, v int, p int CONSTRAINT one_p REFERENCES parent DEFERRABLE INITIALLY DEFERRED, q int CONSTRAINT one_q REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE two (id int PRIMARY KEY, v int, p int CONSTRAINT two_p REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE leaves (id int PRIMARY KEY, v int, p int CONSTRAINT leaves_p REFERENCES parent DEFERRABLE INITIALLY DEFERRED) PARTITION BY RANGE (id);
+CREATE TABLE leaf_1 PARTITION OF leaves FOR VALUES FROM (0) TO (10);
+CREATE TABLE leaf_2 PARTITION OF leaves FOR VALUES FROM (10) TO (20);
+CREATE TABLE soon (id int PRIMARY KEY, v int, p int CONSTRAINT soon_p REFERENCES parent DEFERRABLE);
+CREATE TABLE apart (id int PRIMARY KEY, v int, p int CONSTRAINT apart_p REFERENCES parent DEFERRABLE INITIALLY DEFERRED, CONSTRAINT apart_v EXCLUDE USING btree (v WITH =) WHERE (id > 2) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE acted (id int PRIMARY KEY, v int REFERENCES parent ON DELETE SET NULL, p int CONSTRAINT acted_p REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+INSERT INTO parent VALUES (1, 1), (2, 2);
+INSERT INTO one VALUES (1, 1, 1, 1), (2, 2, 2, 2);
+INSERT INTO two VALUES (1, 1, 1);
+---- run
+BEGIN;
+INSERT INTO one VALUES (10, 0, 50, NULL);
+INSERT INTO two VALUES (10, 0, 60);
+UPDATE one SET v = 1 WHERE id = 10;
+COMMIT;
+BEGIN;
+INSERT INTO one VALUES (10, 0, 50, NULL), (11, 0, 51, 52);
+INSERT INTO two VALUES (10, 0, 60);
+UPDATE one SET v = 1 WHERE id = 11;
+COMMIT;
+BEGIN;
+INSERT INTO one VALUES (10, 0, 50, 51);
+INSERT INTO two VALUES (10, 0, 60);
+UPDATE one SET q = 1 WHERE id = 10;
+COMMIT;
+BEGIN;
+INSERT INTO one VALUES (10, 0, 50, 51);
+INSERT INTO two VALUES (10, 0, 60);
+UPDATE one SET id = 12 WHERE id = 10;
+UPDATE two SET v = 7;
+COMMIT;
+BEGIN;
+INSERT INTO one VALUES (10, 0, 50, 51);
+INSERT INTO two VALUES (10, 0, 60);
+SAVEPOINT a;
+UPDATE one SET v = 2 WHERE id = 10;
+ROLLBACK TO a;
+COMMIT;
+BEGIN;
+INSERT INTO one VALUES (10, 0, 50, 51);
+INSERT INTO two VALUES (10, 0, 60);
+INSERT INTO one VALUES (10, 9) ON CONFLICT (id) DO UPDATE SET v = excluded.v;
+COMMIT;
+BEGIN;
+INSERT INTO one VALUES (10, 0, 50, 51);
+INSERT INTO two VALUES (10, 0, 60);
+MERGE INTO one USING (VALUES (10)) s(i) ON one.id = s.i WHEN MATCHED THEN UPDATE SET v = 3;
+COMMIT;
+BEGIN;
+INSERT INTO leaves VALUES (1, 0, 70), (11, 0, 71);
+INSERT INTO two VALUES (10, 0, 60);
+UPDATE leaves SET v = 1;
+COMMIT;
+BEGIN;
+INSERT INTO leaves VALUES (1, 0, 70);
+INSERT INTO two VALUES (10, 0, 60);
+UPDATE leaves SET id = 12;
+COMMIT;
+-- Also a reference that was right when the row was written.
+BEGIN;
+UPDATE one SET v = 8 WHERE id = 1;
+UPDATE one SET v = 9 WHERE id = 1;
+DELETE FROM parent WHERE id = 1;
+COMMIT;
+BEGIN;
+DELETE FROM parent WHERE id = 2;
+UPDATE one SET v = 8 WHERE id = 2;
+UPDATE one SET v = 9 WHERE id = 2;
+COMMIT;
+-- Immediate, but for now.
+BEGIN;
+SET CONSTRAINTS soon_p DEFERRED;
+INSERT INTO soon VALUES (1, 1, 80);
+INSERT INTO two VALUES (10, 0, 60);
+UPDATE soon SET v = 2;
+COMMIT;
+-- By an action.
+BEGIN;
+INSERT INTO parent VALUES (3, 3);
+INSERT INTO acted VALUES (1, 3, 90);
+INSERT INTO two VALUES (10, 0, 60);
+DELETE FROM parent WHERE id = 3;
+COMMIT;
+-- Of two rows that exclude each other the later one is refused, in its turn.
+BEGIN;
+COPY apart FROM STDIN;
+6	4	\N
+10	4	50
+\.
+COMMIT;
+BEGIN;
+INSERT INTO apart VALUES (6, 4, NULL), (7, 5, NULL), (10, 4, 1), (11, 6, 50);
+COMMIT;
+BEGIN;
+INSERT INTO apart VALUES (6, 4, NULL), (7, 5, 50), (10, 4, 1);
+COMMIT;
+BEGIN;
+INSERT INTO apart VALUES (6, 4, NULL), (7, 5, NULL);
+INSERT INTO two VALUES (10, 0, 60);
+INSERT INTO apart VALUES (8, 5, NULL), (9, 6, NULL);
+COMMIT;
+-- What is mended by the end.
+BEGIN;
+INSERT INTO one VALUES (10, 0, 50, 51);
+UPDATE one SET v = 1 WHERE id = 10;
+INSERT INTO parent VALUES (50, 0), (51, 0);
+COMMIT;
+BEGIN;
+INSERT INTO one VALUES (20, 0, 70, 71);
+UPDATE one SET v = 1 WHERE id = 20;
+DELETE FROM one WHERE id = 20;
+INSERT INTO two VALUES (20, 0, 72);
+UPDATE two SET v = 4, p = 1 WHERE id = 20;
+UPDATE two SET v = 5 WHERE id = 20;
+COMMIT;
+BEGIN;
+INSERT INTO one VALUES (20, 0, 70, 71);
+UPDATE one SET v = 1 WHERE id = 20;
+UPDATE one SET p = NULL, q = NULL WHERE id = 20;
+UPDATE one SET v = 2 WHERE id = 20;
+COMMIT;
+SELECT * FROM one ORDER BY id;
+SELECT * FROM two ORDER BY id;
