@@ -172,6 +172,8 @@ struct Session {
     skipping: bool,
     /// The replica has had messages of ours since its last ReadyForQuery.
     unsynced: bool,
+    /// What is asked now is what the client wrote, for the first time: a warning about its text is to be told.
+    reads_first: bool,
     /// The client's answers wait for the commit of its implicit transaction.
     held: bool,
     retry: Option<Retry>,

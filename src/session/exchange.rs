@@ -17,10 +17,25 @@ use bytes::{Bytes, BytesMut};
 use super::failure::{End, Failure};
 use super::read::{as_clients, values};
 use super::relay::{Expect, Retry, broken};
-use super::statements::{Description, Prepared};
+use super::statements::{Description, Parsed, Prepared};
 use super::{Session, Wants};
-use crate::wire::read::parameter_types;
+use crate::sqlstate;
+use crate::wire::build::Argument;
+use crate::wire::read::{Column, columns, parameter_types};
 use crate::wire::{self, HEADER, MESSAGE_MAX, build, error};
+
+/// Types without modifiers, of ordinary columns.
+const UNMODIFIED: [u32; 13] = [16, 17, 20, 21, 23, 25, 26, 114, 700, 701, 1082, 2950, 3802];
+
+/// Whether planning may find a type modifier that the statement by itself does not have: with a branch that cannot be
+/// reached goes its type. What locks rows a standby does not even begin to run.
+pub(super) fn planning_tells(text: &str, description: &Description) -> Result<bool, Failure> {
+    let Some(message) = &description.columns else { return Ok(false) };
+    let open = |column: &Column| {
+        column.table_oid == 0 && column.modifier == -1 && !UNMODIFIED.contains(&column.type_oid)
+    };
+    Ok(columns(&message[HEADER..])?.iter().any(open) && Parsed::has_branches(text) && !Parsed::locks_rows(text))
+}
 
 impl Session {
     /// Where questions to the replica are written.
@@ -48,6 +63,7 @@ impl Session {
             {
                 match kind {
                     b'S' => self.parameter(&message),
+                    b'N' if !self.reads_first && error::code(&message[HEADER..]) == sqlstate::NONSTANDARD_ESCAPE => {}
                     b'N' | b'A' => self.client.output.extend_from_slice(&message),
                     b'E' if error::is_fatal(&message[wire::HEADER..]) => {
                         self.client.output.extend_from_slice(&message);
@@ -119,7 +135,37 @@ impl Session {
         build::parse(out, b"", text.as_bytes(), &[]);
         build::describe_statement(out, b"");
         build::flush(out);
-        self.description().await
+        self.reads_first = true;
+        let described = self.description().await;
+        self.reads_first = false;
+        let mut description = described?;
+        if description.types.is_empty() && planning_tells(text, &description)? {
+            description.columns = self.planned(b"", &[], &[]).await?.or(description.columns);
+        }
+        Ok(description)
+    }
+
+    /// The columns of a client's statement as Postgres tells them once it is planned, which is what a portal says.
+    pub(super) async fn planned(
+        &mut self,
+        statement: &[u8],
+        values: &[Argument<'_>],
+        results: &[i16],
+    ) -> Result<Option<Bytes>, Failure> {
+        let name: &[u8] = b"pgoutpost_planned";
+        let out = self.ask();
+        build::bind(out, name, statement, values, results);
+        build::describe_portal(out, name);
+        build::close_portal(out, name);
+        build::flush(out);
+        let mut columns = None;
+        loop {
+            match self.reply().await.map_err(as_clients)? {
+                (b'T', message) => columns = Some(message.freeze()),
+                (b'3', _) => return Ok(columns),
+                _ => {}
+            }
+        }
     }
 
     /// Reads answers up to one of this kind.

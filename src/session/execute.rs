@@ -150,12 +150,7 @@ impl Session {
             binary: vec![false; values.len()],
             values: values.iter().map(Option::as_deref).collect(),
         };
-        let out = self.ask();
-        build::close_statement(out, PART);
-        build::parse(out, PART, inner.text.as_bytes(), &named.types);
-        build::describe_statement(out, PART);
-        build::flush(out);
-        let description = Arc::new(self.description().await.map_err(as_clients)?);
+        let description = Arc::new(self.describe_part(&inner.text, &named.types).await?);
         let formats = returning(&description, results)?;
         let written = match inner.class {
             Class::Write => self.write(inner, &given, formats, By::Name).await?,
@@ -199,9 +194,26 @@ impl Session {
             Some(inner) if matches!(inner.class, Class::Straight { .. }) => {
                 Ok(Some(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, "this statement cannot be buffered")))
             }
-            Some(inner) => self.not_bufferable(inner).await,
+            Some(inner) => {
+                let why = self.not_bufferable(inner).await?;
+                if why.is_some() {
+                    // What is wrong with it by now is said here, whether or not main can be reached.
+                    self.describe_part(&inner.text, &named.types).await?;
+                }
+                Ok(why)
+            }
             None => Ok(None),
         }
+    }
+
+    /// What Postgres makes of a text with parameters of these types, as it is now.
+    async fn describe_part(&mut self, text: &str, types: &[u32]) -> Result<Description, Failure> {
+        let out = self.ask();
+        build::close_statement(out, PART);
+        build::parse(out, PART, text.as_bytes(), types);
+        build::describe_statement(out, PART);
+        build::flush(out);
+        self.description().await.map_err(as_clients)
     }
 
     /// Lets main know a statement that only the replica knows, before main runs its EXECUTE, DEALLOCATE or another PREPARE.

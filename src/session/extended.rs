@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::Session;
+use super::exchange::planning_tells;
 use super::failure::{End, Failure};
 use super::relay::Expect;
 use super::settings::check_own;
@@ -22,6 +23,7 @@ use crate::report::Report;
 use crate::sql::{Class, Statement, Unparsed};
 use crate::sqlstate;
 use crate::status::StatementKind;
+use crate::wire::build::Argument;
 use crate::wire::read::{Bind, Named, Parse};
 use crate::wire::{HEADER, build};
 
@@ -247,14 +249,27 @@ impl Session {
         }
         if !named.statement
             && let Some(Portal {
-                state: PortalState::Merged { description } | PortalState::Whole { description },
+                state: state @ (PortalState::Merged { description } | PortalState::Whole { description }),
                 bind,
-                ..
+                statement,
             }) = self.names.portals.get(named.name)
         {
-            let results = Bind::read(&bind[HEADER..])?.results;
-            let described = super::read::described(description, &results)?;
+            let whole = matches!(state, PortalState::Whole { .. });
+            let (statement, bind) = (Arc::clone(statement), bind.clone());
+            let bind = Bind::read(&bind[HEADER..])?;
+            let mut described = super::read::described(description, &bind.results)?;
+            let text = std::str::from_utf8(&statement.sql).unwrap_or_default();
+            let tells = !whole && planning_tells(text, description)?;
             self.settle().await?;
+            let same = self.names.statements.get(bind.statement).is_some_and(|now| Arc::ptr_eq(now, &statement));
+            if tells && same {
+                let binary = bind.binary();
+                let values = bind.values.iter().zip(binary).map(|(&value, binary)| Argument { binary, value });
+                let values: Vec<_> = values.collect();
+                if let Some(planned) = self.planned(bind.statement, &values, &bind.results).await? {
+                    described = BytesMut::from(&planned[..]);
+                }
+            }
             self.client.output.extend_from_slice(&described);
             return Ok(());
         }

@@ -28,7 +28,10 @@ impl Session {
         build::describe_portal(out, b"");
         build::execute(out, b"", 0);
         build::flush(out);
-        self.pass_rows(None).await.map_err(|(failure, _)| as_clients(failure))
+        self.reads_first = true;
+        let passed = self.pass_rows(None).await;
+        self.reads_first = false;
+        passed.map_err(|(failure, _)| as_clients(failure))
     }
 
     /// SHOW of a mode of the transaction.

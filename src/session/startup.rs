@@ -241,6 +241,7 @@ impl Session {
             discarding: 0,
             skipping: false,
             unsynced: false,
+            reads_first: false,
             held: false,
             retry: None,
             names: Names::default(),

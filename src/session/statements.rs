@@ -81,6 +81,11 @@ impl Parsed {
         holds(text, b"for") && (holds(text, b"update") || holds(text, b"share"))
     }
 
+    /// Whether it may have values of which one is chosen.
+    pub fn has_branches(text: &str) -> bool {
+        holds(text, b"case") || holds(text, b"coalesce")
+    }
+
     /// A text that we cannot read at all.
     pub fn unreadable(why: Unparsed) -> Parsed {
         Parsed {

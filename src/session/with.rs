@@ -307,11 +307,11 @@ impl Session {
         })?;
         let Some(message) = &description.columns else { return Ok((Vec::new(), Vec::new())) };
         let columns = columns(&message[HEADER..])?;
-        let types = columns.iter().map(|(_, oid, modifier)| format!("pg_catalog.format_type({oid}, {modifier})"));
+        let types = columns.iter().map(|c| format!("pg_catalog.format_type({}, {})", c.type_oid, c.modifier));
         let question = format!("SELECT {}", types.collect::<Vec<_>>().join(", "));
         let row = self.question(&question).await?.into_iter().next().unwrap_or_default();
         let text = |bytes: Option<Bytes>| String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-        Ok((columns.into_iter().map(|(name, _, _)| name).collect(), row.into_iter().map(text).collect()))
+        Ok((columns.into_iter().map(|column| column.name).collect(), row.into_iter().map(text).collect()))
     }
 
     /// The main statement, when it is a query: it sees nothing of what the parts do.

@@ -4,20 +4,31 @@
 
 use super::Malformed;
 
-/// Name, type and type modifier of each column in a RowDescription.
-pub fn columns(body: &[u8]) -> Result<Vec<(String, u32, i32)>, Malformed> {
+/// A column in a RowDescription.
+#[derive(Debug)]
+pub struct Column {
+    pub name: String,
+    /// Zero for what is computed.
+    pub table_oid: u32,
+    pub type_oid: u32,
+    /// -1 for none.
+    pub modifier: i32,
+}
+
+/// The columns of a RowDescription.
+pub fn columns(body: &[u8]) -> Result<Vec<Column>, Malformed> {
     let mut body = Body::new(body);
     let count = body.i16()?;
     let mut columns = Vec::new();
     for _ in 0..count {
         let name = String::from_utf8_lossy(body.string()?).into_owned();
-        body.u32()?;
+        let table_oid = body.u32()?;
         body.i16()?;
-        let oid = body.u32()?;
+        let type_oid = body.u32()?;
         body.i16()?;
         let modifier = body.i32()?;
         body.i16()?;
-        columns.push((name, oid, modifier));
+        columns.push(Column { name, table_oid, type_oid, modifier });
     }
     Ok(columns)
 }
