@@ -31,9 +31,8 @@ const UNMODIFIED: [u32; 13] = [16, 17, 20, 21, 23, 25, 26, 114, 700, 701, 1082, 
 /// reached goes its type. What locks rows a standby does not even begin to run.
 pub(super) fn planning_tells(text: &str, description: &Description) -> Result<bool, Failure> {
     let Some(message) = &description.columns else { return Ok(false) };
-    let open = |column: &Column| {
-        column.table_oid == 0 && column.modifier == -1 && !UNMODIFIED.contains(&column.type_oid)
-    };
+    let open =
+        |column: &Column| column.table_oid == 0 && column.modifier == -1 && !UNMODIFIED.contains(&column.type_oid);
     Ok(columns(&message[HEADER..])?.iter().any(open) && Parsed::has_branches(text) && !Parsed::locks_rows(text))
 }
 

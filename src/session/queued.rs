@@ -52,7 +52,8 @@ impl Work {
         if self.queued.iter().any(|event| is_it(&event.rule)) {
             return;
         }
-        let event = Event { rule: rule(), values: Vec::new(), new: Vec::new(), acquitted: true, versions: Versions::default() };
+        let event =
+            Event { rule: rule(), values: Vec::new(), new: Vec::new(), acquitted: true, versions: Versions::default() };
         if self.constraints.defers(&event) {
             self.queued.push_back(event);
         }

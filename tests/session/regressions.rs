@@ -185,3 +185,42 @@ async fn the_unnamed_statement_stays_the_clients() {
     assert!(told.contains("INSERT 0 1"), "{told:?}");
     assert!(told.contains("mine"), "the client's own statement: {told:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_write_of_a_table_that_is_gone_says_so() {
+    let (_site, outpost) = outpost("regression_prepared_gone", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("PREPARE p (int) AS INSERT INTO pair VALUES ($1, 1); EXECUTE p (1)").await.unwrap();
+    client.batch_execute("PREPARE q AS UPDATE pair SET b = 7").await.unwrap();
+    client.batch_execute("DROP TABLE pair").await.unwrap();
+    for sql in ["EXECUTE p (2)", "EXECUTE q"] {
+        assert_eq!(fails(&client, sql).await, "42P01", "{sql}");
+        let error = client.query(sql, &[]).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "42P01", "{sql}: {error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_in_flight_is_shown_with_a_column_that_was_added() {
+    let (_site, outpost) = outpost("regression_added", SCHEMA).await;
+    let (mut one, two) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    for column in 0..3 {
+        two.batch_execute("BEGIN; UPDATE pair SET b = b + 1; INSERT INTO pair SELECT max(a) + 1, 0 FROM pair")
+            .await
+            .unwrap();
+        let sql = format!("ALTER TABLE pair ADD COLUMN c{column} int DEFAULT 3, ADD COLUMN n{column} text");
+        let altered = tokio::spawn(async move {
+            one.batch_execute(&sql).await.unwrap();
+            one
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        two.batch_execute("COMMIT").await.unwrap();
+        let count = column + 3;
+        let all = format!("SELECT count(*) = {count} AND bool_and(row_to_json(pair) IS NOT NULL) FROM pair");
+        assert_eq!(value(&two, &all).await, "t");
+        one = altered.await.unwrap();
+        let sum = format!("SELECT sum(c{column}) = 3 * count(*) AND count(n{column}) = 0 FROM pair");
+        assert_eq!(value(&two, &sum).await, "t");
+        assert_eq!(value(&one, &sum).await, "t");
+    }
+}
