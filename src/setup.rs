@@ -1,13 +1,18 @@
 //! Makes the `pgoutpost` schema on main: the ledger, the catalog version, and the functions that reads and replay call.
 //!
-//! One transaction, safe to repeat and to run twice at once. Never drops or empties anything.
+//! One transaction, safe to repeat and to run twice at once. Never drops or empties anything, nor takes away what programs of
+//! before call: several sites share a main, and are not brought up to date at once.
 
 use tokio_postgres::Config;
 
 use crate::upstream::own;
 
 /// What [`script`] makes; [`crate::check`] compares it with what it finds.
-pub const SCHEMA_VERSION: i32 = 4;
+pub const SCHEMA_VERSION: i32 = 5;
+/// Replay works with this version, and with any later one.
+pub const REPLAY_VERSION: i32 = 4;
+/// As of this one the log of conflicts can be trimmed.
+pub const TRIM_VERSION: i32 = 5;
 
 const SCHEMA: &str = concat!(include_str!("setup/schema.sql"), include_str!("setup/conflicts.sql"));
 

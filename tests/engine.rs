@@ -25,3 +25,5 @@ mod setup;
 mod tracker;
 #[path = "engine/truncate.rs"]
 mod truncate;
+#[path = "engine/upgrade.rs"]
+mod upgrade;

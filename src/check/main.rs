@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::{Finding, ledger, one};
-use crate::setup::SCHEMA_VERSION;
+use crate::setup::{REPLAY_VERSION, SCHEMA_VERSION};
 use crate::upstream::own;
 
 pub(super) fn reachable(client: Result<Client, own::Error>, findings: &mut Vec<Finding>) -> Option<Client> {
@@ -51,6 +51,11 @@ async fn schema(client: &Client, site: &str, findings: &mut Vec<Finding>) -> Res
     let version: i32 = one(client, "SELECT pgoutpost.schema_version()").await?;
     match version.cmp(&SCHEMA_VERSION) {
         std::cmp::Ordering::Equal => findings.push(Finding::ok("schema on main", format!("version {version}"))),
+        std::cmp::Ordering::Less if version >= REPLAY_VERSION => {
+            let detail =
+                format!("version {version}, {SCHEMA_VERSION} is this program's: the log of conflicts is not trimmed");
+            findings.push(Finding::warn("schema on main", detail, mend));
+        }
         std::cmp::Ordering::Less => {
             findings.push(Finding::fail(
                 "schema on main",

@@ -226,6 +226,7 @@ fn lag(now: &Snapshot) -> Reply {
         "replica_timeline",
         "main_setbacks",
         "last_setback",
+        "main_schema_version",
     ];
     let row = vec![
         text(if now.replay.link_up { "up" } else { "down" }),
@@ -245,6 +246,7 @@ fn lag(now: &Snapshot) -> Reply {
         now.tracker.timeline.map(|timeline| timeline.to_string()),
         text(now.replay.setbacks_total),
         now.replay.last_setback.clone(),
+        now.replay.schema_version.map(|version| version.to_string()),
     ];
     Reply::rows("SHOW", &columns, vec![row])
 }

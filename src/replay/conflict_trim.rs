@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
+use crate::setup::TRIM_VERSION;
 use crate::upstream::own::{self, Config};
 
 /// How often it is looked for lines that are too old.
@@ -38,8 +39,7 @@ pub async fn keep_conflicts(main: Config, site: String, retention: Duration, shu
                 Err(error) => {
                     let error = error.to_string();
                     if error != told {
-                        let hint = "`pgoutpost setup` makes what this needs";
-                        tracing::warn!(%error, hint, "the log of conflicts on main is not trimmed");
+                        tracing::warn!(%error, "the log of conflicts on main is not trimmed");
                         told = error;
                     }
                 }
@@ -57,8 +57,14 @@ pub async fn keep_conflicts(main: Config, site: String, retention: Duration, shu
 /// Deletes the site's lines that are older than `retention`; says how many there were.
 ///
 /// # Errors
-/// The server's or the connection's; what was deleted by then stays so.
+/// The server's or the connection's; what was deleted by then stays so. Or main's schema is too old for it: then it is not tried.
 pub async fn trim_conflicts(main: &Client, site: &str, retention: Duration) -> Result<u64, own::Error> {
+    let version: i32 = main.query_typed_one("SELECT pgoutpost.schema_version()", &[]).await?.try_get(0)?;
+    if version < TRIM_VERSION {
+        let why =
+            format!("the schema on main is of version {version}, this needs {TRIM_VERSION}: run `pgoutpost setup`");
+        return Err(own::Error::Unexpected(why));
+    }
     let seconds = retention.as_secs_f64();
     let mut lines = 0;
     loop {

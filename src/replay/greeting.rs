@@ -15,7 +15,7 @@ use crate::buffer::{MainHas, Meeting, Progress};
 use crate::cluster::{History, MainServer};
 use crate::entry::Seq;
 use crate::lsn::Lsn;
-use crate::setup::SCHEMA_VERSION;
+use crate::setup::{REPLAY_VERSION, SCHEMA_VERSION};
 
 /// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
 /// notice a dead link too, and set our locks free. Read only: when a BEGIN (READ WRITE) fails, what was sent after it must
@@ -88,8 +88,11 @@ impl Session<'_> {
         // An older schema lacks what our statements call: nothing may be rejected for that.
         let version = version.and_then(|row| row.try_get::<_, i32>(0));
         let version = version.map_err(|error: tokio_postgres::Error| begin(error.into()))?;
-        if version < SCHEMA_VERSION {
-            return Err(Ending::Halted(format!("the schema on main is of version {version}: run `pgoutpost setup`")));
+        self.note_schema(version);
+        if version < REPLAY_VERSION {
+            return Err(Ending::Halted(format!(
+                "the schema on main is of version {version}, replay needs {REPLAY_VERSION}: run `pgoutpost setup` of this program"
+            )));
         }
         let frame = frame.map_err(|error| ended(StepKind::Advance, error))?;
         self.take_over(client).await?;
@@ -99,6 +102,25 @@ impl Session<'_> {
         });
         info!(from = %self.sent.next(), "connected to main");
         Ok((frame, role))
+    }
+
+    /// Says once when main's schema is not the one that this program makes.
+    fn note_schema(&mut self, version: i32) {
+        let before = self.status.borrow().schema_version;
+        if before != Some(version) && version != SCHEMA_VERSION {
+            let hint = if version < SCHEMA_VERSION {
+                "run `pgoutpost setup` of this program"
+            } else {
+                "bring this site's pgoutpost up to date"
+            };
+            warn!(
+                on_main = version,
+                ours = SCHEMA_VERSION,
+                hint,
+                "the schema on main is of another version than this program's"
+            );
+        }
+        self.status.send_modify(|status| status.schema_version = Some(version));
     }
 
     /// Has main listen to this connection only, as a replayer of this site. Until then a transaction of an earlier connection,

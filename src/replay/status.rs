@@ -102,6 +102,8 @@ pub struct ReplayStatus {
     pub last_setback: Option<String>,
     pub system_identifier: Option<u64>,
     pub timeline: Option<u32>,
+    /// Of the schema on main.
+    pub schema_version: Option<i32>,
     /// When `rate` was last brought up to date.
     pub(crate) rated_at: Option<Instant>,
 }

@@ -112,7 +112,7 @@ BEGIN
     VALUES (site, seq, effect, relation[1], relation[2], key, old, mine, theirs, 'quarantined', role);
 END $$;
 
--- Deletes the oldest lines of a site, of at most so many, when they are older than that. By id, which is the order in which
+-- As of version 5: deletes the oldest lines of a site, of at most so many, when they are older than that. By id, which is the order in which
 -- they came: so it does not look at those that stay.
 CREATE OR REPLACE FUNCTION pgoutpost.trim_conflicts(site text, older_than interval, most integer) RETURNS bigint
     LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS pgoutpost.ledger (
 ) WITH (fillfactor = 10, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 DO $$
 BEGIN
-    -- As of version 3.
+    -- As of version 4.
     IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'pgoutpost.ledger'::regclass AND attname = 'replayer') THEN
         ALTER TABLE pgoutpost.ledger ADD COLUMN replayer integer;
     END IF;
@@ -34,7 +34,7 @@ REVOKE ALL ON pgoutpost.ledger, pgoutpost.catalog, pgoutpost.definition_change F
 GRANT SELECT ON pgoutpost.ledger, pgoutpost.catalog TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION pgoutpost.schema_version() RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 4';
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 5';
 
 -- Replay calls this first in each transaction: it commits together with the entries, or neither does. A duplicate, a
 -- gap or what follows a failed entry raises PO001; a connection that is not the site's replayer any more, 57PO5 (of the class
