@@ -22,6 +22,8 @@ mod backend;
 mod client;
 #[path = "simulation/daemon.rs"]
 mod daemon;
+#[path = "simulation/depends.rs"]
+mod depends;
 #[path = "simulation/dice.rs"]
 mod dice;
 #[path = "simulation/files.rs"]
@@ -140,7 +142,13 @@ fn an_answer_before_its_fsync_is_found() {
 fn an_fsync_that_does_nothing_is_found() {
     finds(
         Bug::IdleFsync,
-        &["neither applied, pending nor in quarantine", "which the log never had", "and is", "no progress"],
+        &[
+            "neither applied, pending nor in quarantine",
+            "which the log never had",
+            "and is",
+            "is acknowledged",
+            "no progress",
+        ],
     );
 }
 
@@ -161,12 +169,32 @@ fn a_read_without_the_gate_is_found() {
 
 #[test]
 fn writes_without_locks_are_found() {
-    finds(Bug::NoLocks, &["saw", "inserts"]);
+    finds(Bug::NoLocks, &["saw", "inserts", "and waits for nobody"]);
+}
+
+#[test]
+fn foreign_keys_that_main_does_not_tell_of_are_found() {
+    finds(Bug::SecretForeignKeys, &["and waits for nobody", "is applied, and refers to", "is applied, and removes"]);
+}
+
+#[test]
+fn a_log_that_does_not_say_what_is_in_quarantine_is_found() {
+    finds(Bug::BlankQuarantine, &["which is in quarantine", "a read at ledger", "on main:"]);
+}
+
+#[test]
+fn children_that_do_not_lock_what_they_need_are_found() {
+    finds(Bug::CarelessChildren, &["refers to", "saw", "and waits for nobody"]);
 }
 
 #[test]
 fn a_main_that_listens_to_replayers_of_before_is_found() {
     finds(Bug::NoTakeOver, &["is put into quarantine, and is applied", "on main:"]);
+}
+
+#[test]
+fn a_log_that_does_not_tell_who_lost_it_is_found() {
+    finds(Bug::BlindProbe, &["is put into quarantine, and is applied", "on main:", "is applied, and"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use pgoutpost::entry::Seq;
 use uuid::Uuid;
 
-use crate::main_db::{COLUMNS, Commit, Key, Lock, Row, TABLES, Text};
+use crate::main_db::{COLUMNS, Commit, Key, Lock, PARENT, REFERENCE, REFERRING, Row, TABLES, Text};
 use crate::statement::Statement;
 use crate::tables;
 use crate::wire::{self, Datum, Frame};
@@ -253,6 +253,7 @@ impl Backend {
                 | Statement::TakeOver
                 | Statement::LogRejected
                 | Statement::Insert { .. }
+                | Statement::Truncate(_)
                 | Statement::Guarded { .. }
         );
         if self.transaction.is_some() || !changes {
@@ -277,6 +278,7 @@ impl Backend {
             Statement::Insert { table, columns, several } => {
                 return self.insert(table, columns, *several, values).await;
             }
+            Statement::Truncate(tables) => return self.truncate(tables).await,
             Statement::Guarded { table, set, key, old } => self.settle(table, set, key, old, values).await?,
             Statement::Advance => {
                 let advance = Advance {
@@ -326,7 +328,11 @@ impl Backend {
             }
             Statement::History => vec![vec![Datum::Null(wire::TEXT)]],
             Statement::LogRejected => vec![vec![Datum::Void]],
-            Statement::Table => vec![vec![Datum::Text(TABLE.into())]],
+            Statement::Table => {
+                let relation = wire::text(&values[0]).expect("a table is named");
+                let knows = !self.world.planted(Bug::SecretForeignKeys);
+                vec![vec![Datum::Text(told_of(relation.split('"').nth(3).expect("a name in quotes"), knows))]]
+            }
             Statement::Poll => {
                 let lsn = self.lsn();
                 vec![vec![
@@ -383,7 +389,7 @@ impl Backend {
         } else if let Err(trouble) = self.passing_trouble() {
             Err(trouble)
         } else if transaction.refused_at_commit {
-            refused("23503", "deferred foreign key")
+            refused("23514", "a deferred trigger")
         } else {
             let replayer = transaction.takes_over.then_some(self.id);
             self.world.apply(transaction.writes, transaction.ledger, replayer);
@@ -408,7 +414,7 @@ impl Backend {
 fn columns(statement: &Statement) -> Option<Vec<Datum>> {
     let text = || Datum::Null(wire::TEXT);
     Some(match statement {
-        Statement::Insert { .. } => return None,
+        Statement::Insert { .. } | Statement::Truncate(_) => return None,
         Statement::SchemaVersion => vec![Datum::Int4(0)],
         Statement::Gate => vec![Datum::Int8(0)],
         Statement::Definition => vec![Datum::Int8(0), text(), Datum::Bool(false)],
@@ -441,6 +447,13 @@ fn definition(name: &str) -> String {
     .to_string()
 }
 
-/// What main says about each of its tables.
-const TABLE: &str = r#"{"generated": [], "has_triggers": false, "has_rules": false, "has_late_triggers": false, "has_children": false, "refers_to_itself": false,
-    "unique": [["id"]], "references": [], "deferrable": [], "parents": []}"#;
+/// What main says about one of its tables.
+fn told_of(name: &str, foreign_keys: bool) -> String {
+    let to_parent = || serde_json::json!([{ "columns": [COLUMNS[REFERENCE]], "referenced": ["id"], "schema": "public", "name": TABLES[PARENT] }]);
+    let references = if foreign_keys && name == TABLES[REFERRING] { to_parent() } else { serde_json::json!([]) };
+    serde_json::json!({
+        "generated": [], "has_triggers": false, "has_rules": false, "has_late_triggers": false, "has_children": false,
+        "refers_to_itself": false, "unique": [["id"]], "references": references, "deferrable": [], "parents": [],
+    })
+    .to_string()
+}

@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::daemon::Daemon;
-use crate::main_db::{Commit, Key, Row, Rows, TABLES};
+use crate::depends;
+use crate::main_db::{Commit, Key, PARENT, REFERENCE, REFERRING, Row, Rows, TABLES};
 use crate::oracle::{Told, key_of};
+use crate::run::Fault;
 use crate::tables;
 use crate::world::{Bug, World};
 
@@ -70,7 +72,8 @@ impl Session {
         self.replica_is_current().await?;
         for _ in 0..self.world.dice.below(8) + 1 {
             self.transaction().await?;
-            sleep(self.world.dice.pause(Duration::from_millis(2500))).await;
+            let most = if self.world.is_crowded() { 300 } else { 2500 };
+            sleep(self.world.dice.pause(Duration::from_millis(most))).await;
         }
         Ok(())
     }
@@ -132,7 +135,8 @@ impl Session {
         self.own = Overlay::default();
         for _ in 0..self.world.dice.below(3) + 1 {
             let (own, dice) = (self.world.dice.happens(700), &self.world.dice);
-            let id = if own { format!("k{}", dice.below(5)) } else { format!("s{}", dice.below(4)) };
+            let ids = if self.world.is_crowded() { 2 } else { 5 };
+            let id = if own { format!("k{}", dice.below(ids)) } else { format!("s{}", dice.below(4)) };
             let wish = Wish { table: dice.below(TABLES.len()), id, kind: dice.below(10) };
             if !self.statement(&wish).await? {
                 self.locks.release(None);
@@ -152,7 +156,8 @@ impl Session {
         for _ in 0..10 {
             let (rows, seen) = self.read().await?;
             let effects = self.evaluate(wish, &rows);
-            let wanted: Vec<Lock> = effects.iter().flat_map(locks).collect();
+            let careless = self.world.planted(Bug::CarelessChildren);
+            let wanted: Vec<Lock> = effects.iter().flat_map(locks).filter(|lock| !(careless && lock.shared)).collect();
             let taken = if self.world.planted(Bug::NoLocks) {
                 Ok(Taken::Fresh)
             } else {
@@ -173,17 +178,35 @@ impl Session {
     /// What the statement does, as Postgres would say it.
     fn evaluate(&self, wish: &Wish, rows: &Rows) -> Vec<Effect> {
         let (dice, table) = (&self.world.dice, wish.table);
+        if dice.happens(20) {
+            // Who is referred to goes only with those that refer.
+            let tables: &[usize] = [&[1][..], &[REFERRING], &[PARENT, REFERRING]][table];
+            return tables.iter().map(|&table| Effect::Truncate { table }).collect();
+        }
         let key = Key(TABLES[table].into(), wish.id.as_str().into());
         let value = || -> Value {
             let word = match dice.below(2000) < self.world.weather().bad as usize {
+                // What one connection minds and another does not.
+                true if self.world.needs(Fault::TwoDaemons) => "odd",
                 true => ["bad", "late", "odd"][dice.below(3)],
                 false => "v",
             };
             Some(format!("{word}{:x}", dice.bits() as u32).into())
         };
-        let Some(row) = rows.get(&key) else {
-            return vec![Effect::Insert { table, row: vec![Some(key.1), value(), value()] }];
+        // One that is there: of those that other sites write, or of those that they do not.
+        let reference = || -> Value {
+            let kind = wish.id.as_bytes()[0];
+            let is_of_kind = |key: &&Key| &*key.0 == TABLES[PARENT] && key.1.as_bytes()[0] == kind;
+            let parents: Vec<&Key> = rows.keys().filter(is_of_kind).collect();
+            (!parents.is_empty() && dice.happens(800)).then(|| parents[dice.below(parents.len())].1.clone())
         };
+        let in_column = |place: usize| if table == REFERRING && place == REFERENCE { reference() } else { value() };
+        let Some(row) = rows.get(&key) else {
+            return vec![Effect::Insert { table, row: vec![Some(key.1), in_column(1), in_column(2)] }];
+        };
+        if matches!(wish.kind, 1..=3) && depends::is_referred_to(rows, &key) {
+            return Vec::new();
+        }
         let id = vec![Some(key.1)];
         match wish.kind {
             0 => Vec::new(),
@@ -194,14 +217,14 @@ impl Session {
                 if rows.contains_key(&key_of(table, std::slice::from_ref(&new))) {
                     return Vec::new();
                 }
-                let set = vec![(0, new.clone()), (1, value())];
+                let set = vec![(0, new.clone()), (1, in_column(1))];
                 let whole: Row = vec![new, set[1].1.clone(), row[2].clone()];
                 let old = vec![(0, row[0].clone()), (1, row[1].clone())];
                 vec![Effect::Update { table, key: id, set, old, row: Some(whole), own: Vec::new() }]
             }
             kind => {
                 let places: &[usize] = [&[1][..], &[2], &[1, 2]][kind % 3];
-                let set = places.iter().map(|&place| (place, value())).collect();
+                let set = places.iter().map(|&place| (place, in_column(place))).collect();
                 let old = places.iter().map(|&place| (place, row[place].clone())).collect();
                 vec![Effect::Update { table, key: id, set, old, row: None, own: Vec::new() }]
             }
@@ -297,24 +320,46 @@ impl Session {
     }
 }
 
-/// What an effect is locked by.
+/// What an effect is locked by: its rows, their table (so that nobody truncates it), the keys that come and go, and those that
+/// it refers to.
 fn locks(effect: &Effect) -> Vec<Lock> {
-    let lock = |key: Key| {
+    let lock = |what: &str, thing: &dyn Fn(&mut DefaultHasher), shared: bool| {
         let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        Lock { hash: hasher.finish(), shared: false }
+        what.hash(&mut hasher);
+        thing(&mut hasher);
+        Lock { hash: hasher.finish(), shared }
     };
-    match effect {
-        Effect::Insert { table, row } => vec![lock(key_of(*table, row))],
-        Effect::Update { table, key, row: Some(row), .. } => vec![lock(key_of(*table, key)), lock(key_of(*table, row))],
-        Effect::Update { table, key, .. } | Effect::Delete { table, key, .. } => vec![lock(key_of(*table, key))],
-        Effect::Move { .. } | Effect::Truncate { .. } => unreachable!("not simulated"),
+    let of = |what: &str, key: &Key, shared: bool| lock(what, &|hasher| key.hash(hasher), shared);
+    let table = effect.table();
+    let whole = lock("table", &|hasher| table.hash(hasher), !matches!(effect, Effect::Truncate { .. }));
+    let (old, new) = match effect {
+        Effect::Insert { row, .. } => (None, Some(key_of(table, row))),
+        Effect::Update { key, row, .. } => {
+            (Some(key_of(table, key)), Some(key_of(table, row.as_deref().unwrap_or(key))))
+        }
+        Effect::Delete { key, .. } => (Some(key_of(table, key)), None),
+        Effect::Truncate { .. } => (None, None),
+        Effect::Move { .. } => unreachable!("not simulated"),
+    };
+    let mut locks = vec![whole];
+    if old != new {
+        locks.extend(old.iter().chain(&new).map(|key| of("unique", key, false)));
     }
+    locks.extend(old.iter().chain(&new).map(|key| of("row", key, false)));
+    let (_, refers) = depends::references(effect);
+    locks.extend(refers.and_then(|value| depends::parent(table, &value)).map(|key| of("unique", &key, true)));
+    locks
 }
 
 /// The model that `overlay` describes and `sql` writes as SQL, in a snapshot whose ledger is at this place.
 fn merged(view: View<'_>, snapshot: &Rows, ledger: Seq) -> Rows {
     let mut rows = snapshot.clone();
+    for (place, table) in TABLES.iter().enumerate() {
+        if view.truncated(tables::id(place)).is_some_and(|seq| seq > ledger) {
+            rows = rows.into_iter().filter(|(key, _)| &*key.0 != *table).collect();
+        }
+    }
+    let snapshot = rows.clone();
     for (place, table) in TABLES.iter().enumerate() {
         for (id, pending) in view.rows(tables::id(place)) {
             let RowId::Key(id) = id else { unreachable!("all simulated tables have a key") };

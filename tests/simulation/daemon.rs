@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Target;
 use crate::link::Way;
 use crate::log::SimulatedLog;
+use crate::run::Fault;
 use crate::tables;
 use crate::world::{Bug, World};
 
@@ -94,7 +95,8 @@ pub async fn live(world: Arc<World>, process: Arc<Process>, running: watch::Send
         let Some(ended) = start(&world, &process, &running, &mut tasks).await else { return };
         ended.await;
         // Fenced out, or stopped for a reason: until somebody ends it.
-        sleep(world.dice.pause(Duration::from_secs(10))).await;
+        let least = Duration::from_secs(if world.needs(Fault::TwoDaemons) { 60 } else { 0 });
+        sleep(least + world.dice.pause(Duration::from_secs(10))).await;
     };
     tokio::select! {
         biased;
@@ -189,7 +191,8 @@ async fn start(
         }
         newest
     });
-    for _ in 0..world.dice.below(3) + 1 {
+    let clients = if world.is_crowded() { 3 } else { world.dice.below(3) + 1 };
+    for _ in 0..clients {
         tasks.spawn(crate::client::run(Arc::clone(world), Arc::clone(&daemon)));
     }
     Some(async move { drop(committer.await) })

@@ -129,7 +129,13 @@ impl Log for SimulatedLog {
     }
 
     fn probe(&self) -> Answer<'_, Seq> {
-        Box::pin(self.ask("probe", self.log.probe()))
+        Box::pin(self.ask("probe", async {
+            let answer = self.log.probe().await;
+            if answer.is_err() && self.world.planted(Bug::BlindProbe) {
+                return Ok(self.world.disk.lock().unwrap().last);
+            }
+            answer
+        }))
     }
 
     fn trim(&self, upto: Seq) -> Answer<'_, ()> {
@@ -151,7 +157,10 @@ impl Log for SimulatedLog {
     }
 
     fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>> {
-        Box::pin(self.ask("quarantine_index", self.log.quarantine_index()))
+        Box::pin(async {
+            let index = self.ask("quarantine_index", self.log.quarantine_index()).await?;
+            Ok(if self.world.planted(Bug::BlankQuarantine) { Vec::new() } else { index })
+        })
     }
 
     fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>> {

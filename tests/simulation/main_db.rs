@@ -8,12 +8,24 @@ use pgoutpost::entry::{Seq, Value};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::depends;
+
 /// The columns of every simulated table; the first is its key.
 pub const COLUMNS: [&str; 3] = ["id", "a", "b"];
-pub const TABLES: [&str; 2] = ["things", "notes"];
+pub const TABLES: [&str; 3] = ["things", "notes", "parts"];
+/// Rows of one table refer to rows of another, by key: no action, judged by each statement.
+pub const PARENT: usize = 0;
+pub const REFERRING: usize = 2;
+/// The column that refers.
+pub const REFERENCE: usize = 1;
 
 pub type Text = Arc<str>;
 pub type Row = Vec<Value>;
+
+/// The place of a table among them.
+pub fn place_of(table: &str) -> usize {
+    TABLES.iter().position(|name| *name == table).expect("a simulated table")
+}
 
 /// A row's table and key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +62,18 @@ pub struct Main {
 pub enum Lock {
     Ledger,
     Row(Key),
+    /// All rows of a table, those to come as well.
+    Table(Text),
+}
+
+impl Lock {
+    /// Whether one backend cannot have the one while another has the other.
+    fn excludes(&self, other: &Lock) -> bool {
+        match (self, other) {
+            (Lock::Table(table), Lock::Row(key)) | (Lock::Row(key), Lock::Table(table)) => key.0 == *table,
+            (one, other) => one == other,
+        }
+    }
 }
 
 impl Main {
@@ -76,11 +100,15 @@ impl Main {
 
     /// Whether the backend has the lock now.
     pub fn lock(&mut self, lock: &Lock, backend: u64) -> bool {
-        *self.locks.entry(lock.clone()).or_insert(backend) == backend
+        if self.locks.iter().any(|(other, holder)| *holder != backend && other.excludes(lock)) {
+            return false;
+        }
+        self.locks.insert(lock.clone(), backend);
+        true
     }
 
     pub fn is_locked(&self, lock: &Lock) -> bool {
-        self.locks.contains_key(lock)
+        self.locks.keys().any(|other| other.excludes(lock))
     }
 
     /// The end of a backend's transaction.
@@ -106,7 +134,16 @@ impl Main {
 
     /// Another site, or a person, changes a row: at once, if nobody is about to.
     pub fn write(&mut self, key: Key, row: Option<Row>) -> bool {
-        if self.is_locked(&Lock::Row(key.clone())) {
+        let parent = row.as_ref().and_then(|row| depends::parent(place_of(&key.0), &row[REFERENCE]));
+        let locked = |key: &Key| self.is_locked(&Lock::Row(key.clone()));
+        if locked(&key) || parent.as_ref().is_some_and(locked) {
+            return false;
+        }
+        // What the foreign key forbids, main refuses.
+        let now = &self.now().rows;
+        if parent.is_some_and(|parent| !now.contains_key(&parent))
+            || (row.is_none() && depends::is_referred_to(now, &key))
+        {
             return false;
         }
         let mut next = self.now().clone();

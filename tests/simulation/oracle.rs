@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pgoutpost::buffer::memory::Disk;
+use pgoutpost::buffer::{Fate, Quarantined};
 use pgoutpost::entry::{Effect, Entry, Seq};
 use pgoutpost::overlay::Overlay;
 use uuid::Uuid;
 
+use crate::depends;
 use crate::main_db::{Commit, Key, Row, Rows, TABLES};
 
 /// What clients were told, and what follows from it.
@@ -20,6 +22,8 @@ pub struct Oracle {
     history: BTreeMap<Seq, Arc<Entry>>,
     /// The entries in quarantine: as they were, one version after the other.
     aside: Vec<BTreeSet<Seq>>,
+    /// The newest.
+    records: BTreeMap<Seq, Quarantined>,
     pub violation: Option<String>,
     pub reads: u64,
 }
@@ -98,13 +102,35 @@ impl Oracle {
         if self.aside.last().is_none_or(|last| *last != aside) {
             self.aside.push(aside);
         }
+        self.records = disk.quarantined.clone();
         for (seq, record) in &disk.quarantined {
             let code = record.error["code"].as_str().unwrap_or_default();
             if record.waits_for.is_none() && !["23505", "23514", "23503", "P0001"].contains(&code) {
                 return Err(format!("entry {seq} is in quarantine for {}", record.error));
             }
+            let ours = |key: &Key| &*key.1 < "p" && !main.rows.contains_key(key);
+            // As long as no operator has decided anything, what this site alone writes is all there.
+            if record.waits_for.is_none()
+                && code == "23503"
+                && main.ledger.0.next() == *seq
+                && disk.quarantined.values().all(|record| record.fate == Fate::Waiting)
+                && let Some(key) = depends::referred(&record.entry).iter().find(|key| ours(key))
+            {
+                return Err(format!("entry {seq} is rejected since {key:?} is not there, and waits for nobody"));
+            }
         }
         Ok(())
+    }
+
+    /// An earlier transaction that is in quarantine, and is not sent again before this entry, which builds upon it.
+    fn built_upon(&self, entry: &Entry) -> Option<(Seq, String)> {
+        let undone = |fate: Fate| match fate {
+            Fate::Waiting | Fate::Retrying { seq: None, .. } => true,
+            Fate::Retrying { seq: Some(again), .. } => again > entry.seq,
+            Fate::Retried { .. } | Fate::Skipped => false,
+        };
+        let before = self.records.values().filter(|record| record.entry.place() < entry.place() && undone(record.fate));
+        before.into_iter().find_map(|record| Some((record.seq, depends::builds_upon(entry, &record.entry)?)))
     }
 
     /// A transaction with entries is about to commit on main: it does exactly what they say.
@@ -121,6 +147,9 @@ impl Oracle {
             }
             if self.set_aside(seq) {
                 continue;
+            }
+            if let Some((other, why)) = self.built_upon(entry) {
+                return Err(format!("entry {seq} is applied, and {why} as entry {other} does, which is in quarantine"));
             }
             if after.applied.insert(entry.place()).is_some() {
                 return Err(format!("entry {seq}, of place {}, is applied twice", entry.place()));
@@ -224,6 +253,11 @@ impl Oracle {
                     }
                     _ => {}
                 }
+                let (_, refers) = depends::references(effect);
+                let parent = refers.and_then(|value| depends::parent(effect.table(), &value));
+                if let Some(key) = parent.filter(|key| &*key.1 < "p" && !rows.contains_key(key)) {
+                    return Err(format!("entry {seq} refers to {key:?} which was not there"));
+                }
                 apply(&mut rows, std::slice::from_ref(effect), As::Pending);
             }
         }
@@ -250,7 +284,10 @@ fn apply(rows: &mut Rows, effects: &[Effect], how: As) {
                     rows.insert(key_of(*table, &row), row);
                 }
             }
-            Effect::Move { .. } | Effect::Truncate { .. } => unreachable!("not simulated"),
+            Effect::Truncate { table } => {
+                *rows = std::mem::take(rows).into_iter().filter(|(key, _)| *key.0 != *TABLES[*table]).collect();
+            }
+            Effect::Move { .. } => unreachable!("not simulated"),
         }
     }
 }

@@ -8,7 +8,8 @@ use pgoutpost::entry::Value;
 use tokio::time::timeout;
 
 use super::{Backend, Done, Outcome, Trouble, refused};
-use crate::main_db::{COLUMNS, Key, Lock, Row, Text};
+use crate::depends;
+use crate::main_db::{COLUMNS, Key, Lock, PARENT, REFERENCE, REFERRING, Row, Rows, TABLES, Text, place_of};
 use crate::statement::Given;
 use crate::wire::{self, Datum};
 
@@ -56,9 +57,57 @@ impl Backend {
             if self.row(&key).is_some() {
                 return refused("23505", format!("duplicate key: {key:?}"));
             }
+            self.has_parent(&key, &row).await?;
             self.put(key, Some(row))?;
         }
         Ok(Done { rows: Vec::new(), tag })
+    }
+
+    /// The foreign key, from the referring side: what is referred to must be there, and stay.
+    async fn has_parent(&mut self, key: &Key, row: &Row) -> Outcome<()> {
+        let Some(parent) = depends::parent(place_of(&key.0), &row[REFERENCE]) else { return Ok(()) };
+        self.lock(Lock::Row(parent.clone())).await?;
+        match self.row(&parent) {
+            Some(_) => Ok(()),
+            None => refused("23503", format!("{key:?} refers to {parent:?}, which is not there")),
+        }
+    }
+
+    /// From the other side: nobody refers to a row that goes. (Who would, from now on, waits for its lock.)
+    fn is_free(&self, key: &Key) -> Outcome<()> {
+        let rows = self.rows();
+        if depends::is_referred_to(&rows, key) {
+            return refused("23503", format!("{key:?} is still referred to"));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn truncate(&mut self, tables: &[Text]) -> Outcome<Done> {
+        let referring: Text = TABLES[REFERRING].into();
+        if tables.iter().any(|table| &**table == TABLES[PARENT]) && !tables.contains(&referring) {
+            return refused("0A000", "cannot truncate a table referenced in a foreign key constraint");
+        }
+        for table in tables {
+            self.lock(Lock::Table(table.clone())).await?;
+        }
+        let rows = self.rows();
+        self.world.note(|| format!("backend {} truncates {tables:?}", self.id));
+        let Some(transaction) = &mut self.transaction else { return refused("25P01", "no transaction") };
+        let gone = rows.keys().filter(|key| tables.contains(&key.0));
+        transaction.writes.extend(gone.map(|key| (key.clone(), None)));
+        Ok(Done { rows: Vec::new(), tag: "TRUNCATE TABLE".to_owned() })
+    }
+
+    /// As the transaction has them.
+    fn rows(&self) -> Rows {
+        let mut rows = self.world.main.lock().unwrap().now().rows.clone();
+        for (key, row) in self.transaction.iter().flat_map(|transaction| &transaction.writes) {
+            match row {
+                Some(row) => drop(rows.insert(key.clone(), row.clone())),
+                None => drop(rows.remove(key)),
+            }
+        }
+        rows
     }
 
     /// An UPDATE or DELETE by key under the policy that the last write wins. Tells what became of a row that is not as the client
@@ -79,6 +128,7 @@ impl Backend {
         let Some(mut row) = self.row(&key) else { return Ok(told("gone")) };
         let same = old.iter().all(|(name, place)| row[column(name)] == text(*place));
         if set.is_empty() {
+            self.is_free(&key)?;
             self.put(key, None)?;
         } else {
             set.iter().for_each(|(name, place)| row[column(name)] = text(*place));
@@ -88,7 +138,11 @@ impl Backend {
                 if self.row(&new).is_some() {
                     return refused("23505", format!("duplicate key: {new:?}"));
                 }
+                self.is_free(&key)?;
                 self.put(key, None)?;
+            }
+            if set.iter().any(|(name, _)| depends::is_reference(table, column(name))) {
+                self.has_parent(&new, &row).await?;
             }
             self.put(new, Some(row))?;
         }

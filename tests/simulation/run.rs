@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::backend::Target;
 use crate::daemon::{self, Daemon, Process};
 use crate::link::Road;
-use crate::main_db::{Key, TABLES};
+use crate::main_db::{Key, REFERRING, TABLES};
 use crate::world::{Bug, Weather, World};
 
 /// How long it may take until everything is on the replica once the faults have stopped.
@@ -110,11 +110,13 @@ struct Stage {
 
 impl Stage {
     fn new(world: Arc<World>) -> Stage {
+        // What a planted mistake shows by happens, and little else gets into its way.
+        let often = if world.is_choosy() { 150 } else { 450 };
         let mut faults: Vec<Fault> =
-            FAULTS.into_iter().filter(|&fault| world.dice.happens(450) || world.needs(fault)).collect();
+            FAULTS.into_iter().filter(|&fault| world.dice.happens(often) || world.needs(fault)).collect();
         let stops = if world.files.is_some() && faults.contains(&Fault::Crash) { 40 } else { 0 };
         world.change_weather(|weather| weather.stops = stops);
-        if faults.contains(&Fault::LostTail) && world.files.is_none() && world.dice.happens(300) {
+        if faults.contains(&Fault::LostTail) && world.files.is_none() && !world.is_choosy() && world.dice.happens(300) {
             // The log owes its entries to the daemon's memory then: who needs them must not die, nor main forget them.
             let in_the_way = [Fault::Crash, Fault::TwoDaemons, Fault::Failover, Fault::ReplicaGoesBack];
             faults.retain(|fault| !in_the_way.contains(fault));
@@ -135,7 +137,11 @@ impl Stage {
         world.note(|| format!("{:?}", self.faults));
         self.launch();
         let latencies = [Duration::from_millis(800), Duration::from_millis(400)].map(|max| world.dice.pause(max));
-        let stalls = if self.faults.contains(&Fault::TwoDaemons) { 300 } else { 0 };
+        let stalls = match self.faults.contains(&Fault::TwoDaemons) {
+            true if world.needs(Fault::TwoDaemons) => 1000,
+            true => 300,
+            false => 0,
+        };
         world.change_weather(|weather| {
             [weather.latency, weather.replica_latency] = latencies;
             weather.stalls = stalls;
@@ -180,12 +186,15 @@ impl Stage {
             self.newest.doom(world.dice.below(60));
         } else if self.may(Fault::TwoDaemons, 60) {
             let old = Arc::clone(&self.newest);
-            if world.dice.happens(600) {
-                world.stall(&old, world.dice.pause(Duration::from_secs(40)));
+            let wanted = world.needs(Fault::TwoDaemons);
+            if wanted || world.dice.happens(600) {
+                // In between, clients commit what the old one sends, and what is late then.
+                let least = Duration::from_secs(if wanted { 6 } else { 0 });
+                world.stall(&old, least + world.dice.pause(Duration::from_secs(40) - least));
                 sleep(world.dice.pause(Duration::from_secs(4))).await;
             }
             self.launch();
-            if world.dice.happens(700) {
+            if !wanted && world.dice.happens(700) {
                 old.doom(world.dice.below(300));
             }
         }
@@ -239,10 +248,14 @@ impl Stage {
             let key = Key(TABLES[world.dice.below(TABLES.len())].into(), format!("s{}", world.dice.below(4)).into());
             let mut main = world.main.lock().unwrap();
             let value = || Some(format!("other{:x}", world.dice.bits() as u32).into());
+            let first = || match &*key.0 == TABLES[REFERRING] {
+                true => Some(format!("s{}", world.dice.below(4)).into()),
+                false => value(),
+            };
             let row = match main.now().rows.get(&key) {
                 Some(_) if world.dice.happens(300) => None,
                 Some(row) => Some(vec![row[0].clone(), row[1].clone(), value()]),
-                None => Some(vec![Some(key.1.clone()), value(), value()]),
+                None => Some(vec![Some(key.1.clone()), first(), value()]),
             };
             world.note(|| format!("another site writes {key:?}: {row:?}"));
             main.write(key, row);

@@ -36,6 +36,7 @@ pub enum Statement {
         key: Vec<Given>,
         old: Vec<Given>,
     },
+    Truncate(Vec<Arc<str>>),
     SchemaVersion,
     History,
     /// Whether the definitions are still those of a version.
@@ -81,6 +82,9 @@ impl Statement {
             let key = conditions.next().map(|key| given(key, " = $")).unwrap_or_default();
             let old = conditions.flat_map(|old| given(old, " IS NOT DISTINCT FROM $")).collect();
             Statement::Guarded { table, set: given(set, " = $"), key, old }
+        } else if starts("TRUNCATE ONLY ") {
+            let tables = sql.split(", ").filter_map(|one| one.split('"').nth(3));
+            Statement::Truncate(tables.map(Arc::from).collect())
         } else if starts("SELECT pgoutpost.gate(") {
             Statement::Gate
         } else if starts("WITH bare AS MATERIALIZED") {

@@ -42,6 +42,8 @@ pub enum Bug {
     NoLocks,
     /// Main's ledger is advanced by whoever comes: also by connections of before.
     NoTakeOver,
+    /// The log does not tell who has lost it.
+    BlindProbe,
     /// Whoever has lost the log goes on writing to it.
     NoFence,
     /// What was sent to the log under an earlier claim still counts when it arrives.
@@ -52,17 +54,31 @@ pub enum Bug {
     TornReplica,
     /// Main keeps the lock on the ledger now and then.
     StuckLedger,
+    /// Main does not tell of its foreign keys.
+    SecretForeignKeys,
+    /// The log does not say what it has in quarantine.
+    BlankQuarantine,
+    /// Clients do not lock what they refer to, nor the table against TRUNCATE.
+    CarelessChildren,
     /// A read takes for granted that the replica has what is old.
     TrustsTheClock,
 }
 
 impl Bug {
+    /// Shows only where several clients want the same rows.
+    fn is_about_clients(self) -> bool {
+        matches!(self, Bug::NoLocks | Bug::CarelessChildren)
+    }
+
     /// What has to go wrong for it to show: happens in each of its runs, and often.
     fn needs(self) -> &'static [Fault] {
         match self {
             Bug::IdleFsync => &[Fault::Crash],
             Bug::TrustsTheClock => &[Fault::Clock],
             Bug::LateArrivals => &[Fault::Log],
+            Bug::SecretForeignKeys => &[Fault::Rejections],
+            Bug::BlankQuarantine => &[Fault::Rejections, Fault::Crash],
+            Bug::BlindProbe => &[Fault::TwoDaemons, Fault::Rejections, Fault::Link],
             Bug::NoTakeOver => &[Fault::TwoDaemons, Fault::Rejections],
             _ => &[],
         }
@@ -179,6 +195,16 @@ impl World {
     /// Whether the planted mistake shows by this.
     pub fn needs(&self, fault: Fault) -> bool {
         self.bug.is_some_and(|bug| bug.needs().contains(&fault))
+    }
+
+    /// Whether the planted mistake needs some faults.
+    pub fn is_choosy(&self) -> bool {
+        self.bug.is_some_and(|bug| !bug.needs().is_empty())
+    }
+
+    /// Whether clients are to get into each other's way.
+    pub fn is_crowded(&self) -> bool {
+        self.bug.is_some_and(Bug::is_about_clients)
     }
 
     pub fn weather(&self) -> Weather {
@@ -325,7 +351,8 @@ impl World {
     /// A process has put an entry aside: what it tells main about that may take long.
     pub fn put_aside(&self, process: &Process) {
         if self.log_dice.happens(self.weather().stalls) {
-            self.stall(process, self.log_dice.pause(Duration::from_secs(40)));
+            let least = Duration::from_secs(if self.needs(Fault::TwoDaemons) { 20 } else { 0 });
+            self.stall(process, least + self.log_dice.pause(Duration::from_secs(40)));
         }
     }
 
