@@ -33,11 +33,13 @@ use crate::upstream::raw::Raw;
 use crate::wire::link::{Link, OUTPUT_HIGH, READ};
 
 use cancel::{Cancels, Registered};
+use crossing::Pinned;
 use failure::End;
 use locks::{Holder, Locks};
 use main_pipeline::Pipeline;
 use relay::{Expect, Retry};
 use settings::Settings;
+use sides::{Seat, Sides};
 use statements::{Names, Prepared, Statements};
 use straight::Main;
 use transaction::Transaction;
@@ -53,6 +55,7 @@ pub mod constraints;
 mod control;
 mod converse;
 mod copy;
+mod crossing;
 mod exchange;
 mod execute;
 mod extended;
@@ -72,6 +75,7 @@ mod serve;
 pub mod settings;
 mod settle;
 mod show;
+pub mod sides;
 mod simple;
 mod startup;
 pub mod statements;
@@ -134,6 +138,7 @@ pub struct Shared {
     pub replica: Config,
     pub main: Config,
     pub locks: Locks,
+    pub sides: Sides,
     pub cancels: Cancels,
     pub statements: Statements,
     pub status: Status,
@@ -180,6 +185,7 @@ struct Session {
     names: Names,
     transaction: Transaction,
     locks: Holder,
+    seat: Seat,
     settings: Option<Arc<Settings>>,
     /// The transaction changed settings, which end with it.
     settings_changed: bool,
@@ -200,8 +206,7 @@ struct Session {
     begun_again: u64,
     /// The catalog that the last plan was made with.
     planned_with: i64,
-    /// The overlay that all parts of a statement see.
-    pinned: Option<Arc<Overlay>>,
+    pinned: Option<Pinned>,
     one_snapshot: with::OneSnapshot,
     /// How many portals the pipeline has bound.
     binds: usize,

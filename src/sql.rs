@@ -197,6 +197,7 @@ pub use with::{Returned, WithPlan};
 pub use write::{
     ByNow, COMPUTABLE_FUNCTIONS, Decoded, Judged, Lock, Outcome, WriteKind, WritePlan, concurrent, of_values,
 };
+pub use written::Writes;
 
 mod after;
 mod arrays;
@@ -214,6 +215,7 @@ mod template;
 mod truncate;
 mod with;
 mod write;
+mod written;
 
 /// Splits a query string into statements and classifies each. Bounded: hostile nesting is an error, never a crash.
 ///
@@ -261,6 +263,11 @@ pub fn prepared_text(text: &str, name: &str) -> Option<String> {
 /// The arguments of an EXECUTE, as written.
 pub fn execute_arguments(text: &str) -> Vec<String> {
     classify::execute_arguments(text)
+}
+
+/// The tables that a straight statement writes, as far as its text tells, and those whose rows its foreign keys look at.
+pub fn written(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>]) -> Vec<(TableId, Writes)> {
+    written::written(statement, catalog, search_path)
 }
 
 /// Makes the template of a [`Class::Query`] or [`Class::Write`] statement. `site` names the ledger's row by which

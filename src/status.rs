@@ -105,6 +105,11 @@ impl Status {
         &self.shared.clients
     }
 
+    /// What replay is doing.
+    pub fn replay(&self) -> ReplayStatus {
+        self.shared.source.replay()
+    }
+
     /// Everything at this moment. The parts are asked one after the other: figures may differ by what happens in between.
     pub fn snapshot(&self) -> Snapshot {
         let source = &self.shared.source;

@@ -21,7 +21,8 @@
 //!   in the place of another.
 //! - `---- refused <SQLSTATE>: <reason>` before a statement: through the daemon it must fail with that; the plain
 //!   Postgres gets some statement that fails in its place, so that both sides go on from the same state.
-//! - `---- only buffered`, `---- only up: <reason>`, after `---- run`: one state of the link only.
+//! - `---- only buffered`, `---- only up: <reason>`, after `---- run`: one state of the link only; `---- only live: <reason>`:
+//!   the link up, and the replica not frozen.
 //!
 //! Compared are: rows (in order when there is a top-level ORDER BY, or a FETCH; else sorted), names, types and type
 //! modifiers of columns, tags, of errors the SQLSTATE, message, detail, schema, table, column, datatype and constraint,

@@ -23,6 +23,7 @@ mod site {
     mod reads;
     mod redis_gone;
     mod replica_back;
+    mod sides;
     mod sigterm;
     mod stage;
     mod straight;

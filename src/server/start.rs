@@ -21,6 +21,7 @@ use crate::ids::source::MainSequences;
 use crate::replay::QuarantinedReads;
 use crate::session::cancel::Cancels;
 use crate::session::locks::Locks;
+use crate::session::sides::Sides;
 use crate::session::statements::Statements;
 use crate::session::trust::Trust;
 use crate::session::{Limits, Shared};
@@ -78,6 +79,7 @@ pub(super) async fn start(
         replica,
         main,
         locks: Locks::default(),
+        sides: Sides::default(),
         cancels: Cancels::default(),
         statements: Statements::default(),
         status: status.clone(),

@@ -134,6 +134,7 @@ impl Session {
             TransactionCommand::Begin { isolation, read_only, .. } => {
                 if self.transaction.phase == Phase::Idle {
                     self.transaction.begin(*isolation, *read_only);
+                    self.transaction.begun = self.shared.sides.moment();
                 }
             }
             TransactionCommand::Commit { chain } | TransactionCommand::Rollback { chain } => {
@@ -169,8 +170,10 @@ impl Session {
     pub(super) fn end_transaction(&mut self, chain: bool) {
         if self.transaction.is_touched() {
             self.transaction.end(chain);
+            self.transaction.begun = self.shared.sides.moment();
         }
         self.locks.release(None);
+        self.seat.leave_here();
         if std::mem::take(&mut self.settings_changed) {
             self.settings = None;
         }

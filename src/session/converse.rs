@@ -56,7 +56,7 @@ impl Session {
             let taken = main.raw.link.take().ok().flatten();
             let Some((kind, message)) = taken else {
                 if main.raw.link.ended {
-                    self.main = None;
+                    self.lose_main();
                     return Err(lost().into());
                 }
                 if copying {
@@ -85,7 +85,7 @@ impl Session {
                         self.sync_main();
                     }
                     if error::is_fatal(&message[HEADER..]) {
-                        self.main = None;
+                        self.lose_main();
                         return Err(lost().detail(error::text(&message[HEADER..])).into());
                     }
                     if show == Show::Nothing {

@@ -203,6 +203,7 @@ impl Session {
         let mut held: Option<(Arc<CopyPlan>, Ids)> = None;
         let (mut tries, mut whole) = (0, false);
         loop {
+            let evaluated_at = self.evaluated(&settings);
             let base = self.base(&settings);
             let plan = self.copy_plan(copying.statement, &settings).await?;
             let same = |(one, other): (&Column, &Column)| one.attnum == other.attnum && one.type_oid == other.type_oid;
@@ -239,7 +240,8 @@ impl Session {
             };
             let locks = plan.insert.locks(&evaluated);
             let taken = self.lock(&locks, base.last(), &settings, true).await?;
-            if taken == Taken::Stale && self.reads_committed(&settings) {
+            let crossed = !evaluated.is_empty() && self.enter_for(&plan.insert, evaluated_at, &settings).await?;
+            if crossed || (taken == Taken::Stale && self.reads_committed(&settings)) {
                 continue;
             }
             let exclusive = || locks.iter().filter(|lock| !lock.shared).map(|lock| lock.hash);

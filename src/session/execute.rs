@@ -221,7 +221,7 @@ impl Session {
         let literal = name.replace('\'', "''");
         // Within a straight transaction it is main that the client prepares and deallocates on.
         let within = self.transaction.route == Route::Straight;
-        self.enter_main().await?;
+        self.enter_main(&[]).await?;
         if self.transaction.phase == Phase::Failed {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use super::straight::Leaves;
 use super::transaction::Phase;
 use super::{Session, Wants};
 use crate::report::Report;
-use crate::sql::Unparsed;
+use crate::sql::{Statement, Unparsed};
 use crate::wire::read::{Bind, Execute, Named, Parse};
 use crate::wire::{HEADER, build, error};
 
@@ -73,6 +73,9 @@ impl Session {
             return Ok(());
         }
         self.batch = kind != b'S';
+        if let Err(report) = self.not_overtaken() {
+            return Err(End::Fatal(Box::new(report)));
+        }
         let mut owed = Owed::default();
         match kind {
             b'P' => {
@@ -95,9 +98,12 @@ impl Session {
             b'B' => {
                 if let Ok(bind) = Bind::read(&message[HEADER..]) {
                     self.introduce(bind.statement);
-                    let prepared = self.names.statements.get(bind.statement);
-                    let statement = prepared.and_then(|prepared| prepared.parsed.single());
+                    let prepared = self.names.statements.get(bind.statement).cloned();
+                    let statement = prepared.as_ref().and_then(|prepared| prepared.parsed.single());
                     owed.refused = statement.and_then(|statement| may_run(statement).err());
+                    if let Some(statement) = statement.filter(|_| owed.refused.is_none()) {
+                        owed.refused = self.alone_on_main(statement).await?;
+                    }
                     match statement.and_then(deed) {
                         Some(deed) => drop(self.pipeline.portals.insert(bind.portal.to_vec(), deed)),
                         None => drop(self.pipeline.portals.remove(bind.portal)),
@@ -141,6 +147,22 @@ impl Session {
             _ => {
                 self.pipeline.owed.push_back(owed);
                 Ok(())
+            }
+        }
+    }
+
+    /// Why a statement cannot be run: what it writes is written at the site.
+    async fn alone_on_main(&mut self, statement: &Statement) -> Result<Option<Report>, End> {
+        if self.transaction.phase != Phase::Open {
+            return Ok(None);
+        }
+        match self.enter_main(std::slice::from_ref(statement)).await {
+            Ok(()) | Err(Failure::Told) => Ok(None),
+            Err(Failure::Own(report)) => Ok(Some(*report)),
+            Err(Failure::End(end)) => Err(end),
+            Err(Failure::Inner(why) | Failure::Server(why)) => {
+                let report = Report::new(crate::sqlstate::INTERNAL_ERROR, error::text(&why[HEADER..]));
+                Ok(Some(report))
             }
         }
     }

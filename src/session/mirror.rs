@@ -10,6 +10,7 @@ use super::Session;
 use super::carry::session_lost;
 use super::control::plain;
 use super::failure::Failure;
+use super::main_pipeline::Pipeline;
 use super::read::as_clients;
 use super::settings::check_own;
 use super::statements::{Late, Parsed};
@@ -252,6 +253,13 @@ impl Session {
     pub(super) async fn leave_main(&mut self, leaves: Leaves) -> Result<(), Failure> {
         let pipeline = std::mem::take(&mut self.pipeline);
         let leaves = if pipeline.committed { Leaves::Definitions } else { leaves };
+        let left = self.take_back(pipeline, leaves).await;
+        // Others may evaluate writes of what it had claimed: the replica has it now.
+        self.seat.leave_main(leaves != Leaves::Nothing);
+        left
+    }
+
+    async fn take_back(&mut self, pipeline: Pipeline, leaves: Leaves) -> Result<(), Failure> {
         // Next time the client may mean others by those names.
         let tidy = self.main.as_ref().is_some_and(|main| main.has_names);
         let mut named = Vec::new();

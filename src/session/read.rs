@@ -133,7 +133,7 @@ impl Session {
     pub(super) fn base(&mut self, settings: &Settings) -> Arc<Overlay> {
         let now = self.overlay();
         match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
-            Isolation::ReadCommitted => self.pinned.clone().unwrap_or(now),
+            Isolation::ReadCommitted => self.pinned.as_ref().map_or(now, |pinned| Arc::clone(&pinned.overlay)),
             Isolation::RepeatableRead | Isolation::Serializable => self.transaction.frozen(|| now),
         }
     }

@@ -227,6 +227,7 @@ impl Session {
         guard: ClientGuard,
     ) -> Session {
         let locks = shared.locks.holder();
+        let seat = shared.sides.seat();
         // What it may trust `replica_is_current` finds.
         let trusted = CancellationToken::new();
         let stopping = trust::end_of(&shared.shutdown, &trusted);
@@ -247,6 +248,7 @@ impl Session {
             names: Names::default(),
             transaction: Transaction::default(),
             locks,
+            seat,
             settings: None,
             settings_changed: false,
             own_settings: std::collections::BTreeSet::new(),

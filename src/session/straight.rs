@@ -83,8 +83,8 @@ impl Session {
                 return self.refuse_on_main(report).await;
             }
         }
-        self.enter_main().await?;
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        self.enter_main(statements).await?;
         let gives_back = |statement: &Statement| match &statement.class {
             Class::Transaction(TransactionCommand::RollbackTo(name)) => self.gives_back(name),
             _ => false,
@@ -134,6 +134,10 @@ impl Session {
 
     /// Transaction control within a straight transaction.
     pub(super) async fn control_straight(&mut self, command: &TransactionCommand) -> Result<(), Failure> {
+        let overtaken = self.not_overtaken();
+        if !matches!(command, TransactionCommand::Rollback { .. }) && self.transaction.phase == Phase::Open {
+            overtaken?;
+        }
         if self.main.is_none() {
             return self.main_is_gone(command).await;
         }
@@ -184,16 +188,26 @@ impl Session {
             }
             return Err(report.hint("Use BEGIN and COMMIT, or a Sync after each.").into());
         }
-        self.execute_on_main(prepared, bind, limit).await?;
-        if self.transaction.phase == Phase::Idle {
-            self.leave_main(leaves).await?;
+        let ran = self.execute_on_main(prepared, bind, limit).await;
+        self.leave_after(ran, leaves).await
+    }
+
+    /// Leaves main after a statement that was no part of a transaction.
+    async fn leave_after(&mut self, ran: Result<(), Failure>, leaves: Leaves) -> Result<(), Failure> {
+        match (ran, self.transaction.phase) {
+            (Ok(()), Phase::Idle) => self.leave_main(leaves).await,
+            (Err(failure), Phase::Idle) => {
+                // It may have been done, if its answer was lost.
+                self.seat.leave_main(!matches!(failure, Failure::Told));
+                Err(failure)
+            }
+            (ran, _) => ran,
         }
-        Ok(())
     }
 
     /// Whether the client has nothing more to run before Sync, or wants this first. It has to say so before anything runs
     /// on main, where it would be committed.
-    async fn ends_pipeline(&mut self) -> Result<bool, Failure> {
+    pub(super) async fn ends_pipeline(&mut self) -> Result<bool, Failure> {
         loop {
             let mut rest = &self.client.input[..];
             if self.client.ended {
@@ -221,7 +235,7 @@ impl Session {
         bind: &BytesMut,
         limit: i32,
     ) -> Result<(), Failure> {
-        self.enter_main().await?;
+        self.enter_main(prepared.parsed.single().map_or(&[], std::slice::from_ref)).await?;
         let bind = Bind::read(&bind[HEADER..])?;
         self.goes_to_main(&String::from_utf8_lossy(&prepared.sql));
         let Some(main) = &mut self.main else { return Err(lost().into()) };
@@ -251,27 +265,44 @@ impl Session {
         bind: &BytesMut,
         refusal: &[u8],
     ) -> Result<(), Failure> {
-        match self.execute_on_main(prepared, bind, 0).await {
-            Ok(()) => self.leave_main(Leaves::Definitions).await,
+        let ran = self.execute_on_main(prepared, bind, 0).await;
+        match self.leave_after(ran, Leaves::Definitions).await {
             Err(Failure::Own(mut report)) => {
                 report.detail.get_or_insert_with(|| format!("The replica: {}.", error::text(&refusal[HEADER..])));
                 Err(Failure::Own(report))
             }
-            Err(failure) => Err(failure),
+            ran => ran,
         }
     }
 
-    /// Makes main ready for a statement: connected, with the session's settings, in the session's transaction.
-    pub(super) async fn enter_main(&mut self) -> Result<(), Failure> {
+    /// Makes main ready for statements: connected, with the session's settings, in the session's transaction, and nobody
+    /// else at the site writing what they are known to write.
+    pub(super) async fn enter_main(&mut self, statements: &[Statement]) -> Result<(), Failure> {
         self.guard.statement(StatementKind::Straight);
+        self.not_overtaken()?;
         if self.transaction.route == Route::Straight {
-            return if self.main.is_some() { Ok(()) } else { Err(lost().into()) };
+            if self.main.is_none() {
+                return Err(lost().into());
+            }
+            if self.transaction.phase == Phase::Open && self.claim(statements).await? {
+                self.drained().await?;
+            }
+            return Ok(());
         }
         if !self.transaction.work.is_empty() {
             self.may_hand_over().await?;
         }
         let settings = self.settings().await?;
         self.connect_main().await?;
+        self.claim(statements).await?;
+        let entered = self.begin_on_main(settings).await;
+        if entered.is_err() && self.transaction.route == Route::Here {
+            self.seat.leave_main(false);
+        }
+        entered
+    }
+
+    async fn begin_on_main(&mut self, settings: Arc<Settings>) -> Result<(), Failure> {
         self.drained().await?;
         let same = |main: &Main| main.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &settings));
         if !self.main.as_ref().is_some_and(same) {
@@ -300,7 +331,7 @@ impl Session {
         Ok(())
     }
 
-    async fn connect_main(&mut self) -> Result<(), Failure> {
+    pub(super) async fn connect_main(&mut self) -> Result<(), Failure> {
         if let Some(main) = &mut self.main {
             // What came while nobody looked: the end, perhaps.
             main.raw.link.look().await;
@@ -367,7 +398,7 @@ fn prepares(text: &str) -> bool {
     text.as_bytes().windows(7).any(|word| word.eq_ignore_ascii_case(b"prepare"))
 }
 
-fn canceled() -> Report {
+pub(super) fn canceled() -> Report {
     Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to user request")
 }
 

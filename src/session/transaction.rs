@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::constraints::Constraints;
+use super::sides::Moment;
 use crate::catalog::{AttNum, Table, TableId};
 use crate::entry::{Effect, EntryColumn, EntryTable, Origin, Own, Seq, Value};
 use crate::overlay::{Change, Definition, Overlay, RowId};
@@ -70,6 +71,8 @@ pub enum Route {
 pub struct Transaction {
     pub phase: Phase,
     pub route: Route,
+    /// From before its block began.
+    pub begun: Moment,
     /// As the client said with BEGIN or SET TRANSACTION; `None`: the session's default.
     pub isolation: Option<Isolation>,
     pub read_only: Option<bool>,

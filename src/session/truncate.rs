@@ -8,7 +8,7 @@ use super::settings::Settings;
 use super::transaction::Phase;
 use crate::catalog::TableId;
 use crate::report::Report;
-use crate::sql::{Plan, Statement, Truncate};
+use crate::sql::{Plan, Statement, Truncate, Writes};
 use crate::sqlstate::{self, SqlState};
 use crate::status::StatementKind;
 use crate::wire::error::{self, Severity};
@@ -52,6 +52,10 @@ impl Session {
         // Whatever was committed to the tables meanwhile goes as well.
         let seen = self.overlay().last();
         self.lock(&plan.locks(), seen, &settings, true).await?;
+        for table in &plan.tables {
+            // It is not evaluated over any state.
+            self.enter((table.id, Writes::Rows), self.shared.sides.moment(), &settings).await?;
+        }
         let read = self.read_by_cursors(&settings).await?;
         for table in &plan.tables {
             if read.contains(&table.id) {

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Duration, Instant};
 
 use super::Session;
+use super::crossing::Pinned;
 use super::failure::Failure;
 use super::read::Given;
 use super::settings::Settings;
@@ -149,7 +150,7 @@ impl Session {
         let mut tries = 0;
         while tries < TRIES_OF_PARTS || Instant::now() < until {
             tries += 1;
-            self.pinned = Some(self.overlay());
+            self.pin();
             let judged = match self.is_alone() {
                 true => self.parts_of_one_snapshot(plan, given, formats, settings).await,
                 false => self.parts_of_one_state(plan, given, formats, settings).await,
@@ -219,6 +220,11 @@ impl Session {
         }
     }
 
+    fn pin(&mut self) {
+        let moment = self.shared.sides.moment();
+        self.pinned = Some(Pinned { overlay: self.overlay(), moment });
+    }
+
     /// Another session has changed what a part writes: the parts see the overlay as it is now, from the first on.
     ///
     /// # Errors
@@ -229,7 +235,7 @@ impl Session {
             return Err(Failure::Told);
         }
         if self.pinned.is_some() {
-            self.pinned = Some(self.overlay());
+            self.pin();
             self.begun_again += 1;
         }
         Ok(())

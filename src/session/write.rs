@@ -78,8 +78,16 @@ impl Session {
         self.show(&description, written, last).await
     }
 
-    /// Why a write cannot be evaluated here, so that it has to go straight to main: `None` for what can.
+    /// Why a write has to go straight to main: `None` for what is evaluated here.
     pub(super) async fn not_bufferable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
+        match self.not_evaluable(statement).await? {
+            None => self.crossing(statement).await,
+            why => Ok(why),
+        }
+    }
+
+    /// Why a write cannot be evaluated here.
+    async fn not_evaluable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
         let locks = statement.class == Class::Query && Parsed::locks_rows(&statement.text);
         let write = matches!(statement.class, Class::Write | Class::CopyIn | Class::With | Class::Truncate(_));
         if !write && !locks && (statement.class != Class::Query || self.nothing_pending()) {
@@ -158,6 +166,7 @@ impl Session {
         let mark = self.locks.mark();
         let (mut tries, mut held): (usize, Option<(Arc<WritePlan>, Ids)>) = (0, None);
         loop {
+            let evaluated_at = self.evaluated(&settings);
             let base = self.base(&settings);
             let plan = self.plan(statement, &settings).await;
             let plan = match &*plan {
@@ -205,7 +214,8 @@ impl Session {
                 return Err(report.into());
             }
             let taken = self.lock(&plan.locks(&rows), base.last(), &settings, false).await?;
-            if taken == Taken::Stale && self.reads_committed(&settings) {
+            let crossed = !rows.is_empty() && self.enter_for(&plan, evaluated_at, &settings).await?;
+            if crossed || (taken == Taken::Stale && self.reads_committed(&settings)) {
                 self.pin_anew()?;
                 continue;
             }

@@ -54,6 +54,7 @@ pub(super) use assign::{assigned, has_fields};
 pub use decode::{Decoded, Judged, Outcome};
 pub use disturbed::{ByNow, concurrent, of_values};
 use output::{Action, Conflict, Output, Setting};
+pub(super) use target::target_path;
 pub use own::NAMES as COMPUTABLE_FUNCTIONS;
 
 /// A condition on new rows, and the functions in it that may look at tables.

@@ -20,6 +20,8 @@ pub enum Links {
     Both,
     Cut,
     Up,
+    /// Up, and the replica is not frozen.
+    Live,
 }
 
 /// One thing that a session does.
@@ -87,6 +89,7 @@ impl Script {
                     "run" => running = true,
                     "only" if reason.starts_with("buffered") => script.links = Links::Cut,
                     "only" if reason.starts_with("up") => script.links = Links::Up,
+                    "only" if reason.starts_with("live") => script.links = Links::Live,
                     "differs" if !reason.is_empty() => judged = Judged::Differs(reason.to_owned()),
                     "any" if reason.starts_with("error") => judged = Judged::AnyError,
                     "any" if reason.starts_with("value") => judged = Judged::ValueFirst,
@@ -169,6 +172,7 @@ impl fmt::Display for Script {
             Links::Both => {}
             Links::Cut => writeln!(f, "---- only buffered")?,
             Links::Up => writeln!(f, "---- only up: as generated")?,
+            Links::Live => writeln!(f, "---- only live: as written")?,
         }
         for step in &self.steps {
             match &step.judged {

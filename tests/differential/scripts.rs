@@ -53,15 +53,18 @@ async fn scripts_answer_as_on_a_plain_postgres() {
             let links: &[Link] = match script.links {
                 Links::Both => &[Link::Cut, Link::Up],
                 Links::Cut => &[Link::Cut],
-                Links::Up => &[Link::Up],
+                Links::Up | Links::Live => &[Link::Up],
             };
             ways.push((Arc::clone(&script), protocol, links));
         }
     }
-    for some in ways.chunks(SITES_AT_ONCE / 2) {
-        let mut differences = batch(some).await;
-        performed += differences.len();
-        failures.append(&mut differences);
+    let (live, frozen): (Vec<_>, Vec<_>) = ways.iter().cloned().partition(|(script, ..)| script.links == Links::Live);
+    for (ways, freeze) in [(live, false), (frozen, true)] {
+        for some in ways.chunks(SITES_AT_ONCE / 2) {
+            let mut differences = batch(some, freeze).await;
+            performed += differences.len();
+            failures.append(&mut differences);
+        }
     }
     for reason in &reasons {
         println!("{reason}");
@@ -84,15 +87,17 @@ fn scripts() -> Vec<Arc<Script>> {
 
 type Outcome = (String, Vec<Difference>);
 
-/// Performs these, all in one freeze of the replica.
-async fn batch(ways: &[(Arc<Script>, Protocol, &[Link])]) -> Vec<Outcome> {
+/// Performs these, all in one freeze of the replica, or without one.
+async fn batch(ways: &[(Arc<Script>, Protocol, &[Link])], freeze: bool) -> Vec<Outcome> {
     let mut preparing = Vec::new();
     for (script, protocol, links) in ways {
         preparing.push(prepare(Arc::clone(script), *protocol, links.to_vec()));
     }
     let runs: Vec<Run> = in_parallel(preparing).await.into_iter().flatten().collect();
 
-    grounds::lab().await.freeze().await.unwrap();
+    if freeze {
+        grounds::lab().await.freeze().await.unwrap();
+    }
     let performing = runs.into_iter().map(|run| async move {
         if run.link == Link::Cut {
             run.stage.cut();
@@ -103,7 +108,9 @@ async fn batch(ways: &[(Arc<Script>, Protocol, &[Link])]) -> Vec<Outcome> {
         (run, differences)
     });
     let performed = in_parallel(performing.collect()).await;
-    grounds::lab().await.thaw().await.unwrap();
+    if freeze {
+        grounds::lab().await.thaw().await.unwrap();
+    }
 
     let mut outcomes = Vec::new();
     for (run, mut differences) in performed {

@@ -11,15 +11,20 @@ use super::WriteKind;
 use crate::catalog::RelationKind;
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
-/// The table a write is about.
-pub(super) fn target(statement: &SyntaxNode, names: Names<'_>) -> Result<Arc<Table>, Report> {
+/// The name of the table a write is about.
+pub(in crate::sql) fn target_path(statement: &SyntaxNode) -> Option<Vec<String>> {
     let name = statement.children().find_map(|inner| match inner.kind() {
         K::RELATION_NAME_REF => Some(inner),
         K::TABLE_RELATION_NAME => inner.children().find(|name| name.kind() == K::TABLE_NAME_REF),
         K::RELATION_NAME => inner.children().find(|name| name.kind() == K::RELATION_NAME_REF),
         _ => None,
     });
-    let path = name.and_then(|name| path_of(&name));
+    path_of(&name?)
+}
+
+/// The table a write is about.
+pub(super) fn target(statement: &SyntaxNode, names: Names<'_>) -> Result<Arc<Table>, Report> {
+    let path = target_path(statement);
     let found = path.as_ref().and_then(|path| names.relation(path));
     found.cloned().ok_or_else(|| {
         let name = path.map_or_else(String::new, |path| path.join("."));

@@ -1,0 +1,246 @@
+//! Where a session's writes and those of the other side meet; see [`super::sides`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::failure::Failure;
+use super::locks::LockError;
+use super::settings::Settings;
+use super::sides::{Entered, Moment, PATIENCE, Way};
+use super::transaction::{Phase, Route};
+use super::{Session, Waited};
+use crate::catalog::TableId;
+use crate::replay::ReplayState;
+use crate::report::Report;
+use crate::sql::{self, Class, Plan, Statement, WriteKind, WritePlan, Writes};
+use crate::sqlstate;
+
+/// How often who waits looks whether main can still be reached.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What a write does to its table.
+fn writes_of(plan: &WritePlan) -> (TableId, Writes) {
+    (plan.target.id, Writes::of(&plan.target, plan.kind == WriteKind::Insert))
+}
+
+impl Session {
+    /// Whether a write that could be evaluated here has to go to main, since a straight transaction is writing its table
+    /// there, and has for a while. Waits for a short one.
+    pub(super) async fn crossing(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
+        if !self.shared.sides.is_claimed() || self.transaction.route == Route::Straight {
+            return Ok(None);
+        }
+        let settings = self.settings().await?;
+        let until = settings.lock_timeout().map(|limit| Instant::now() + limit);
+        for (table, writes) in self.to_be_written(statement, &settings) {
+            loop {
+                let changed = self.shared.sides.changed();
+                match self.seat.way(table, writes) {
+                    Way::Free => break,
+                    _ if !self.main_answers() => self.seat.overtake(table),
+                    Way::Wait => self.side_changes(changed, until).await?,
+                    Way::Main if !self.may_cross(&settings).await? => break,
+                    Way::Main if self.connect_main().await.is_ok() => {
+                        let message = "a transaction that runs on main is writing the same table";
+                        return Ok(Some(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)));
+                    }
+                    Way::Main => self.seat.overtake(table),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn to_be_written(&self, statement: &Statement, settings: &Settings) -> Vec<(TableId, Writes)> {
+        let catalog = self.shared.catalog.current();
+        if let Class::Truncate(truncate) = &statement.class {
+            let tables = truncate.plan(&catalog, &settings.schemas).map(|plan| plan.tables).unwrap_or_default();
+            return tables.iter().map(|table| (table.id, Writes::Rows)).collect();
+        }
+        match &*self.shared.statements.plan(statement, &catalog, &settings.schemas, &self.shared.site) {
+            Ok(Plan::Write(plan)) => vec![writes_of(plan)],
+            Ok(Plan::Copy(plan)) => vec![writes_of(&plan.insert)],
+            Ok(Plan::With(plan)) => plan.writes_planned().iter().map(writes_of).collect(),
+            Ok(Plan::Read(plan)) => {
+                plan.locking().iter().map(|relation| (relation.table.id, Writes::Rows)).collect()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Whether the transaction can go on on main, at once.
+    async fn may_cross(&mut self, settings: &Settings) -> Result<bool, Failure> {
+        let mut progress = self.shared.buffer.progress();
+        let last = progress.borrow_and_update().last;
+        let drained = timeout_at(Instant::now() + PATIENCE, async move {
+            progress.wait_for(|progress| progress.applied >= last).await.is_ok()
+        });
+        if !matches!(self.wait(drained).await?, Waited::Done(Ok(true))) {
+            return Ok(false);
+        }
+        if !self.reads_committed(settings) && self.transaction.phase == Phase::Open {
+            // Its snapshot is the site's.
+            return Ok(false);
+        }
+        if !self.transaction.work.is_empty() {
+            return match self.may_hand_over().await {
+                Ok(()) => Ok(true),
+                Err(Failure::Own(_)) => Ok(false),
+                Err(failure) => Err(failure),
+            };
+        }
+        let in_pipeline = self.transaction.phase == Phase::Idle && self.batch;
+        Ok(!in_pipeline || (self.binds <= 1 && self.ends_pipeline().await?))
+    }
+
+    /// Whether main could be reached when replay last looked.
+    fn main_answers(&self) -> bool {
+        matches!(self.shared.status.replay().state, ReplayState::Idle | ReplayState::Replaying)
+    }
+
+    /// To be asked before the replica takes the snapshot that a write is evaluated in, or told what it was then.
+    pub(super) fn evaluated(&self, settings: &Settings) -> Moment {
+        match &self.pinned {
+            Some(pinned) => pinned.moment,
+            None if self.transaction.phase == Phase::Open && !self.reads_committed(settings) => {
+                self.transaction.begun
+            }
+            None => self.shared.sides.moment(),
+        }
+    }
+
+    /// Notes that the transaction has written what was evaluated, once its rows are locked. True: a straight transaction
+    /// may have changed it since it was `evaluated`, so it has to be evaluated again.
+    ///
+    /// # Errors
+    /// 40001 at REPEATABLE READ in that case; 55P03 after the client's `lock_timeout`.
+    pub(super) async fn enter(
+        &mut self,
+        (table, writes): (TableId, Writes),
+        evaluated: Moment,
+        settings: &Settings,
+    ) -> Result<bool, Failure> {
+        let until = settings.lock_timeout().map(|limit| Instant::now() + limit);
+        loop {
+            let changed = self.shared.sides.changed();
+            match self.seat.enter(table, writes, evaluated) {
+                Entered::In => return Ok(false),
+                Entered::Changed if self.reads_committed(settings) => return Ok(true),
+                Entered::Changed => return Err(sql::concurrent("update").into()),
+                Entered::Busy if !self.main_answers() => self.seat.overtake(table),
+                Entered::Busy => self.side_changes(changed, until).await?,
+            }
+        }
+    }
+
+    /// The same for a planned write.
+    pub(super) async fn enter_for(
+        &mut self,
+        plan: &WritePlan,
+        evaluated: Moment,
+        settings: &Settings,
+    ) -> Result<bool, Failure> {
+        self.enter(writes_of(plan), evaluated, settings).await
+    }
+
+    /// Waits until something is over on one of the sides, or it is time to look again.
+    async fn side_changes(
+        &mut self,
+        changed: impl Future<Output = ()>,
+        until: Option<Instant>,
+    ) -> Result<(), Failure> {
+        let now = Instant::now();
+        if until.is_some_and(|until| until <= now) {
+            return Err(LockError::Timeout.report().into());
+        }
+        let look = until.map_or(now + LOOK, |until| until.min(now + LOOK));
+        match self.wait(timeout_at(look, changed)).await? {
+            Waited::Done(_) => Ok(()),
+            Waited::Cancelled => Err(super::straight::canceled().into()),
+        }
+    }
+
+    /// Claims the tables of straight statements, with those that the transaction has written here so far, and waits until
+    /// no open transaction of the site has them. Returns whether there is anything new.
+    ///
+    /// # Errors
+    /// 55P03 when one has them for too long.
+    pub(super) async fn claim(&mut self, statements: &[Statement]) -> Result<bool, Failure> {
+        let settings = self.settings().await?;
+        let mut tables = self.seat.here();
+        for statement in statements {
+            tables.extend(self.straightly_written(statement, &settings).await?);
+        }
+        if self.seat.has_claimed(&tables) {
+            return Ok(false);
+        }
+        self.seat.claim(&tables);
+        let own = self.shared.limits.straight;
+        let limit = settings.lock_timeout().map_or(own, |limit| limit.min(own));
+        let until = Instant::now() + limit;
+        loop {
+            let changed = self.shared.sides.changed();
+            if self.seat.granted() {
+                return Ok(true);
+            }
+            let waited = self.wait(timeout_at(until, changed)).await;
+            match waited {
+                Ok(Waited::Done(Ok(()))) => continue,
+                Ok(Waited::Done(Err(_)) | Waited::Cancelled) | Err(_) => self.seat.give_up(),
+            }
+            return match waited? {
+                Waited::Cancelled => Err(super::straight::canceled().into()),
+                Waited::Done(_) => {
+                    let message = "this statement goes straight to main, and another transaction of the site has \
+                                   written the same table";
+                    Err(Report::new(sqlstate::LOCK_NOT_AVAILABLE, message)
+                        .detail(format!("It was waited for {} ms.", limit.as_millis()))
+                        .hint("Try again when that transaction is over.")
+                        .into())
+                }
+            };
+        }
+    }
+
+    /// The tables that a straight statement writes, as far as its text tells.
+    async fn straightly_written(
+        &mut self,
+        statement: &Statement,
+        settings: &Settings,
+    ) -> Result<Vec<(TableId, Writes)>, Failure> {
+        let catalog = self.shared.catalog.current();
+        let Class::Execute { name } = &statement.class else {
+            return Ok(sql::written(statement, &catalog, &settings.schemas));
+        };
+        let named = if self.transaction.phase == Phase::Failed { None } else { self.find_named(name).await? };
+        let inner = named.map(|named| self.shared.statements.parse(&named.into_parse().0));
+        let inner = inner.as_ref().and_then(|parsed| parsed.single());
+        Ok(inner.map_or_else(Vec::new, |inner| sql::written(inner, &catalog, &settings.schemas)))
+    }
+
+    /// The connection to main is gone, and whatever was done there is over.
+    pub(super) fn lose_main(&mut self) {
+        self.main = None;
+        self.seat.leave_main(true);
+    }
+
+    /// Fails a straight transaction whose tables others have written here since, because main could not be reached.
+    pub(super) fn not_overtaken(&mut self) -> Result<(), Report> {
+        if !self.seat.is_overtaken() {
+            return Ok(());
+        }
+        // With its connection main's transaction ends, too.
+        self.lose_main();
+        let message = "could not serialize access due to writes at the site while main could not be reached";
+        Err(Report::new(sqlstate::SERIALIZATION_FAILURE, message).hint("Run the transaction again."))
+    }
+}
+
+/// What all parts of a statement see.
+#[derive(Debug, Clone)]
+pub(super) struct Pinned {
+    pub(super) overlay: Arc<crate::overlay::Overlay>,
+    pub(super) moment: Moment,
+}

@@ -1,0 +1,329 @@
+//! On which side a table is written: here, by transactions that are evaluated at the site, or on main, by straight ones.
+//!
+//! Locks on rows hold on one side only: the site's are unknown to main, and main's to the site. So open transactions of
+//! both sides do not write one table at a time. A straight transaction *claims* its tables: it waits, bounded, until the
+//! open transactions that have written them here are over, and keeps them until the replica has what it did. Who
+//! evaluates a write here *enters* its table after evaluation, which tells what has come in between.
+//!
+//! **Taking in writes goes before waiting**: a claim that is not granted soon lets others pass, and where main cannot be
+//! reached a claim is *overtaken*, and its transaction fails.
+//!
+//! Pure state under a mutex that is never held across an `await`; who waits asks again at each [`Sides::changed`].
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+use crate::catalog::TableId;
+use crate::sql::Writes;
+
+/// How long a write waits for a straight transaction before it goes to main too, and for one that waits itself before it
+/// goes ahead of it.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A count of straight transactions that are over; see [`Sides::moment`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+/// What a write that is to be evaluated here does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It is evaluated.
+    Free,
+    /// It waits a little.
+    Wait,
+    /// It goes to main, where the others are.
+    Main,
+}
+
+/// What became of entering a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entered {
+    In,
+    /// A straight transaction has changed the table since: what was evaluated may be untrue.
+    Changed,
+    /// One has it.
+    Busy,
+}
+
+/// The site's tables that open transactions write; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Sides(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// How many claims there are, to be looked at without the mutex.
+    claims: AtomicUsize,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tables: HashMap<TableId, Writers>,
+    /// How many straight transactions have ended that may have changed something.
+    ended: Moment,
+    overtaken: HashSet<Owner>,
+    last_owner: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Owner(u64);
+
+#[derive(Debug, Default)]
+struct Writers {
+    here: Vec<(Owner, Writes)>,
+    claims: Vec<Claim>,
+    /// When one was over that had changed rows, and the definition.
+    rows: Moment,
+    definition: Moment,
+}
+
+#[derive(Debug)]
+struct Claim {
+    owner: Owner,
+    writes: Writes,
+    since: Instant,
+    granted: bool,
+}
+
+impl Writers {
+    fn way(&self, owner: Owner, writes: Writes, now: Instant) -> Way {
+        let others = self.claims.iter().filter(|claim| claim.owner != owner && claim.writes.disturbs(writes));
+        let (mut way, mut old) = (Way::Free, false);
+        for claim in others {
+            let is_old = now.duration_since(claim.since) >= PATIENCE;
+            if claim.granted || !is_old {
+                way = Way::Wait;
+            }
+            old |= claim.granted && is_old;
+        }
+        if old { Way::Main } else { way }
+    }
+
+    fn changed(&self, writes: Writes) -> Moment {
+        if writes == Writes::Additions { self.definition } else { self.rows.max(self.definition) }
+    }
+}
+
+impl Sides {
+    /// A session's place. Dropping it gives up what it has.
+    pub fn seat(&self) -> Seat {
+        let mut state = self.state();
+        state.last_owner += 1;
+        Seat { owner: Owner(state.last_owner), sides: self.clone(), here: Vec::new(), claimed: Vec::new() }
+    }
+
+    /// To be asked before the replica takes the snapshot that a write is evaluated in.
+    pub fn moment(&self) -> Moment {
+        self.state().ended
+    }
+
+    /// Whether any table is claimed.
+    pub fn is_claimed(&self) -> bool {
+        self.0.claims.load(Ordering::Acquire) > 0
+    }
+
+    /// Ends when something may have become free: ask again then. To be made before asking.
+    pub fn changed(&self) -> OwnedNotified {
+        Arc::clone(&self.0.changed).notified_owned()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under the mutex can leave the state half changed.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one session's transaction writes.
+#[derive(Debug)]
+pub struct Seat {
+    sides: Sides,
+    owner: Owner,
+    here: Vec<(TableId, Writes)>,
+    claimed: Vec<TableId>,
+}
+
+impl Seat {
+    /// What a write of the table should do.
+    pub fn way(&self, table: TableId, writes: Writes) -> Way {
+        let now = Instant::now();
+        self.sides.state().tables.get(&table).map_or(Way::Free, |writers| writers.way(self.owner, writes, now))
+    }
+
+    /// Notes that the transaction has written the table here. `evaluated`: from before it was evaluated.
+    pub fn enter(&mut self, table: TableId, writes: Writes, evaluated: Moment) -> Entered {
+        if self.here.iter().any(|(known, has)| *known == table && *has >= writes) {
+            return Entered::In;
+        }
+        let mut state = self.sides.state();
+        let writers = state.tables.entry(table).or_default();
+        if writers.way(self.owner, writes, Instant::now()) != Way::Free {
+            return Entered::Busy;
+        }
+        if writers.changed(writes) > evaluated {
+            return Entered::Changed;
+        }
+        writers.here.retain(|(owner, _)| *owner != self.owner);
+        writers.here.push((self.owner, writes));
+        self.here.retain(|(known, _)| *known != table);
+        self.here.push((table, writes));
+        Entered::In
+    }
+
+    /// The tables that the transaction has written here.
+    pub fn here(&self) -> Vec<(TableId, Writes)> {
+        self.here.clone()
+    }
+
+    /// Whether these are claimed already.
+    pub fn has_claimed(&self, tables: &[(TableId, Writes)]) -> bool {
+        if tables.is_empty() {
+            return true;
+        }
+        let state = self.sides.state();
+        let mine = |table: &TableId, writes: &Writes| {
+            let mut claims = state.tables.get(table).into_iter().flat_map(|writers| &writers.claims);
+            claims.any(|claim| claim.owner == self.owner && claim.granted && claim.writes >= *writes)
+        };
+        tables.iter().all(|(table, writes)| mine(table, writes))
+    }
+
+    /// Claims tables for a straight statement: writes that are evaluated here wait from now on, for a while.
+    pub fn claim(&mut self, tables: &[(TableId, Writes)]) {
+        let (now, mut new) = (Instant::now(), 0);
+        let mut state = self.sides.state();
+        for &(table, writes) in tables {
+            let claims = &mut state.tables.entry(table).or_default().claims;
+            match claims.iter_mut().find(|claim| claim.owner == self.owner) {
+                Some(claim) if claim.writes >= writes => {}
+                Some(claim) => (claim.writes, claim.since, claim.granted) = (writes, now, false),
+                None => {
+                    claims.push(Claim { owner: self.owner, writes, since: now, granted: false });
+                    self.claimed.push(table);
+                    new += 1;
+                }
+            }
+        }
+        self.sides.0.claims.fetch_add(new, Ordering::AcqRel);
+    }
+
+    /// Grants the claims if nobody else has written the tables here in a transaction that is open. All or none.
+    pub fn granted(&mut self) -> bool {
+        let mut state = self.sides.state();
+        let mine = |claim: &&mut Claim| claim.owner == self.owner;
+        for table in &self.claimed {
+            let Some(writers) = state.tables.get_mut(table) else { continue };
+            let Some(claim) = writers.claims.iter_mut().find(mine) else { continue };
+            let in_the_way = |(owner, has): &(Owner, Writes)| *owner != self.owner && has.disturbs(claim.writes);
+            if !claim.granted && writers.here.iter().any(in_the_way) {
+                return false;
+            }
+        }
+        let now = Instant::now();
+        for table in &self.claimed {
+            let claim = state.tables.get_mut(table).and_then(|writers| writers.claims.iter_mut().find(mine));
+            if let Some(claim) = claim.filter(|claim| !claim.granted) {
+                (claim.granted, claim.since) = (true, now);
+            }
+        }
+        true
+    }
+
+    /// Gives up claims that were not granted.
+    pub fn give_up(&mut self) {
+        self.unclaim(|claim| !claim.granted, None);
+    }
+
+    /// The straight transaction, or statement, is over. `changed`: it may have changed what it had claimed.
+    pub fn leave_main(&mut self, changed: bool) {
+        let ended = changed && !self.claimed.is_empty();
+        let ended = ended.then(|| {
+            let mut state = self.sides.state();
+            state.ended.0 += 1;
+            state.ended
+        });
+        self.unclaim(|_| true, ended);
+        self.sides.state().overtaken.remove(&self.owner);
+    }
+
+    /// The transaction that was evaluated here is over.
+    pub fn leave_here(&mut self) {
+        if self.here.is_empty() {
+            return;
+        }
+        let mut state = self.sides.state();
+        for (table, _) in self.here.drain(..) {
+            if let Some(writers) = state.tables.get_mut(&table) {
+                writers.here.retain(|(owner, _)| *owner != self.owner);
+            }
+        }
+        drop(state);
+        self.sides.0.changed.notify_waiters();
+    }
+
+    /// Goes ahead of those who have claimed the table, which cannot be reached: their transactions are to fail.
+    pub fn overtake(&self, table: TableId) {
+        let mut state = self.sides.state();
+        let claims = state.tables.get(&table).map_or(&[][..], |writers| &writers.claims);
+        let others: HashSet<Owner> =
+            claims.iter().map(|claim| claim.owner).filter(|owner| *owner != self.owner).collect();
+        let mut gone = 0;
+        for writers in state.tables.values_mut() {
+            let before = writers.claims.len();
+            writers.claims.retain(|claim| !others.contains(&claim.owner));
+            gone += before - writers.claims.len();
+        }
+        state.overtaken.extend(others);
+        drop(state);
+        self.sides.0.claims.fetch_sub(gone, Ordering::AcqRel);
+        self.sides.0.changed.notify_waiters();
+    }
+
+    /// Whether somebody has gone ahead of the straight transaction, which must then not be committed.
+    pub fn is_overtaken(&self) -> bool {
+        !self.claimed.is_empty() && self.sides.state().overtaken.contains(&self.owner)
+    }
+
+    fn unclaim(&mut self, which: impl Fn(&Claim) -> bool, ended: Option<Moment>) {
+        if self.claimed.is_empty() {
+            return;
+        }
+        let mut gone = 0;
+        let mut state = self.sides.state();
+        self.claimed.retain(|table| {
+            let Some(writers) = state.tables.get_mut(table) else { return false };
+            let of_mine = |claim: &Claim| claim.owner == self.owner && which(claim);
+            let Some(place) = writers.claims.iter().position(of_mine) else {
+                return writers.claims.iter().any(|claim| claim.owner == self.owner);
+            };
+            let claim = writers.claims.swap_remove(place);
+            gone += 1;
+            if let Some(ended) = ended.filter(|_| claim.granted) {
+                match claim.writes {
+                    Writes::Definition => writers.definition = ended,
+                    Writes::Rows | Writes::Additions => writers.rows = ended,
+                }
+            }
+            false
+        });
+        drop(state);
+        self.sides.0.claims.fetch_sub(gone, Ordering::AcqRel);
+        self.sides.0.changed.notify_waiters();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.leave_here();
+        // What a lost transaction has done is not known.
+        self.leave_main(true);
+    }
+}

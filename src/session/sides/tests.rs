@@ -1,0 +1,135 @@
+use super::*;
+
+const T: TableId = TableId(1);
+const U: TableId = TableId(2);
+
+fn rows(table: TableId) -> [(TableId, Writes); 1] {
+    [(table, Writes::Rows)]
+}
+
+fn age(sides: &Sides) {
+    let mut state = sides.state();
+    for claim in state.tables.values_mut().flat_map(|writers| &mut writers.claims) {
+        claim.since -= PATIENCE;
+    }
+}
+
+#[test]
+fn who_has_written_here_is_waited_for_and_others_wait_for_the_claim() {
+    let sides = Sides::default();
+    let (mut here, mut later, mut straight) = (sides.seat(), sides.seat(), sides.seat());
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment()), Entered::In);
+    straight.claim(&rows(T));
+    assert!(!straight.granted());
+    assert_eq!(later.way(T, Writes::Rows), Way::Wait);
+    assert_eq!(later.enter(T, Writes::Rows, sides.moment()), Entered::Busy);
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment()), Entered::In, "what it has it keeps");
+    here.leave_here();
+    assert!(straight.granted());
+    assert_eq!(later.enter(T, Writes::Rows, sides.moment()), Entered::Busy);
+    assert_eq!(later.way(U, Writes::Rows), Way::Free);
+}
+
+#[test]
+fn a_claim_that_waits_long_lets_others_pass_and_one_that_is_granted_sends_them_to_main() {
+    let sides = Sides::default();
+    let (mut here, mut later, mut straight) = (sides.seat(), sides.seat(), sides.seat());
+    here.enter(T, Writes::Rows, sides.moment());
+    straight.claim(&rows(T));
+    age(&sides);
+    assert_eq!(later.way(T, Writes::Rows), Way::Free);
+    assert_eq!(later.enter(T, Writes::Rows, sides.moment()), Entered::In);
+    here.leave_here();
+    later.leave_here();
+    assert!(straight.granted());
+    assert_eq!(later.way(T, Writes::Rows), Way::Wait, "counted from the grant");
+    age(&sides);
+    assert_eq!(later.way(T, Writes::Rows), Way::Main);
+    straight.leave_main(false);
+    assert_eq!(later.way(T, Writes::Rows), Way::Free);
+    assert!(!sides.is_claimed());
+}
+
+#[test]
+fn what_was_evaluated_before_a_straight_transaction_ended_is_known_to_be_old() {
+    let sides = Sides::default();
+    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    let before = sides.moment();
+    straight.claim(&rows(T));
+    assert!(straight.granted());
+    straight.leave_main(true);
+    assert_eq!(here.enter(T, Writes::Rows, before), Entered::Changed);
+    assert_eq!(here.enter(U, Writes::Rows, before), Entered::In);
+    assert_eq!(here.enter(T, Writes::Additions, before), Entered::In, "rows of others do not matter to it");
+    assert_eq!(here.enter(T, Writes::Rows, before), Entered::Changed, "but to this");
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment()), Entered::In);
+}
+
+#[test]
+fn a_rolled_back_claim_has_changed_nothing() {
+    let sides = Sides::default();
+    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    let before = sides.moment();
+    straight.claim(&rows(T));
+    assert!(straight.granted());
+    straight.leave_main(false);
+    assert_eq!(here.enter(T, Writes::Rows, before), Entered::In);
+}
+
+#[test]
+fn additions_bear_with_rows_and_not_with_another_definition() {
+    let sides = Sides::default();
+    let (mut here, mut straight, mut ddl) = (sides.seat(), sides.seat(), sides.seat());
+    straight.claim(&rows(T));
+    assert!(straight.granted());
+    assert_eq!(here.enter(T, Writes::Additions, sides.moment()), Entered::In);
+    ddl.claim(&[(T, Writes::Definition)]);
+    assert!(!ddl.granted());
+    ddl.give_up();
+    assert!(!sides.seat().has_claimed(&rows(T)));
+    assert!(straight.has_claimed(&rows(T)), "another's giving up is not its own");
+    here.leave_here();
+    ddl.claim(&[(T, Writes::Definition)]);
+    assert!(ddl.granted(), "straight ones have main's locks between them");
+    assert_eq!(here.way(T, Writes::Additions), Way::Wait);
+}
+
+#[test]
+fn who_is_overtaken_knows_it_until_its_transaction_is_over() {
+    let sides = Sides::default();
+    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    straight.claim(&[(T, Writes::Rows), (U, Writes::Rows)]);
+    assert!(straight.granted());
+    here.overtake(T);
+    assert!(straight.is_overtaken() && !sides.is_claimed());
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment()), Entered::In);
+    assert_eq!(here.enter(U, Writes::Rows, sides.moment()), Entered::In);
+    straight.leave_main(true);
+    assert!(!straight.is_overtaken());
+    straight.claim(&rows(T));
+    assert!(!straight.granted(), "here has it now");
+}
+
+#[test]
+fn the_own_transaction_is_never_in_its_way() {
+    let sides = Sides::default();
+    let mut both = sides.seat();
+    both.enter(T, Writes::Rows, sides.moment());
+    both.claim(&both.here());
+    assert!(both.granted());
+    assert_eq!(both.way(T, Writes::Rows), Way::Free);
+}
+
+#[test]
+fn a_seat_that_is_dropped_gives_up_what_it_has() {
+    let sides = Sides::default();
+    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    here.enter(T, Writes::Rows, sides.moment());
+    straight.claim(&rows(T));
+    drop(here);
+    assert!(straight.granted());
+    let before = sides.moment();
+    drop(straight);
+    assert!(!sides.is_claimed());
+    assert_eq!(sides.seat().enter(T, Writes::Rows, before), Entered::Changed, "it may have been committed");
+}
