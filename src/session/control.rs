@@ -172,7 +172,10 @@ impl Session {
             self.transaction.end(chain);
             self.transaction.begun = self.shared.sides.moment();
         }
-        self.locks.release(None);
+        // What main has of it the replica may not have yet.
+        if !self.seat.has_handed_over() {
+            self.locks.release(None);
+        }
         self.seat.leave_here();
         if std::mem::take(&mut self.settings_changed) {
             self.settings = None;

@@ -33,11 +33,12 @@ impl Session {
             return Ok(None);
         }
         let settings = self.settings().await?;
-        let until = settings.lock_timeout().map(|limit| Instant::now() + limit);
+        let began = Instant::now();
+        let until = settings.lock_timeout().map(|limit| began + limit);
         for (table, writes) in self.to_be_written(statement, &settings) {
             loop {
                 let changed = self.shared.sides.changed();
-                match self.seat.way(table, writes) {
+                match self.seat.way(table, writes, began.elapsed()) {
                     Way::Free => break,
                     _ if !self.main_answers() => self.seat.overtake(table),
                     Way::Wait => self.side_changes(changed, until).await?,
@@ -63,9 +64,7 @@ impl Session {
             Ok(Plan::Write(plan)) => vec![writes_of(plan)],
             Ok(Plan::Copy(plan)) => vec![writes_of(&plan.insert)],
             Ok(Plan::With(plan)) => plan.writes_planned().iter().map(writes_of).collect(),
-            Ok(Plan::Read(plan)) => {
-                plan.locking().iter().map(|relation| (relation.table.id, Writes::Rows)).collect()
-            }
+            Ok(Plan::Read(plan)) => plan.locking().iter().map(|relation| (relation.table.id, Writes::Rows)).collect(),
             Err(_) => Vec::new(),
         }
     }
@@ -104,9 +103,7 @@ impl Session {
     pub(super) fn evaluated(&self, settings: &Settings) -> Moment {
         match &self.pinned {
             Some(pinned) => pinned.moment,
-            None if self.transaction.phase == Phase::Open && !self.reads_committed(settings) => {
-                self.transaction.begun
-            }
+            None if self.transaction.phase == Phase::Open && !self.reads_committed(settings) => self.transaction.begun,
             None => self.shared.sides.moment(),
         }
     }
@@ -122,10 +119,11 @@ impl Session {
         evaluated: Moment,
         settings: &Settings,
     ) -> Result<bool, Failure> {
-        let until = settings.lock_timeout().map(|limit| Instant::now() + limit);
+        let began = Instant::now();
+        let until = settings.lock_timeout().map(|limit| began + limit);
         loop {
             let changed = self.shared.sides.changed();
-            match self.seat.enter(table, writes, evaluated) {
+            match self.seat.enter(table, writes, evaluated, began.elapsed()) {
                 Entered::In => return Ok(false),
                 Entered::Changed if self.reads_committed(settings) => return Ok(true),
                 Entered::Changed => return Err(sql::concurrent("update").into()),
@@ -146,11 +144,7 @@ impl Session {
     }
 
     /// Waits until something is over on one of the sides, or it is time to look again.
-    async fn side_changes(
-        &mut self,
-        changed: impl Future<Output = ()>,
-        until: Option<Instant>,
-    ) -> Result<(), Failure> {
+    async fn side_changes(&mut self, changed: impl Future<Output = ()>, until: Option<Instant>) -> Result<(), Failure> {
         let now = Instant::now();
         if until.is_some_and(|until| until <= now) {
             return Err(LockError::Timeout.report().into());
@@ -162,14 +156,14 @@ impl Session {
         }
     }
 
-    /// Claims the tables of straight statements, with those that the transaction has written here so far, and waits until
-    /// no open transaction of the site has them. Returns whether there is anything new.
+    /// Claims the tables of straight statements, and waits until no open transaction of the site has them. Returns whether
+    /// there is anything new.
     ///
     /// # Errors
     /// 55P03 when one has them for too long.
     pub(super) async fn claim(&mut self, statements: &[Statement]) -> Result<bool, Failure> {
         let settings = self.settings().await?;
-        let mut tables = self.seat.here();
+        let mut tables = Vec::new();
         for statement in statements {
             tables.extend(self.straightly_written(statement, &settings).await?);
         }

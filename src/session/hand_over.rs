@@ -82,7 +82,10 @@ impl Session {
         }
         let outcome = if sql.is_empty() { Ok(None) } else { self.ask_main(&sql).await };
         match outcome {
-            Ok(_) => self.transaction.hand_over(),
+            Ok(_) => {
+                self.transaction.hand_over();
+                self.seat.hand_over();
+            }
             Err(_) if self.main.is_some() => drop(self.ask_main("ROLLBACK").await?),
             Err(_) => {}
         }

@@ -153,10 +153,7 @@ impl Session {
 
     /// Why a statement cannot be run: what it writes is written at the site.
     async fn alone_on_main(&mut self, statement: &Statement) -> Result<Option<Report>, End> {
-        if self.transaction.phase != Phase::Open {
-            return Ok(None);
-        }
-        match self.enter_main(std::slice::from_ref(statement)).await {
+        match self.have_alone(std::slice::from_ref(statement)).await {
             Ok(()) | Err(Failure::Told) => Ok(None),
             Err(Failure::Own(report)) => Ok(Some(*report)),
             Err(Failure::End(end)) => Err(end),

@@ -256,6 +256,7 @@ impl Session {
         let left = self.take_back(pipeline, leaves).await;
         // Others may evaluate writes of what it had claimed: the replica has it now.
         self.seat.leave_main(leaves != Leaves::Nothing);
+        self.locks.release(None);
         left
     }
 

@@ -24,8 +24,8 @@ use tokio::sync::futures::OwnedNotified;
 use crate::catalog::TableId;
 use crate::sql::Writes;
 
-/// How long a write waits for a straight transaction before it goes to main too, and for one that waits itself before it
-/// goes ahead of it.
+/// How long a write waits for straight transactions before it goes to main too, and for those that wait themselves before
+/// it goes ahead of them.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A count of straight transactions that are over; see [`Sides::moment`].
@@ -95,11 +95,11 @@ struct Claim {
 }
 
 impl Writers {
-    fn way(&self, owner: Owner, writes: Writes, now: Instant) -> Way {
+    fn way(&self, owner: Owner, writes: Writes, waited: Duration) -> Way {
         let others = self.claims.iter().filter(|claim| claim.owner != owner && claim.writes.disturbs(writes));
         let (mut way, mut old) = (Way::Free, false);
         for claim in others {
-            let is_old = now.duration_since(claim.since) >= PATIENCE;
+            let is_old = claim.since.elapsed().max(waited) >= PATIENCE;
             if claim.granted || !is_old {
                 way = Way::Wait;
             }
@@ -118,7 +118,13 @@ impl Sides {
     pub fn seat(&self) -> Seat {
         let mut state = self.state();
         state.last_owner += 1;
-        Seat { owner: Owner(state.last_owner), sides: self.clone(), here: Vec::new(), claimed: Vec::new() }
+        Seat {
+            owner: Owner(state.last_owner),
+            sides: self.clone(),
+            here: Vec::new(),
+            handed_over: Vec::new(),
+            claimed: Vec::new(),
+        }
     }
 
     /// To be asked before the replica takes the snapshot that a write is evaluated in.
@@ -148,24 +154,26 @@ pub struct Seat {
     sides: Sides,
     owner: Owner,
     here: Vec<(TableId, Writes)>,
+    /// Written here, and on main by now, where the transaction goes on. Its locks on rows stay until it is over.
+    handed_over: Vec<TableId>,
     claimed: Vec<TableId>,
 }
 
 impl Seat {
-    /// What a write of the table should do.
-    pub fn way(&self, table: TableId, writes: Writes) -> Way {
-        let now = Instant::now();
-        self.sides.state().tables.get(&table).map_or(Way::Free, |writers| writers.way(self.owner, writes, now))
+    /// What a write of the table should do, that has `waited` for so long.
+    pub fn way(&self, table: TableId, writes: Writes, waited: Duration) -> Way {
+        self.sides.state().tables.get(&table).map_or(Way::Free, |writers| writers.way(self.owner, writes, waited))
     }
 
-    /// Notes that the transaction has written the table here. `evaluated`: from before it was evaluated.
-    pub fn enter(&mut self, table: TableId, writes: Writes, evaluated: Moment) -> Entered {
+    /// Notes that the transaction has written the table here. `evaluated`: from before it was evaluated. `waited`: as for
+    /// [`Seat::way`].
+    pub fn enter(&mut self, table: TableId, writes: Writes, evaluated: Moment, waited: Duration) -> Entered {
         if self.here.iter().any(|(known, has)| *known == table && *has >= writes) {
             return Entered::In;
         }
         let mut state = self.sides.state();
         let writers = state.tables.entry(table).or_default();
-        if writers.way(self.owner, writes, Instant::now()) != Way::Free {
+        if writers.way(self.owner, writes, waited) != Way::Free {
             return Entered::Busy;
         }
         if writers.changed(writes) > evaluated {
@@ -178,9 +186,15 @@ impl Seat {
         Entered::In
     }
 
-    /// The tables that the transaction has written here.
-    pub fn here(&self) -> Vec<(TableId, Writes)> {
-        self.here.clone()
+    /// What the transaction has written here is on main now.
+    pub fn hand_over(&mut self) {
+        self.handed_over.extend(self.here.iter().map(|(table, _)| *table));
+        self.leave_here();
+    }
+
+    /// Whether anything was handed over.
+    pub fn has_handed_over(&self) -> bool {
+        !self.handed_over.is_empty()
     }
 
     /// Whether these are claimed already.
@@ -244,14 +258,23 @@ impl Seat {
 
     /// The straight transaction, or statement, is over. `changed`: it may have changed what it had claimed.
     pub fn leave_main(&mut self, changed: bool) {
-        let ended = changed && !self.claimed.is_empty();
-        let ended = ended.then(|| {
-            let mut state = self.sides.state();
+        if self.claimed.is_empty() && self.handed_over.is_empty() {
+            return;
+        }
+        let mut state = self.sides.state();
+        state.overtaken.remove(&self.owner);
+        let handed_over = std::mem::take(&mut self.handed_over);
+        let mut ended = None;
+        if changed {
             state.ended.0 += 1;
-            state.ended
-        });
+            for table in handed_over {
+                let moment = state.ended;
+                state.tables.entry(table).or_default().rows = moment;
+            }
+            ended = Some(state.ended);
+        }
+        drop(state);
         self.unclaim(|_| true, ended);
-        self.sides.state().overtaken.remove(&self.owner);
     }
 
     /// The transaction that was evaluated here is over.

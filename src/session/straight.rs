@@ -280,29 +280,36 @@ impl Session {
     pub(super) async fn enter_main(&mut self, statements: &[Statement]) -> Result<(), Failure> {
         self.guard.statement(StatementKind::Straight);
         self.not_overtaken()?;
-        if self.transaction.route == Route::Straight {
-            if self.main.is_none() {
-                return Err(lost().into());
+        match self.transaction.route {
+            Route::Straight if self.main.is_none() => return Err(lost().into()),
+            Route::Straight => {}
+            Route::Here => self.begin_on_main().await?,
+        }
+        match self.have_alone(statements).await {
+            Err(Failure::Own(report)) if self.transaction.phase == Phase::Open => self.refuse_on_main(*report).await,
+            Err(failure) => {
+                self.seat.leave_main(false);
+                Err(failure)
             }
-            if self.transaction.phase == Phase::Open && self.claim(statements).await? {
-                self.drained().await?;
-            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Makes sure that nobody at the site writes what straight statements are known to write, and that main has what was
+    /// written.
+    pub(super) async fn have_alone(&mut self, statements: &[Statement]) -> Result<(), Failure> {
+        if self.transaction.phase == Phase::Failed || !self.claim(statements).await? {
             return Ok(());
         }
+        self.drained().await
+    }
+
+    async fn begin_on_main(&mut self) -> Result<(), Failure> {
         if !self.transaction.work.is_empty() {
             self.may_hand_over().await?;
         }
         let settings = self.settings().await?;
         self.connect_main().await?;
-        self.claim(statements).await?;
-        let entered = self.begin_on_main(settings).await;
-        if entered.is_err() && self.transaction.route == Route::Here {
-            self.seat.leave_main(false);
-        }
-        entered
-    }
-
-    async fn begin_on_main(&mut self, settings: Arc<Settings>) -> Result<(), Failure> {
         self.drained().await?;
         let same = |main: &Main| main.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &settings));
         if !self.main.as_ref().is_some_and(same) {

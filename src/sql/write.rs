@@ -54,8 +54,8 @@ pub(super) use assign::{assigned, has_fields};
 pub use decode::{Decoded, Judged, Outcome};
 pub use disturbed::{ByNow, concurrent, of_values};
 use output::{Action, Conflict, Output, Setting};
-pub(super) use target::target_path;
 pub use own::NAMES as COMPUTABLE_FUNCTIONS;
+pub(super) use target::target_path;
 
 /// A condition on new rows, and the functions in it that may look at tables.
 pub(super) struct Filter {

@@ -86,10 +86,7 @@ async fn an_open_straight_transaction_keeps_nobody_from_other_rows() {
         assert_eq!(value(&two, "SELECT v FROM t WHERE id = 2").await, (round + 1).to_string());
     }
     execute(&two, "SET lock_timeout = '500ms'").await;
-    fails_with(
-        two.batch_execute("UPDATE t SET v = v + 1 WHERE id = 1").await,
-        &SqlState::LOCK_NOT_AVAILABLE,
-    );
+    fails_with(two.batch_execute("UPDATE t SET v = v + 1 WHERE id = 1").await, &SqlState::LOCK_NOT_AVAILABLE);
     execute(&one, "COMMIT").await;
     // From now on it is buffered again.
     stage.drain().await;
@@ -128,10 +125,7 @@ async fn a_straight_statement_gives_up_on_a_transaction_that_stays_open() {
     execute(&one, "UPDATE t SET v = 1 WHERE id = 1").await;
     execute(&two, "SET lock_timeout = '3s'").await;
     let straight = async {
-        fails_with(
-            two.batch_execute("UPDATE view_of_t SET v = 2 WHERE id = 2").await,
-            &SqlState::LOCK_NOT_AVAILABLE,
-        );
+        fails_with(two.batch_execute("UPDATE view_of_t SET v = 2 WHERE id = 2").await, &SqlState::LOCK_NOT_AVAILABLE);
     };
     let others = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -140,6 +134,11 @@ async fn a_straight_statement_gives_up_on_a_transaction_that_stays_open() {
         assert!(began.elapsed() < Duration::from_millis(2_500), "it does not wait as long: {:?}", began.elapsed());
     };
     tokio::join!(straight, others);
+    // Within a transaction on main, what is refused fails it there, too.
+    execute(&two, "SET lock_timeout = '100ms'; BEGIN; INSERT INTO log VALUES ('x'); DELETE FROM log").await;
+    fails_with(two.batch_execute("DELETE FROM view_of_t").await, &SqlState::LOCK_NOT_AVAILABLE);
+    execute(&two, "COMMIT").await;
+    assert_eq!(value(&stage.main().await, "SELECT count(*) FROM log").await, "0");
     execute(&one, "COMMIT").await;
     execute(&two, "UPDATE view_of_t SET v = 2 WHERE id = 2").await;
     stage.drain().await;

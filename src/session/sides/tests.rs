@@ -2,6 +2,7 @@ use super::*;
 
 const T: TableId = TableId(1);
 const U: TableId = TableId(2);
+const NOW: Duration = Duration::ZERO;
 
 fn rows(table: TableId) -> [(TableId, Writes); 1] {
     [(table, Writes::Rows)]
@@ -18,36 +19,50 @@ fn age(sides: &Sides) {
 fn who_has_written_here_is_waited_for_and_others_wait_for_the_claim() {
     let sides = Sides::default();
     let (mut here, mut later, mut straight) = (sides.seat(), sides.seat(), sides.seat());
-    assert_eq!(here.enter(T, Writes::Rows, sides.moment()), Entered::In);
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
     straight.claim(&rows(T));
     assert!(!straight.granted());
-    assert_eq!(later.way(T, Writes::Rows), Way::Wait);
-    assert_eq!(later.enter(T, Writes::Rows, sides.moment()), Entered::Busy);
-    assert_eq!(here.enter(T, Writes::Rows, sides.moment()), Entered::In, "what it has it keeps");
+    assert_eq!(later.way(T, Writes::Rows, NOW), Way::Wait);
+    assert_eq!(later.enter(T, Writes::Rows, sides.moment(), NOW), Entered::Busy);
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In, "what it has it keeps");
     here.leave_here();
     assert!(straight.granted());
-    assert_eq!(later.enter(T, Writes::Rows, sides.moment()), Entered::Busy);
-    assert_eq!(later.way(U, Writes::Rows), Way::Free);
+    assert_eq!(later.enter(T, Writes::Rows, sides.moment(), NOW), Entered::Busy);
+    assert_eq!(later.way(U, Writes::Rows, NOW), Way::Free);
 }
 
 #[test]
 fn a_claim_that_waits_long_lets_others_pass_and_one_that_is_granted_sends_them_to_main() {
     let sides = Sides::default();
     let (mut here, mut later, mut straight) = (sides.seat(), sides.seat(), sides.seat());
-    here.enter(T, Writes::Rows, sides.moment());
+    here.enter(T, Writes::Rows, sides.moment(), NOW);
     straight.claim(&rows(T));
     age(&sides);
-    assert_eq!(later.way(T, Writes::Rows), Way::Free);
-    assert_eq!(later.enter(T, Writes::Rows, sides.moment()), Entered::In);
+    assert_eq!(later.way(T, Writes::Rows, NOW), Way::Free);
+    assert_eq!(later.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
     here.leave_here();
     later.leave_here();
     assert!(straight.granted());
-    assert_eq!(later.way(T, Writes::Rows), Way::Wait, "counted from the grant");
+    assert_eq!(later.way(T, Writes::Rows, NOW), Way::Wait, "counted from the grant");
     age(&sides);
-    assert_eq!(later.way(T, Writes::Rows), Way::Main);
+    assert_eq!(later.way(T, Writes::Rows, NOW), Way::Main);
     straight.leave_main(false);
-    assert_eq!(later.way(T, Writes::Rows), Way::Free);
+    assert_eq!(later.way(T, Writes::Rows, NOW), Way::Free);
     assert!(!sides.is_claimed());
+}
+
+#[test]
+fn who_has_waited_long_does_not_wait_for_new_ones() {
+    let sides = Sides::default();
+    let (mut here, mut straight, mut next) = (sides.seat(), sides.seat(), sides.seat());
+    straight.claim(&rows(T));
+    assert!(straight.granted());
+    assert_eq!(here.way(T, Writes::Rows, PATIENCE), Way::Main);
+    straight.leave_main(false);
+    next.claim(&rows(T));
+    assert_eq!(here.way(T, Writes::Rows, NOW), Way::Wait);
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment(), PATIENCE), Entered::In, "it has not begun");
+    assert!(!next.granted());
 }
 
 #[test]
@@ -58,11 +73,11 @@ fn what_was_evaluated_before_a_straight_transaction_ended_is_known_to_be_old() {
     straight.claim(&rows(T));
     assert!(straight.granted());
     straight.leave_main(true);
-    assert_eq!(here.enter(T, Writes::Rows, before), Entered::Changed);
-    assert_eq!(here.enter(U, Writes::Rows, before), Entered::In);
-    assert_eq!(here.enter(T, Writes::Additions, before), Entered::In, "rows of others do not matter to it");
-    assert_eq!(here.enter(T, Writes::Rows, before), Entered::Changed, "but to this");
-    assert_eq!(here.enter(T, Writes::Rows, sides.moment()), Entered::In);
+    assert_eq!(here.enter(T, Writes::Rows, before, NOW), Entered::Changed);
+    assert_eq!(here.enter(U, Writes::Rows, before, NOW), Entered::In);
+    assert_eq!(here.enter(T, Writes::Additions, before, NOW), Entered::In, "rows of others do not matter to it");
+    assert_eq!(here.enter(T, Writes::Rows, before, NOW), Entered::Changed, "but to this");
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
 }
 
 #[test]
@@ -73,7 +88,7 @@ fn a_rolled_back_claim_has_changed_nothing() {
     straight.claim(&rows(T));
     assert!(straight.granted());
     straight.leave_main(false);
-    assert_eq!(here.enter(T, Writes::Rows, before), Entered::In);
+    assert_eq!(here.enter(T, Writes::Rows, before, NOW), Entered::In);
 }
 
 #[test]
@@ -82,7 +97,7 @@ fn additions_bear_with_rows_and_not_with_another_definition() {
     let (mut here, mut straight, mut ddl) = (sides.seat(), sides.seat(), sides.seat());
     straight.claim(&rows(T));
     assert!(straight.granted());
-    assert_eq!(here.enter(T, Writes::Additions, sides.moment()), Entered::In);
+    assert_eq!(here.enter(T, Writes::Additions, sides.moment(), NOW), Entered::In);
     ddl.claim(&[(T, Writes::Definition)]);
     assert!(!ddl.granted());
     ddl.give_up();
@@ -91,7 +106,7 @@ fn additions_bear_with_rows_and_not_with_another_definition() {
     here.leave_here();
     ddl.claim(&[(T, Writes::Definition)]);
     assert!(ddl.granted(), "straight ones have main's locks between them");
-    assert_eq!(here.way(T, Writes::Additions), Way::Wait);
+    assert_eq!(here.way(T, Writes::Additions, NOW), Way::Wait);
 }
 
 #[test]
@@ -102,8 +117,8 @@ fn who_is_overtaken_knows_it_until_its_transaction_is_over() {
     assert!(straight.granted());
     here.overtake(T);
     assert!(straight.is_overtaken() && !sides.is_claimed());
-    assert_eq!(here.enter(T, Writes::Rows, sides.moment()), Entered::In);
-    assert_eq!(here.enter(U, Writes::Rows, sides.moment()), Entered::In);
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
+    assert_eq!(here.enter(U, Writes::Rows, sides.moment(), NOW), Entered::In);
     straight.leave_main(true);
     assert!(!straight.is_overtaken());
     straight.claim(&rows(T));
@@ -114,22 +129,38 @@ fn who_is_overtaken_knows_it_until_its_transaction_is_over() {
 fn the_own_transaction_is_never_in_its_way() {
     let sides = Sides::default();
     let mut both = sides.seat();
-    both.enter(T, Writes::Rows, sides.moment());
-    both.claim(&both.here());
+    both.enter(T, Writes::Rows, sides.moment(), NOW);
+    both.claim(&rows(T));
     assert!(both.granted());
-    assert_eq!(both.way(T, Writes::Rows), Way::Free);
+    assert_eq!(both.way(T, Writes::Rows, NOW), Way::Free);
+}
+
+#[test]
+fn what_was_handed_over_is_in_nobodys_way_and_has_changed_when_it_is_over() {
+    let sides = Sides::default();
+    let (mut one, mut two, mut here) = (sides.seat(), sides.seat(), sides.seat());
+    one.enter(T, Writes::Rows, sides.moment(), NOW);
+    two.enter(T, Writes::Rows, sides.moment(), NOW);
+    one.claim(&rows(T));
+    assert!(!one.granted());
+    two.hand_over();
+    assert!(one.granted() && two.has_handed_over());
+    let before = sides.moment();
+    two.leave_main(true);
+    one.leave_main(false);
+    assert_eq!(here.enter(T, Writes::Rows, before, NOW), Entered::Changed);
 }
 
 #[test]
 fn a_seat_that_is_dropped_gives_up_what_it_has() {
     let sides = Sides::default();
     let (mut here, mut straight) = (sides.seat(), sides.seat());
-    here.enter(T, Writes::Rows, sides.moment());
+    here.enter(T, Writes::Rows, sides.moment(), NOW);
     straight.claim(&rows(T));
     drop(here);
     assert!(straight.granted());
     let before = sides.moment();
     drop(straight);
     assert!(!sides.is_claimed());
-    assert_eq!(sides.seat().enter(T, Writes::Rows, before), Entered::Changed, "it may have been committed");
+    assert_eq!(sides.seat().enter(T, Writes::Rows, before, NOW), Entered::Changed, "it may have been committed");
 }
