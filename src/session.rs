@@ -219,6 +219,8 @@ struct Session {
     pipeline: Pipeline,
     /// The WAL position of a straight commit that the replica did not have when its bound was over.
     behind: Option<String>,
+    /// The CommandComplete of a query string that is still to be committed.
+    last_tag: BytesMut,
     /// The tags of what main has run in the last exchange.
     tags: Vec<String>,
     /// What main answered to a question of ours.

@@ -48,8 +48,10 @@ pub struct Registered {
 }
 
 impl Cancels {
-    pub fn register(&self) -> Registered {
-        let process = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1) & i32::MAX;
+    /// `process`: which number the client gets; `None`: any.
+    pub fn register(&self, process: Option<i32>) -> Registered {
+        let next = || self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1) & i32::MAX;
+        let process = process.unwrap_or_else(next);
         // The secret keeps others from cancelling: it comes from the operating system's randomness.
         let [a, b, c, d, ..] = Uuid::new_v4().into_bytes();
         let key = Key { process, secret: i32::from_be_bytes([a, b, c, d]) };

@@ -220,6 +220,40 @@ impl Session {
         self.seat.leave_main(true);
     }
 
+    /// Whether a straight statement may write tables that its text does not name.
+    pub(super) fn acts_unseen(&self, statement: &Statement, settings: &Settings) -> bool {
+        let catalog = self.shared.catalog.current();
+        let of_triggers = |id: &TableId| catalog.relations.get(id).is_some_and(|table| table.has_triggers);
+        match &statement.class {
+            Class::Query => !self.only_reads(statement, settings),
+            Class::Straight { ddl: true, .. } => {
+                let first = statement.text.split_whitespace().next().unwrap_or_default();
+                first.eq_ignore_ascii_case("call") || first.eq_ignore_ascii_case("do")
+            }
+            Class::Execute { .. } => true,
+            _ => sql::written(statement, &catalog, &settings.schemas).iter().any(|(table, _)| of_triggers(table)),
+        }
+    }
+
+    /// Claims what main has locked for the open straight transaction, as far as nobody has it here.
+    pub(super) async fn claim_unseen(&mut self) -> Result<(), Failure> {
+        if self.transaction.phase != Phase::Open || !std::mem::take(&mut self.pipeline.unseen) {
+            return Ok(());
+        }
+        let locked = "SELECT pg_catalog.json_agg(DISTINCT l.relation::pg_catalog.int8) FROM pg_catalog.pg_locks l \
+             WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.mode <> 'AccessShareLock'";
+        let asked = self.ask_main(locked).await?.unwrap_or_default();
+        let oids: Vec<u32> = serde_json::from_str(&asked).unwrap_or_default();
+        let catalog = self.shared.catalog.current();
+        let tables = oids.into_iter().map(TableId).filter(|id| catalog.relations.contains_key(id));
+        let tables: Vec<(TableId, Writes)> = tables.map(|table| (table, Writes::Rows)).collect();
+        self.seat.claim(&tables);
+        if !self.seat.granted() {
+            self.seat.give_up();
+        }
+        Ok(())
+    }
+
     /// Fails a straight transaction whose tables others have written here since, because main could not be reached.
     pub(super) fn not_overtaken(&mut self) -> Result<(), Report> {
         if !self.seat.is_overtaken() {

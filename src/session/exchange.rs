@@ -80,10 +80,12 @@ impl Session {
         }
     }
 
-    /// Asks the replica a question of our own; results in text.
+    /// Asks the replica a question of our own; results in text. An error leaves the statement there: it is closed before
+    /// the next one is asked.
     pub(super) async fn question(&mut self, sql: &str) -> Result<Vec<Vec<Option<Bytes>>>, Failure> {
         let name: &[u8] = b"pgoutpost_question";
         let out = self.ask();
+        build::close_statement(out, name);
         build::parse(out, name, sql.as_bytes(), &[]);
         build::bind(out, name, name, &[], &[]);
         build::execute(out, name, 0);
@@ -91,7 +93,7 @@ impl Session {
         build::close_statement(out, name);
         build::flush(out);
         let (mut rows, mut closed) = (Vec::new(), 0);
-        while closed < 2 {
+        while closed < 3 {
             match self.reply().await? {
                 (b'D', message) => rows.push(values(message)?),
                 (b'3', _) => closed += 1,

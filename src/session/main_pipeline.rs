@@ -37,6 +37,8 @@ pub(super) struct Pipeline {
     pub(super) committed: bool,
     /// Main's session may be another than before.
     pub(super) may_set: bool,
+    /// What has been run may have written tables that its text does not name.
+    pub(super) unseen: bool,
 }
 
 /// A message that main has not answered yet.
@@ -214,7 +216,11 @@ impl Session {
             Ok(()) if now == Phase::Idle => self.leave_main(Leaves::Nothing).await,
             mirrored => mirrored,
         };
-        if let Err(failure) = settled {
+        let claimed = match settled {
+            Ok(()) => self.claim_unseen().await,
+            failed => failed,
+        };
+        if let Err(failure) = claimed {
             self.tell(failure, 0)?;
         }
         build::ready(&mut self.client.output, now.status());

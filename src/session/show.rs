@@ -77,13 +77,15 @@ impl Session {
         self.simple_end(&message, last).await
     }
 
-    /// The CommandComplete of a statement in a query string. The last one's comes when the end of the implicit transaction
-    /// cannot fail any more.
+    /// The CommandComplete of a statement in a query string. The last one's comes when the implicit transaction is
+    /// committed.
     pub(super) async fn simple_end(&mut self, complete: &[u8], last: bool) -> Result<(), Failure> {
         if last && self.transaction.phase == Phase::Idle {
             self.judge_deferred().await?;
+            self.last_tag.extend_from_slice(complete);
+        } else {
+            self.client.output.extend_from_slice(complete);
         }
-        self.client.output.extend_from_slice(complete);
         Ok(())
     }
 

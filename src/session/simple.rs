@@ -338,6 +338,10 @@ impl Session {
             Ok(()) if implicit => self.commit().await,
             outcome => outcome,
         };
+        let tag = std::mem::take(&mut self.last_tag);
+        if outcome.is_ok() {
+            self.client.output.extend_from_slice(&tag);
+        }
         if let Err(failure) = outcome {
             let own = matches!(failure, Failure::Own(_));
             self.tell(failure, before)?;

@@ -72,16 +72,21 @@ pub async fn run(stream: TcpStream, shared: Arc<Shared>) {
         Ok(who) => who,
         Err(report) => return refuse(link, &report).await,
     };
-    let registered = shared.cancels.register();
-    let guard = shared.status.clients().register(ClientInfo {
-        pid: registered.key.process,
-        user: who.user.clone(),
-        database: who.database.clone(),
-        application_name: who.parameter("application_name").unwrap_or_default().to_owned(),
-        address: address.clone(),
-    });
+    // The client's process is that of its session on the replica, which pg_backend_pid() tells, too.
+    let register = |process: Option<i32>| {
+        let registered = shared.cancels.register(process);
+        let guard = shared.status.clients().register(ClientInfo {
+            pid: registered.key.process,
+            user: who.user.clone(),
+            database: who.database.clone(),
+            application_name: who.parameter("application_name").unwrap_or_default().to_owned(),
+            address: address.clone(),
+        });
+        (registered, guard)
+    };
     if who.database == CONSOLE {
         let name = format!("{}@{address}", who.user);
+        let (registered, guard) = register(None);
         return console::serve(link, &registered, &shared, &guard, name).await;
     }
     let connecting = raw::connect(&shared.replica, &who.parameters, shared.limits.connect_replica);
@@ -91,6 +96,7 @@ pub async fn run(stream: TcpStream, shared: Arc<Shared>) {
     };
     match replica {
         Ok(replica) => {
+            let (registered, guard) = register(replica.key.map(|key| key.process));
             let mut session = Session::new(shared, who, link, replica, registered, guard);
             let end = match session.replica_is_current().await {
                 Ok(()) => {
@@ -269,6 +275,7 @@ impl Session {
             unread: lru::LruCache::new(PERMITTED),
             pipeline: Pipeline::default(),
             behind: None,
+            last_tag: bytes::BytesMut::new(),
             tags: Vec::new(),
             asked: None,
             remembered: super::ids::Remembered::default(),

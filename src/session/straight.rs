@@ -108,6 +108,7 @@ impl Session {
         if !failed {
             self.sequences_were_set(text).await?;
         }
+        self.claim_unseen().await?;
         if phase == Phase::Idle {
             self.leave_main(if failed { Leaves::Nothing } else { leaves }).await?;
         }
@@ -255,7 +256,8 @@ impl Session {
             return Err(Failure::Told);
         }
         let text = String::from_utf8_lossy(&prepared.sql).into_owned();
-        self.sequences_were_set(&text).await
+        self.sequences_were_set(&text).await?;
+        self.claim_unseen().await
     }
 
     /// A portal that the replica refused to run because it writes.
@@ -298,10 +300,12 @@ impl Session {
     /// Makes sure that nobody at the site writes what straight statements are known to write, and that main has what was
     /// written.
     pub(super) async fn have_alone(&mut self, statements: &[Statement]) -> Result<(), Failure> {
-        if self.transaction.phase == Phase::Failed || !self.claim(statements).await? {
+        if self.transaction.phase == Phase::Failed {
             return Ok(());
         }
-        self.drained().await
+        let settings = self.settings().await?;
+        self.pipeline.unseen |= statements.iter().any(|statement| self.acts_unseen(statement, &settings));
+        if self.claim(statements).await? { self.drained().await } else { Ok(()) }
     }
 
     async fn begin_on_main(&mut self) -> Result<(), Failure> {

@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::block_in_place;
+
+use super::wire::Message::Query;
+use super::wire::Wire;
 use super::{alone, connect, fails, outpost, value};
 
 const SCHEMA: &str = "CREATE TABLE unit (id int PRIMARY KEY, name text, token uuid, day date);
@@ -223,4 +227,48 @@ async fn a_row_in_flight_is_shown_with_a_column_that_was_added() {
         assert_eq!(value(&two, &sum).await, "t");
         assert_eq!(value(&one, &sum).await, "t");
     }
+}
+
+/// The statement of a question that was interrupted stayed on the replica, and the next one could not be asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_goes_on_after_a_question_of_its_own_was_interrupted() {
+    let (_site, outpost) = outpost("regression_question", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("SET statement_timeout = '1ms'").await.unwrap();
+    let mut interrupted = 0;
+    for place in 0..400 {
+        let made = client.batch_execute(&format!("CREATE TABLE made_{place} (id int)")).await;
+        interrupted += usize::from(made.is_err());
+        if interrupted == 3 {
+            break;
+        }
+    }
+    assert_eq!(interrupted, 3, "the timeout has never come");
+    client.batch_execute("RESET statement_timeout; INSERT INTO pair VALUES (1, 1); TRUNCATE pair").await.unwrap();
+    assert_eq!(value(&client, "SELECT count(*) FROM pair").await, "0");
+}
+
+/// The tag came before the commit, and an error after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_buffer_refuses_has_no_tag() {
+    let (lab, _site, outpost) = alone("regression_tag", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "regression_tag"));
+    let mut told = |sql: &str| block_in_place(|| wire.exchange(&[Query(sql)]));
+    assert_eq!(told("INSERT INTO pair VALUES (1, 1)"), ["C INSERT 0 1"]);
+    lab.kill_redis().unwrap();
+    for id in 2..4 {
+        let said = told(&format!("INSERT INTO pair VALUES ({id}, 2)"));
+        assert!(said.len() == 1 && said[0].starts_with("E "), "{said:?}");
+    }
+    let said = told("SELECT 1; INSERT INTO pair VALUES (4, 4) RETURNING a");
+    assert_eq!(said.iter().filter(|message| message.starts_with("C INSERT")).count(), 0, "{said:?}");
+    assert!(said.last().unwrap().starts_with("E "), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_told_the_process_that_pg_backend_pid_tells() {
+    let (_site, outpost) = outpost("regression_pid", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "regression_pid"));
+    let said = block_in_place(|| wire.exchange(&[Query("SELECT pg_backend_pid()")]));
+    assert_eq!(said[1], format!("D {}", wire.process()));
 }

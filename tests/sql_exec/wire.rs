@@ -9,6 +9,7 @@ pub type Failure = HashMap<char, String>;
 
 pub struct Wire {
     stream: TcpStream,
+    process: u32,
 }
 
 /// A message of the protocol, about the unnamed statement and portal.
@@ -32,7 +33,7 @@ impl Wire {
     pub fn connect(port: u16, database: &str) -> Wire {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut wire = Wire { stream };
+        let mut wire = Wire { stream, process: 0 };
         let mut body = 196_608u32.to_be_bytes().to_vec();
         for text in ["user", "postgres", "database", database, "TimeZone", "UTC", "DateStyle", "ISO"] {
             body.extend(text.as_bytes());
@@ -42,8 +43,16 @@ impl Wire {
         let mut message = ((body.len() + 4) as u32).to_be_bytes().to_vec();
         message.extend(body);
         wire.stream.write_all(&message).unwrap();
-        assert_eq!(wire.until_ready().1, None);
+        let (said, failure) = wire.until_ready();
+        assert_eq!(failure, None);
+        let key = said.iter().find(|(kind, _)| *kind == 'K').unwrap();
+        wire.process = u32::from_be_bytes(key.1[..4].try_into().unwrap());
         wire
+    }
+
+    /// The process of BackendKeyData.
+    pub fn process(&self) -> u32 {
+        self.process
     }
 
     fn read(&mut self) -> (char, Vec<u8>) {
