@@ -14,7 +14,7 @@ use super::{Session, Waited};
 use crate::catalog::TableId;
 use crate::replay::ReplayState;
 use crate::report::Report;
-use crate::sql::{self, Class, Plan, Statement, WriteKind, WritePlan, Writes};
+use crate::sql::{self, Class, LockedRelation, Plan, Statement, WriteKind, WritePlan, Writes};
 use crate::sqlstate;
 
 /// How often who waits looks whether main can still be reached.
@@ -143,6 +143,21 @@ impl Session {
         self.enter(writes_of(plan), evaluated, settings).await
     }
 
+    /// The same for rows that are locked and perhaps not written.
+    pub(super) async fn enter_to_lock(
+        &mut self,
+        locking: &[LockedRelation],
+        evaluated: Moment,
+        settings: &Settings,
+    ) -> Result<bool, Failure> {
+        let mut again = false;
+        for relation in locking {
+            again |= self.enter((relation.table.id, Writes::Rows), evaluated, settings).await?;
+            self.seat.keep(relation.table.id);
+        }
+        Ok(again)
+    }
+
     /// Waits until something is over on one of the sides, or it is time to look again.
     async fn side_changes(&mut self, changed: impl Future<Output = ()>, until: Option<Instant>) -> Result<(), Failure> {
         let now = Instant::now();
@@ -167,10 +182,19 @@ impl Session {
         for statement in statements {
             tables.extend(self.straightly_written(statement, &settings).await?);
         }
-        if self.seat.has_claimed(&tables) {
+        self.claim_tables(&tables, &settings).await
+    }
+
+    /// The same for these.
+    pub(super) async fn claim_tables(
+        &mut self,
+        tables: &[(TableId, Writes)],
+        settings: &Settings,
+    ) -> Result<bool, Failure> {
+        if self.seat.has_claimed(tables) {
             return Ok(false);
         }
-        self.seat.claim(&tables);
+        self.seat.claim(tables);
         let own = self.shared.limits.straight;
         let limit = settings.lock_timeout().map_or(own, |limit| limit.min(own));
         let until = Instant::now() + limit;
@@ -178,6 +202,10 @@ impl Session {
             let changed = self.shared.sides.changed();
             if self.seat.granted() {
                 return Ok(true);
+            }
+            if self.seat.is_deadlocked() {
+                self.seat.give_up();
+                return Err(LockError::Deadlock.report().into());
             }
             let waited = self.wait(timeout_at(until, changed)).await;
             match waited {

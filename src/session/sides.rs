@@ -122,6 +122,7 @@ impl Sides {
             owner: Owner(state.last_owner),
             sides: self.clone(),
             here: Vec::new(),
+            kept: Vec::new(),
             handed_over: Vec::new(),
             claimed: Vec::new(),
         }
@@ -154,6 +155,8 @@ pub struct Seat {
     sides: Sides,
     owner: Owner,
     here: Vec<(TableId, Writes)>,
+    /// Those with rows that were locked and perhaps not written: of these main does not hear when the rest is handed over.
+    kept: Vec<TableId>,
     /// Written here, and on main by now, where the transaction goes on. Its locks on rows stay until it is over.
     handed_over: Vec<TableId>,
     claimed: Vec<TableId>,
@@ -184,6 +187,18 @@ impl Seat {
         self.here.retain(|(known, _)| *known != table);
         self.here.push((table, writes));
         Entered::In
+    }
+
+    /// Notes that rows of a table it has entered are to stay as they are, whether or not it writes them.
+    pub fn keep(&mut self, table: TableId) {
+        if !self.kept.contains(&table) {
+            self.kept.push(table);
+        }
+    }
+
+    /// What has to be claimed before the rest can be handed over.
+    pub fn kept(&self) -> Vec<(TableId, Writes)> {
+        self.kept.iter().map(|table| (*table, Writes::Rows)).collect()
     }
 
     /// What the transaction has written here is on main now.
@@ -251,6 +266,19 @@ impl Seat {
         true
     }
 
+    /// Whether one that is waited for waits for this one, too.
+    pub fn is_deadlocked(&self) -> bool {
+        let state = self.sides.state();
+        let waits_for_me = |other: Owner| {
+            let mine = self.here.iter().filter_map(|(table, _)| state.tables.get(table));
+            mine.flat_map(|writers| &writers.claims).any(|claim| claim.owner == other && !claim.granted)
+        };
+        self.claimed.iter().filter_map(|table| state.tables.get(table)).any(|writers| {
+            let waiting = writers.claims.iter().any(|claim| claim.owner == self.owner && !claim.granted);
+            waiting && writers.here.iter().any(|(owner, _)| *owner != self.owner && waits_for_me(*owner))
+        })
+    }
+
     /// Gives up claims that were not granted.
     pub fn give_up(&mut self) {
         self.unclaim(|claim| !claim.granted, None);
@@ -279,6 +307,7 @@ impl Seat {
 
     /// The transaction that was evaluated here is over.
     pub fn leave_here(&mut self) {
+        self.kept.clear();
         if self.here.is_empty() {
             return;
         }

@@ -285,7 +285,12 @@ impl Session {
         match self.transaction.route {
             Route::Straight if self.main.is_none() => return Err(lost().into()),
             Route::Straight => {}
-            Route::Here => self.begin_on_main().await?,
+            Route::Here => {
+                if let Err(failure) = self.begin_on_main().await {
+                    self.seat.leave_main(false);
+                    return Err(failure);
+                }
+            }
         }
         match self.have_alone(statements).await {
             Err(Failure::Own(report)) if self.transaction.phase == Phase::Open => self.refuse_on_main(*report).await,
@@ -314,6 +319,7 @@ impl Session {
         }
         let settings = self.settings().await?;
         self.connect_main().await?;
+        self.claim_tables(&self.seat.kept(), &settings).await?;
         self.drained().await?;
         let same = |main: &Main| main.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &settings));
         if !self.main.as_ref().is_some_and(same) {

@@ -17,7 +17,7 @@ use super::statements::{Description, Parsed, Portal, PortalState, Prepared};
 use super::write::{By, Written, returning, unsteady};
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{Plan, Statement, Writes, row_locks};
+use crate::sql::{Plan, Statement, row_locks};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::Bind;
@@ -156,10 +156,8 @@ impl Session {
             };
             let locks = row_locks(plan.locking(), &rows, visible, noted(&registers));
             let locked = self.lock_rows(plan.locking(), &locks, base.last(), &settings).await?;
-            let mut crossed = false;
-            for relation in plan.locking().iter().filter(|_| !locks.is_empty()) {
-                crossed |= self.enter((relation.table.id, Writes::Rows), evaluated_at, &settings).await?;
-            }
+            let locking = if locks.is_empty() { &[] } else { plan.locking() };
+            let crossed = self.enter_to_lock(locking, evaluated_at, &settings).await?;
             if crossed || locked == RowsTaken::Again {
                 self.spare(plan.sequences(), ids);
                 continue;

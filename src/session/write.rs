@@ -205,7 +205,8 @@ impl Session {
             // Before constraints are judged: what breaks one may be about to go, with another transaction.
             let read = row_locks(plan.locking(), &[], 0, noted(&registers));
             let again = self.lock_rows(plan.locking(), &read, base.last(), &settings).await? == RowsTaken::Again;
-            if again {
+            let locking = if read.is_empty() { &[] } else { plan.locking() };
+            if self.enter_to_lock(locking, evaluated_at, &settings).await? || again {
                 continue;
             }
             if let Err(report) = plan.first_row(&rows) {

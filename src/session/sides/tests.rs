@@ -136,6 +136,26 @@ fn the_own_transaction_is_never_in_its_way() {
 }
 
 #[test]
+fn two_that_keep_rows_and_go_to_main_do_not_wait_for_each_other() {
+    let sides = Sides::default();
+    let (mut one, mut two) = (sides.seat(), sides.seat());
+    for seat in [&mut one, &mut two] {
+        seat.enter(T, Writes::Rows, sides.moment(), NOW);
+        seat.keep(T);
+    }
+    one.claim(&one.kept());
+    assert!(!one.granted() && !one.is_deadlocked());
+    two.claim(&two.kept());
+    assert!(!two.granted() && two.is_deadlocked());
+    two.give_up();
+    two.leave_here();
+    assert!(one.granted() && !one.is_deadlocked());
+    one.hand_over();
+    assert_eq!(one.kept(), []);
+    assert_eq!(two.way(T, Writes::Rows, NOW), Way::Wait);
+}
+
+#[test]
 fn what_was_handed_over_is_in_nobodys_way_and_has_changed_when_it_is_over() {
     let sides = Sides::default();
     let (mut one, mut two, mut here) = (sides.seat(), sides.seat(), sides.seat());
