@@ -244,8 +244,23 @@ async fn a_session_goes_on_after_a_question_of_its_own_was_interrupted() {
         }
     }
     assert_eq!(interrupted, 3, "the timeout has never come");
-    client.batch_execute("RESET statement_timeout; INSERT INTO pair VALUES (1, 1); TRUNCATE pair").await.unwrap();
+    client.batch_execute("RESET statement_timeout").await.unwrap();
+    client.batch_execute("INSERT INTO pair VALUES (1, 1); TRUNCATE pair").await.unwrap();
     assert_eq!(value(&client, "SELECT count(*) FROM pair").await, "0");
+    // By the extended protocol.
+    for round in 0..4 {
+        client.batch_execute("SET statement_timeout = '1ms'").await.unwrap();
+        for place in 0..50 {
+            let id = round * 100 + place;
+            let values: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&id];
+            let insert = client.execute("INSERT INTO pair SELECT $1, count(*) FROM pair", &values);
+            if tokio::time::timeout(Duration::from_secs(20), insert).await.expect("it hangs").is_err() {
+                break;
+            }
+        }
+        client.batch_execute("RESET statement_timeout").await.unwrap();
+        client.execute("INSERT INTO pair VALUES ($1, 1)", &[&(round * 100 + 99)]).await.unwrap();
+    }
 }
 
 /// The tag came before the commit, and an error after it.
