@@ -11,19 +11,20 @@ use super::super::Report;
 use super::super::syntax::{child, name_of, path_of, range};
 use super::build::Builder;
 use crate::catalog::{AttNum, IndexItem, Table, UniqueIndex};
-use crate::sqlstate::{FEATURE_NOT_SUPPORTED, INVALID_COLUMN_REFERENCE};
+use crate::sqlstate::{FEATURE_NOT_SUPPORTED, INVALID_COLUMN_REFERENCE, WRONG_OBJECT_TYPE};
 
 /// The places of the arbiters among the table's unique indexes; all of them when the client names none.
 pub(super) fn arbiters(builder: &Builder<'_>, clause: &SyntaxNode) -> Result<Vec<usize>, Report> {
     let table = builder.table;
     let all = 0..table.unique.len();
     let found: Vec<usize> = if let Some(named) = child(clause, K::CONFLICT_ON_CONSTRAINT) {
-        let name = child(&named, K::CONSTRAINT_NAME_REF).and_then(|name| path_of(&name)).unwrap_or_default();
-        all.filter(|&place| {
-            let index = &table.unique[place];
-            index.constraint && name.last().is_some_and(|name| *name == index.name)
-        })
-        .collect()
+        let name = child(&named, K::CONSTRAINT_NAME_REF).and_then(|name| path_of(&name)?.pop()).unwrap_or_default();
+        let is_it = |place: &usize| table.unique[*place].constraint && name == table.unique[*place].name;
+        // Names that no constraint of the table has, an index's for one, are Postgres' to complain of in its analysis; that
+        // it is a CHECK or a foreign key, its planner would say.
+        let wrong = || Report::new(WRONG_OBJECT_TYPE, "constraint in ON CONFLICT clause has no associated index");
+        let place = all.into_iter().find(is_it).ok_or_else(wrong)?;
+        vec![place]
     } else if let Some(described) = child(clause, K::CONFLICT_ON_INDEX) {
         inferred(builder, &described)?
     } else {

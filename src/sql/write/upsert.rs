@@ -103,7 +103,8 @@ impl Upsert<'_> {
             for column in &self.table.columns {
                 found.push(&format!(", {} AS {}", of_other(&self.table, column.attnum), hidden("o", column.attnum)));
             }
-            let slice = slice_of(self.arbiters[0]).filter(|_| is_key_alone(&self.table, &self.arbiters));
+            let first = self.arbiters.first().and_then(|&first| slice_of(first));
+            let slice = first.filter(|_| is_key_alone(&self.table, &self.arbiters));
             let any: Vec<String> = self.arbiters.iter().map(|&place| condition(builder, place)).collect();
             found.push(" FROM ").table(&self.table, slice);
             found.push(&format!(" AS {OTHER} WHERE {} LIMIT 1", any.join(" OR ")));
