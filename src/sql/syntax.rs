@@ -61,6 +61,13 @@ pub(super) fn child(node: &SyntaxNode, kind: SyntaxKind) -> Option<SyntaxNode> {
     node.children().find(|child| child.kind() == kind)
 }
 
+/// The WITH that a statement or query begins with: our parser has the one of a UNION in its first arm.
+pub(super) fn leading_with(node: &SyntaxNode) -> Option<SyntaxNode> {
+    let start = range(node).start;
+    let firsts = std::iter::successors(node.children().next(), |first| first.children().next());
+    firsts.take_while(|first| range(first).start == start).find(|first| first.kind() == SyntaxKind::WITH_CLAUSE)
+}
+
 /// Whether a direct child token of this kind exists.
 pub(super) fn has_token(node: &SyntaxNode, kind: SyntaxKind) -> bool {
     token(node, kind).is_some()

@@ -12,7 +12,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::copy::{volatile_names, words};
 use super::readers::Readers;
 use super::resolve::Names;
-use super::syntax::{child, has_token, name_of, quoted, range, token};
+use super::syntax::{child, has_token, leading_with, name_of, quoted, range, token};
 use super::{Class, Report, Statement, TableId, WritePlan, parse};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -69,9 +69,7 @@ fn unsupported(message: &str) -> Report {
 impl WithPlan {
     pub(super) fn new(text: &str, root: &SyntaxNode, names: Names<'_>, gate: &str) -> Result<WithPlan, Report> {
         let statement = root.children().next().ok_or_else(|| unsupported("no statement"))?;
-        let start = range(&statement).start;
-        let clause = statement.descendants().find(|node| node.kind() == K::WITH_CLAUSE && range(node).start == start);
-        let clause = clause.ok_or_else(|| unsupported("writes within a query cannot be buffered"))?;
+        let clause = leading_with(&statement).ok_or_else(|| unsupported("writes within a query cannot be buffered"))?;
         let reads = !matches!(statement.kind(), K::INSERT | K::UPDATE | K::DELETE | K::MERGE);
         let end = range(&clause).end;
         let main = Part {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::super::slice::alias_of;
-use super::super::syntax::{self, child, dotted, name_of, path_of};
+use super::super::syntax::{self, child, dotted, leading_with, name_of, path_of};
 use super::Names;
 use crate::catalog::Table;
 
@@ -252,10 +252,10 @@ fn path_of_item(node: &SyntaxNode) -> Option<Vec<String>> {
 pub(super) fn is_cte(node: &SyntaxNode, name: &str) -> bool {
     let mut below = node.clone();
     while let Some(above) = below.parent() {
-        for clause in above.children().filter(|inner| inner.kind() == K::WITH_CLAUSE) {
-            if clause != below && with_tables(&clause).any(|with| named(&with, name)) {
-                return true;
-            }
+        // What stands in the clause itself is judged there.
+        let clause = leading_with(&above).filter(|clause| !clause.text_range().contains_range(node.text_range()));
+        if clause.is_some_and(|clause| with_tables(&clause).any(|with| named(&with, name))) {
+            return true;
         }
         if above.kind() == K::WITH_CLAUSE {
             let recursive = syntax::has_token(&above, K::RECURSIVE_KW);

@@ -7,7 +7,7 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 use super::super::merge::list;
 use super::super::resolve::Names;
 use super::super::slice::{Constant, Slice, alias_of};
-use super::super::syntax::{child, has_token, name_of, path_of, range};
+use super::super::syntax::{child, has_token, leading_with, name_of, path_of, range};
 use super::super::template::Template;
 use super::super::{Report, classify};
 use super::build::{Builder, Built, Request, Row, hidden};
@@ -126,7 +126,7 @@ fn width(query: &SyntaxNode, names: Names<'_>) -> Option<usize> {
         K::ROW | K::TABLE => !within_with(inner, query),
         _ => false,
     })?;
-    let with = query.ancestors().any(|above| child(&above, K::WITH_CLAUSE).is_some());
+    let with = first.ancestors().any(|above| leading_with(&above).is_some());
     let relations = |node: &SyntaxNode| -> Option<Vec<(String, usize)>> {
         let paths = node.descendants().filter(|inner| inner.kind() == K::RELATION_NAME_REF);
         let of = |name: SyntaxNode| {
