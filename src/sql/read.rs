@@ -7,7 +7,7 @@ use super::resolve::{Findings, Names, Text, security};
 use super::syntax::{child, path_of, quoted, range};
 use super::template::{Rendering, Template};
 use super::{Ids, LockedRelation, Parameters, Rendered, Report, SequenceUse, TableId, View, classify};
-use crate::catalog::PolicyCommand;
+use crate::catalog::{PolicyCommand, RelationKind};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 /// The template of a read.
@@ -220,8 +220,9 @@ fn copied(text: &str, copy: &SyntaxNode, names: Names<'_>) -> Result<Option<(Tem
         let column = super::copy::name_of_any(name).and_then(|name| found.column(&name).cloned());
         column.is_some_and(|column| !column.generated)
     };
-    if list.as_ref().is_some_and(|list| !list.children().all(|name| plain(&name))) {
-        // Postgres says what is wrong with the list.
+    let wrong = list.as_ref().is_some_and(|list| !list.children().all(|name| plain(&name)));
+    if wrong || found.kind == RelationKind::Partitioned {
+        // Postgres says what is wrong with the list, or that only a query would do.
         return Ok(Some((Template::text(text), text.to_owned())));
     }
     let columns = match list {

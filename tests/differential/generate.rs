@@ -42,6 +42,12 @@ pub struct Features {
     pub waiting: bool,
     pub roles: bool,
     pub set_constraints: bool,
+    pub column_rights: bool,
+    pub copy_out: bool,
+    pub csv: bool,
+    pub serializable: bool,
+    pub default_expressions: bool,
+    pub row_locks: bool,
     pub sessions: usize,
 }
 
@@ -65,6 +71,12 @@ impl Features {
             waiting: true,
             roles: true,
             set_constraints: true,
+            column_rights: true,
+            copy_out: true,
+            csv: true,
+            serializable: true,
+            default_expressions: true,
+            row_locks: true,
             sessions: 3,
         };
         let words = std::env::var("FEATURES").unwrap_or_default();
@@ -87,6 +99,12 @@ impl Features {
                 "waiting" => features.waiting = on,
                 "roles" => features.roles = on,
                 "set_constraints" => features.set_constraints = on,
+                "column_rights" => features.column_rights = on,
+                "copy_out" => features.copy_out = on,
+                "csv" => features.csv = on,
+                "serializable" => features.serializable = on,
+                "default_expressions" => features.default_expressions = on,
+                "row_locks" => features.row_locks = on,
                 "sessions" => features.sessions = if on { 3 } else { 1 },
                 other => panic!("FEATURES: there is no {other:?}"),
             }
@@ -101,7 +119,7 @@ pub fn script(seed: u64, protocol: Protocol, features: &Features) -> Script {
     let (mut schema, tables) = schema::schema(&mut dice, features);
     let narrow = features.roles && dice.chance(15);
     if narrow {
-        schema::grant(&mut dice, &tables, &mut schema);
+        schema::grant(&mut dice, features, &tables, &mut schema);
     }
     let sessions: Vec<_> = (0..1 + dice.below(features.sessions)).map(|_| State::Idle).collect();
     // TRUNCATE would wait for everybody who reads.
@@ -180,6 +198,11 @@ impl Author<'_> {
                 3 if self.features.set_constraints && self.dice.chance(40) => {
                     let when = *self.dice.one(&["DEFERRED", "DEFERRED", "IMMEDIATE"]);
                     self.say(session, format!("SET CONSTRAINTS ALL {when}"));
+                }
+                3 if self.features.row_locks && self.dice.chance(30) => {
+                    if let Some(sql) = query::locked(&mut self.dice, &self.tables) {
+                        self.say(session, sql);
+                    }
                 }
                 2..=4 => self.read(session),
                 _ => self.write(session),
@@ -263,12 +286,19 @@ impl Author<'_> {
     }
 
     fn begin(&mut self) -> String {
+        if self.features.serializable && self.sessions.len() == 1 && self.dice.chance(15) {
+            // Beside others Postgres finds anomalies that the site does not.
+            return "BEGIN ISOLATION LEVEL SERIALIZABLE".to_owned();
+        }
         let level = self.dice.one(&["", "", " ISOLATION LEVEL REPEATABLE READ", " ISOLATION LEVEL READ COMMITTED"]);
         format!("BEGIN{level}")
     }
 
     fn read(&mut self, session: usize) {
-        let sql = query::query(&mut self.dice, &self.tables);
+        let sql = match self.features.copy_out && self.dice.chance(8) {
+            true => query::copied(&mut self.dice, &self.tables),
+            false => query::query(&mut self.dice, &self.tables),
+        };
         self.say(session, sql);
     }
 

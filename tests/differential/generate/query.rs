@@ -7,7 +7,7 @@ use super::schema::Table;
 
 /// A query over those tables.
 pub fn query(dice: &mut Dice, tables: &[Table]) -> String {
-    match dice.below(12) {
+    match dice.below(16) {
         0 | 1 => {
             let table = dice.one(tables);
             let mut text = format!("SELECT * FROM {}", table.name);
@@ -33,6 +33,10 @@ pub fn query(dice: &mut Dice, tables: &[Table]) -> String {
             format!("SELECT count(*), count(c0) FROM ({inner}) d({}) WHERE {condition}", names(&kinds))
         }
         7 => partitioned(dice, tables),
+        8 => grouping_sets(dice, tables),
+        9 => recursive(dice, tables),
+        10 => firsts(dice, tables),
+        11 => whole_rows(dice, tables),
         _ => {
             let (text, kinds) = select(dice, tables);
             ordered(dice, text, kinds.len())
@@ -149,6 +153,114 @@ fn aggregate(dice: &mut Dice, tables: &[Table]) -> String {
         text += " HAVING count(*) > 1";
     }
     text
+}
+
+fn grouping_sets(dice: &mut Dice, tables: &[Table]) -> String {
+    let table = dice.one(tables);
+    let (a, b) = (&dice.one(&table.columns).name, &dice.one(&table.columns).name);
+    let sets = [
+        format!("ROLLUP (t.{a}, t.{b})"),
+        format!("CUBE (t.{a}, t.{b})"),
+        format!("GROUPING SETS ((t.{a}), (t.{b}), ())"),
+    ];
+    let condition = condition(dice, &Scope::of("t", table, tables), 1);
+    let sets = dice.one(&sets);
+    format!(
+        "SELECT t.{a}, t.{b}, grouping(t.{a}, t.{b}), count(*) FROM {} t WHERE {condition} GROUP BY {sets}",
+        table.name
+    )
+}
+
+/// From one row to the next, a few times.
+fn recursive(dice: &mut Dice, tables: &[Table]) -> String {
+    let (first, next) = (dice.one(tables), dice.one(tables));
+    let all = if dice.chance(50) { " ALL" } else { "" };
+    let condition = condition(dice, &Scope::of("n", next, tables), 1);
+    format!(
+        "WITH RECURSIVE r(id, depth) AS (SELECT f.id, 0 FROM {} f UNION{all} SELECT n.id, r.depth + 1 FROM r JOIN {} n \
+         ON n.id = r.id + {} WHERE r.depth < 3 AND {condition}) SELECT * FROM r ORDER BY 1, 2",
+        first.name,
+        next.name,
+        dice.between(0, 3)
+    )
+}
+
+/// The first rows of all, of each group, or for each row of another table; in a total order.
+fn firsts(dice: &mut Dice, tables: &[Table]) -> String {
+    let table = dice.one(tables);
+    let key: Vec<_> = table.key.iter().map(|place| format!("t.{}", table.columns[*place].name)).collect();
+    let key = key.join(", ");
+    let ordered: Vec<_> = table.columns.iter().filter(|column| column.kind.is_ordered()).collect();
+    let column = &dice.one(&ordered).name;
+    let condition = condition(dice, &Scope::of("t", table, tables), 1);
+    let first = 1 + dice.below(3);
+    match dice.below(3) {
+        0 => format!(
+            "SELECT DISTINCT ON (t.{column}) t.{column}, t.* FROM {} t WHERE {condition} ORDER BY t.{column}, {key}",
+            table.name
+        ),
+        1 => format!(
+            "SELECT t.{column} FROM {} t WHERE {condition} ORDER BY 1 DESC FETCH FIRST {first} ROWS WITH TIES",
+            table.name
+        ),
+        _ => {
+            let other = dice.one(tables);
+            format!(
+                "SELECT o.id, l.* FROM {} o LEFT JOIN LATERAL (SELECT t.* FROM {} t WHERE t.id >= o.id AND {condition} \
+                 ORDER BY {key} LIMIT {first}) l ON true",
+                other.name, table.name
+            )
+        }
+    }
+}
+
+/// Rows as values, and rows that are compared as such.
+fn whole_rows(dice: &mut Dice, tables: &[Table]) -> String {
+    let table = dice.one(tables);
+    let ordered: Vec<_> = table.columns.iter().filter(|column| column.kind.is_ordered()).collect();
+    let column = dice.one(&ordered);
+    let operator = dice.one(&["<", ">=", "=", "<>", "IS DISTINCT FROM"]);
+    let what = dice.one(&["t", "row_to_json(t)", "t IS NOT NULL", "count(t)", "max(t::text)", "ROW(t.*)::text"]);
+    let list = if what.contains("(t)") && what.starts_with("count") || what.starts_with("max") {
+        (*what).to_owned()
+    } else {
+        format!("{what}, t.id")
+    };
+    format!(
+        "SELECT {list} FROM {} t WHERE (t.{}, t.id) {operator} ({}, {})",
+        table.name,
+        column.name,
+        column.kind.typed(dice),
+        dice.between(0, 9)
+    )
+}
+
+/// Rows of one table in the order of its key, locked. Those of tables with others below them are not locked at the site.
+pub fn locked(dice: &mut Dice, tables: &[Table]) -> Option<String> {
+    let fit: Vec<_> = tables.iter().filter(|t| !t.is_view && !t.is_partitioned && !t.is_inherited).cloned().collect();
+    if fit.is_empty() {
+        return None;
+    }
+    let strength = dice.one(&["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"]);
+    let how = dice.one(&["", "", " NOWAIT", " SKIP LOCKED"]);
+    Some(format!("{} FOR {strength}{how}", in_order(dice, &fit)))
+}
+
+/// COPY of a table, or of a query, to the client.
+pub fn copied(dice: &mut Dice, tables: &[Table]) -> String {
+    let how = dice.one(&[
+        "",
+        " WITH (FORMAT csv)",
+        " WITH (FORMAT csv, HEADER, NULL 'none')",
+        " WITH (DELIMITER '|', NULL '')",
+    ]);
+    let table = dice.one(tables);
+    let what = match dice.below(3) {
+        0 => table.name.clone(),
+        1 => format!("{} ({})", table.name, table.names(&(0..table.columns.len() - 1).collect::<Vec<_>>())),
+        _ => format!("({})", query(dice, tables)),
+    };
+    format!("COPY {what} TO STDOUT{how}")
 }
 
 fn window(dice: &mut Dice, tables: &[Table]) -> String {

@@ -2,7 +2,7 @@
 
 use super::Features;
 use super::dice::Dice;
-use super::expression::{Scope, condition};
+use super::expression::{Scope, condition, expression};
 use super::kind::{ALL, Kind, TYPES};
 
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ pub fn schema(dice: &mut Dice, features: &Features) -> (Vec<String>, Vec<Table>)
 pub const NARROW: &str = "narrow";
 
 /// Makes the role, if need be, and gives it its rights.
-pub fn grant(dice: &mut Dice, tables: &[Table], out: &mut Vec<String>) {
+pub fn grant(dice: &mut Dice, features: &Features, tables: &[Table], out: &mut Vec<String>) {
     out.push(format!(
         "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{NARROW}') THEN CREATE ROLE {NARROW}; END IF;
         EXECUTE format('GRANT USAGE ON SCHEMA %1$I TO {NARROW}; GRANT SELECT ON ALL TABLES IN SCHEMA %1$I TO {NARROW};
@@ -115,6 +115,15 @@ pub fn grant(dice: &mut Dice, tables: &[Table], out: &mut Vec<String>) {
     ));
     for table in tables.iter().filter(|table| !table.is_view) {
         let rights = dice.some(&["INSERT", "UPDATE", "DELETE", "TRUNCATE"]);
+        let of_columns = features.column_rights && dice.chance(40);
+        let rights = rights.into_iter().map(|right| match of_columns && right == "UPDATE" {
+            true => {
+                let places: Vec<usize> = dice.some(&(0..table.columns.len()).collect::<Vec<_>>());
+                format!("{right} ({})", table.names(&places))
+            }
+            false => right.to_owned(),
+        });
+        let rights: Vec<_> = rights.collect();
         out.push(format!("GRANT {} ON {} TO {NARROW}", rights.join(", "), table.name));
     }
 }
@@ -161,7 +170,13 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         };
         let mut text = format!("{name} {}", column.kind.declared());
         if column.filled == Filled::Default {
-            text += &format!(" DEFAULT {}", column.kind.valid(dice));
+            // What does not fit its type would be found when a statement is planned.
+            let fits = !matches!(column.kind, Kind::Short | Kind::Fixed | Kind::Code | Kind::Positive);
+            let default = match features.default_expressions && fits && dice.chance(35) {
+                true => format!("({})", expression(dice, &Scope::empty(&[]), column.kind, 1)),
+                false => column.kind.valid(dice),
+            };
+            text += &format!(" DEFAULT {default}");
         }
         if column.not_null {
             text += " NOT NULL";

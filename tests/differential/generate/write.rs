@@ -360,23 +360,43 @@ fn truncate(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table
     Write::sure(format!("TRUNCATE {}{}", table.name, dice.one(how)))
 }
 
-fn copy_in(dice: &mut Dice, _: &Features, table: &Table, _: &[Table]) -> Write {
+fn copy_in(dice: &mut Dice, features: &Features, table: &Table, _: &[Table]) -> Write {
     let places = named(dice, table);
+    let csv = features.csv && dice.chance(30);
+    let header = csv && dice.chance(30);
     let mut data = String::new();
+    if header {
+        data += &(table.names(&places).replace(", ", ",") + "\n");
+    }
     for _ in 0..dice.below(4) {
         let fields = places.iter().map(|place| match dice.chance(15) && !table.columns[*place].not_null {
+            true if csv => String::new(),
             true => "\\N".to_owned(),
             false if *place == 0 => id(dice, table, 12),
+            false if csv => {
+                let literal = table.columns[*place].kind.literal(dice);
+                let text = literal.trim_matches('\'').replace("''", "'");
+                if dice.chance(40) && !text.is_empty() && !text.contains(['"', ',']) {
+                    text
+                } else {
+                    format!("\"{}\"", text.replace('"', "\"\""))
+                }
+            }
             // As a string's literal, without its quotes, and its backslashes doubled.
             false => {
                 let literal = table.columns[*place].kind.literal(dice);
                 literal.trim_matches('\'').replace("''", "'").replace('\\', "\\\\")
             }
         });
-        data += &fields.collect::<Vec<_>>().join("\t");
+        data += &fields.collect::<Vec<_>>().join(if csv { "," } else { "\t" });
         data.push('\n');
     }
-    let sql = format!("COPY {} ({}) FROM STDIN", table.name, table.names(&places));
+    let how = match (csv, header) {
+        (true, true) => " WITH (FORMAT csv, HEADER)",
+        (true, false) => " WITH (FORMAT csv)",
+        (false, _) => "",
+    };
+    let sql = format!("COPY {} ({}) FROM STDIN{how}", table.name, table.names(&places));
     // Rows of the table are looked at before rows of the statement.
     let judged = if table.has_exclusion && data.lines().count() > 1 { Judged::AnyError } else { Judged::Compared };
     Write { sql, copy: Some(data), judged }

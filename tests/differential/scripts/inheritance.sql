@@ -36,3 +36,5 @@ INSERT INTO log VALUES ('c');
 INSERT INTO log_more VALUES ('d', 2);
 SELECT tableoid::regclass, * FROM log ORDER BY line;
 SELECT count(*) FROM ONLY log;
+COPY base TO STDOUT;
+COPY sub (id, v) TO STDOUT (FORMAT csv);

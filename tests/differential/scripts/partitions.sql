@@ -148,3 +148,7 @@ COPY copied FROM STDIN WHERE id > 4;
 5
 \.
 SELECT * FROM copied ORDER BY id;
+-- Only a query copies a tree to the client.
+COPY copied TO STDOUT;
+COPY (SELECT * FROM copied ORDER BY id) TO STDOUT;
+COPY pk1 TO STDOUT;
