@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::arrays::{self, Element};
 use super::merge::{list, qualified};
-use super::syntax::quoted;
+use super::syntax::{IS_NULL, quoted};
 use super::template::{Rendering, Template};
 use super::{Parameters, Rendered, Report, View, gate};
 use crate::catalog::{
@@ -203,7 +203,7 @@ pub fn judge(events: &[Event], catalog: &Catalog, view: View<'_>, site: &str) ->
     let printed = columns
         .iter()
         .enumerate()
-        .map(|(place, _)| format!("CASE WHEN k.c{place} IS NULL THEN 'null' ELSE pg_catalog.concat(k.c{place}) END"));
+        .map(|(place, _)| format!("CASE WHEN k.c{place} {IS_NULL} THEN 'null' ELSE pg_catalog.concat(k.c{place}) END"));
     let typed = columns.iter().enumerate().map(|(n, attnum)| format!("u.c{n}::{} AS c{n}", type_of(own, *attnum)));
     let mut given = Vec::new();
     for place in 0..columns.len() {
@@ -315,7 +315,7 @@ fn dangling(key: &ForeignKey, restrict: bool, (child, parent): (&Arc<Table>, &Ar
     }
     if key.match_full {
         // What is NULL altogether refers to nothing.
-        template.push(&format!(" AND NOT ({})", all("IS NULL", " AND ")));
+        template.push(&format!(" AND NOT ({})", all(IS_NULL, " AND ")));
     }
     template
 }

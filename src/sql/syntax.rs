@@ -99,6 +99,10 @@ pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// Whether a value is NULL; a composite one of NULLs only is not, though it `IS NULL`.
+pub(super) const IS_NULL: &str = "IS NOT DISTINCT FROM NULL";
+pub(super) const IS_GIVEN: &str = "IS DISTINCT FROM NULL";
+
 /// A string literal that means `text` under any `standard_conforming_strings`.
 pub(super) fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''");

@@ -12,8 +12,12 @@ pub mod expression;
 pub mod kind;
 #[path = "generate/query.rs"]
 pub mod query;
+#[path = "generate/rights.rs"]
+pub mod rights;
 #[path = "generate/schema.rs"]
 pub mod schema;
+#[path = "generate/upsert.rs"]
+pub mod upsert;
 #[path = "generate/write.rs"]
 pub mod write;
 
@@ -48,6 +52,10 @@ pub struct Features {
     pub serializable: bool,
     pub default_expressions: bool,
     pub row_locks: bool,
+    pub sequences: bool,
+    pub prepare: bool,
+    pub settings: bool,
+    pub arbiters: bool,
     pub sessions: usize,
 }
 
@@ -77,6 +85,10 @@ impl Features {
             serializable: true,
             default_expressions: true,
             row_locks: true,
+            sequences: true,
+            prepare: true,
+            settings: true,
+            arbiters: true,
             sessions: 3,
         };
         let words = std::env::var("FEATURES").unwrap_or_default();
@@ -105,6 +117,10 @@ impl Features {
                 "serializable" => features.serializable = on,
                 "default_expressions" => features.default_expressions = on,
                 "row_locks" => features.row_locks = on,
+                "sequences" => features.sequences = on,
+                "prepare" => features.prepare = on,
+                "settings" => features.settings = on,
+                "arbiters" => features.arbiters = on,
                 "sessions" => features.sessions = if on { 3 } else { 1 },
                 other => panic!("FEATURES: there is no {other:?}"),
             }
@@ -119,18 +135,30 @@ pub fn script(seed: u64, protocol: Protocol, features: &Features) -> Script {
     let (mut schema, tables) = schema::schema(&mut dice, features);
     let narrow = features.roles && dice.chance(15);
     if narrow {
-        schema::grant(&mut dice, features, &tables, &mut schema);
+        rights::grant(&mut dice, features, &tables, &mut schema);
     }
     let sessions: Vec<_> = (0..1 + dice.below(features.sessions)).map(|_| State::Idle).collect();
     // TRUNCATE would wait for everybody who reads.
     let features = &Features { truncate: features.truncate && sessions.len() == 1, ..features.clone() };
-    let mut stage = Author { dice, features, tables, narrow, sessions, protocol, steps: Vec::new() };
+    let mut stage =
+        Author { dice, features, tables, narrow, sessions, protocol, prepared: Vec::new(), steps: Vec::new() };
     for _ in 0..TRANSACTIONS {
         stage.transaction();
     }
     stage.end_all();
     Script { name: format!("seed {seed}"), schema, steps: stage.steps, ..Script::default() }
 }
+
+/// Settings by which values are printed, or read.
+const SETTINGS: [&str; 7] = [
+    "timezone TO 'Asia/Kolkata'",
+    "datestyle TO 'SQL, DMY'",
+    "datestyle TO 'German'",
+    "bytea_output TO 'escape'",
+    "extra_float_digits TO 0",
+    "extra_float_digits TO -3",
+    "intervalstyle TO 'sql_standard'",
+];
 
 /// Transactions of a script, about.
 pub const TRANSACTIONS: usize = 12;
@@ -150,6 +178,8 @@ struct Author<'a> {
     narrow: bool,
     sessions: Vec<State>,
     protocol: Protocol,
+    /// By session and name, and how exactly the error is known.
+    prepared: Vec<(usize, String, Judged)>,
     steps: Vec<Step>,
 }
 
@@ -177,7 +207,11 @@ impl Author<'_> {
             let begin = self.begin();
             self.say(session, begin);
             if self.narrow && self.dice.chance(50) {
-                self.say(session, format!("SET LOCAL ROLE {}", schema::NARROW));
+                self.say(session, format!("SET LOCAL ROLE {}", rights::NARROW));
+            }
+            if self.features.settings && self.dice.chance(12) {
+                let setting = *self.dice.one(&SETTINGS);
+                self.say(session, format!("SET LOCAL {setting}"));
             }
         }
         let (mut savepoints, mut cursors) = (Vec::new(), Vec::new());
@@ -295,14 +329,45 @@ impl Author<'_> {
     }
 
     fn read(&mut self, session: usize) {
-        let sql = match self.features.copy_out && self.dice.chance(8) {
-            true => query::copied(&mut self.dice, &self.tables),
-            false => query::query(&mut self.dice, &self.tables),
+        let value = match self.features.sequences && self.dice.chance(6) {
+            true => query::sequence(&mut self.dice, &self.tables),
+            false => None,
+        };
+        let sql = match value {
+            Some(sql) => sql,
+            None if self.features.copy_out && self.dice.chance(8) => query::copied(&mut self.dice, &self.tables),
+            None => query::query(&mut self.dice, &self.tables),
         };
         self.say(session, sql);
     }
 
+    /// Statements that are prepared and run, at once and later on.
+    fn execute(&mut self, session: usize) {
+        let own: Vec<_> = self.prepared.iter().filter(|(of, ..)| *of == session).cloned().collect();
+        if !own.is_empty() && self.dice.chance(50) {
+            let (_, name, judged) = self.dice.one(&own).clone();
+            return self.step(session, Action::Run { sql: format!("EXECUTE {name}"), copy: None }, judged);
+        }
+        let (sql, judged) = match self.dice.chance(40) {
+            true => (query::query(&mut self.dice, &self.tables), Judged::Compared),
+            false => {
+                let write = write::write(&mut self.dice, self.features, &self.tables);
+                (write.sql, write.judged)
+            }
+        };
+        if ["COPY", "TRUNCATE"].iter().any(|word| sql.starts_with(word)) {
+            return;
+        }
+        let name = format!("p{}", self.prepared.len());
+        self.say(session, format!("PREPARE {name} AS {sql}"));
+        self.step(session, Action::Run { sql: format!("EXECUTE {name}"), copy: None }, judged.clone());
+        self.prepared.push((session, name, judged));
+    }
+
     fn write(&mut self, session: usize) {
+        if self.features.prepare && self.dice.chance(8) {
+            return self.execute(session);
+        }
         let write = write::write(&mut self.dice, self.features, &self.tables);
         self.step(session, Action::Run { sql: write.sql, copy: write.copy }, write.judged);
     }

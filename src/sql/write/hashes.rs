@@ -1,6 +1,7 @@
 //! What locks stand for: hashes of rows, of unique values, and of the keys that others may refer to.
 
 use super::super::merge::{key_columns, list};
+use super::super::syntax::IS_GIVEN;
 use crate::catalog::{AttNum, Column, IndexItem, Table};
 
 /// A hash that stands for the row with this key.
@@ -42,7 +43,7 @@ pub(in super::super) fn existence(parent: &Table, columns: &[AttNum], values: &[
     // Apart from the row's own locks, so that referring to a row and changing its other columns do not wait.
     let names = pairs.iter().flat_map(|(column, _)| column.name.bytes());
     let salt = (i64::from(parent.root.0) << 8) + 0x80 + names.fold(0, |sum, byte| (sum * 31 + i64::from(byte)) & 0x7f);
-    let given = list(pairs.iter().map(|(_, value)| format!("{value} IS NOT NULL"))).replace(", ", " AND ");
+    let given = list(pairs.iter().map(|(_, value)| format!("{value} {IS_GIVEN}"))).replace(", ", " AND ");
     let (typed, columns) = (typed.collect(), pairs.iter().map(|(column, _)| Some(*column)).collect());
     format!("CASE WHEN {given} THEN {} END", hash(columns, typed, salt))
 }

@@ -13,6 +13,7 @@ use super::super::Report;
 use super::super::after::{Event, Rule, Versions, plain_columns};
 use super::super::merge::{key_columns, list, qualified};
 use super::super::slice::Slice;
+use super::super::syntax::IS_GIVEN;
 use super::super::template::Template;
 use super::build::{Builder, Row, value_of};
 use super::decode::{Hidden, about};
@@ -46,7 +47,7 @@ pub(super) fn is_key(table: &Table, index: &UniqueIndex) -> bool {
 pub(super) fn applies(builder: &Builder<'_>, index: &UniqueIndex, row: &Row) -> String {
     let mut conditions: Vec<String> = Vec::new();
     if !index.nulls_not_distinct {
-        conditions.extend(builder.items(index, row).iter().map(|item| format!("{item} IS NOT NULL")));
+        conditions.extend(builder.items(index, row).iter().map(|item| format!("{item} {IS_GIVEN}")));
     }
     conditions.extend(index.predicate.as_ref().map(|predicate| builder.over(row, &format!("({predicate})"))));
     conditions.push("true".into());

@@ -8,7 +8,7 @@ use super::super::Report;
 use super::super::merge::list;
 use super::super::resolve::opaque_call;
 use super::super::slice::Slice;
-use super::super::syntax::quoted;
+use super::super::syntax::{IS_GIVEN, IS_NULL, quoted};
 use super::super::template::Template;
 use super::Output;
 use super::build::{Builder, Row, value_of};
@@ -42,9 +42,7 @@ pub(super) fn row_rules(
         if let Some(value) = value_of(row, column.attnum)
             && set.is_none_or(|set| set.contains(&column.attnum))
         {
-            // A composite value of NULLs only is not NULL itself.
-            let test = if column.is_composite { "IS NOT DISTINCT FROM NULL" } else { "IS NULL" };
-            cases.push(format!("WHEN {value} {test} THEN 'n{}'", column.attnum.0));
+            cases.push(format!("WHEN {value} {IS_NULL} THEN 'n{}'", column.attnum.0));
         }
     }
     let mut checks: Vec<_> = table.checks.iter().enumerate().collect();
@@ -105,7 +103,7 @@ pub(super) fn printed(values: &[String]) -> String {
     joined(
         &values
             .iter()
-            .map(|v| format!("CASE WHEN {v} IS NULL THEN 'null' ELSE pg_catalog.concat({v}) END"))
+            .map(|v| format!("CASE WHEN {v} {IS_NULL} THEN 'null' ELSE pg_catalog.concat({v}) END"))
             .collect::<Vec<_>>(),
     )
 }
@@ -177,7 +175,7 @@ fn orphan(
 ) -> Template {
     let values = values_of(new, &key.columns);
     let texts = texts(builder, new, &key.columns);
-    let given: Vec<String> = values.iter().map(|value| format!("{value} IS NOT NULL")).collect();
+    let given: Vec<String> = values.iter().map(|value| format!("{value} {IS_GIVEN}")).collect();
     let mut verdict = Template::text("CASE ");
     if key.match_full && values.len() > 1 {
         verdict.push(&format!("WHEN ({}) AND NOT ({}) THEN {texts} ", given.join(" OR "), given.join(" AND ")));
@@ -209,7 +207,7 @@ fn orphan(
 /// What Postgres queues for the end of the transaction although the reference stays what it is, if the row's version is
 /// the transaction's own: that of the version before is not judged any more.
 fn unchanged(builder: &Builder<'_>, key: &ForeignKey, new: &Row) -> String {
-    let given = values_of(new, &key.columns).iter().map(|v| format!("{v} IS NOT NULL")).collect::<Vec<_>>();
+    let given = values_of(new, &key.columns).iter().map(|v| format!("{v} {IS_GIVEN}")).collect::<Vec<_>>();
     let texts = texts(builder, new, &key.columns);
     format!(" WHEN {} THEN pg_catalog.concat('{UNCHANGED}', {texts})", given.join(" AND "))
 }
@@ -240,7 +238,7 @@ pub(super) fn children(builder: &mut Builder<'_>, old: &Row, update: Option<Chan
         }
         let child = partner(builder, key.table)?;
         let values = values_of(old, &key.referenced_columns);
-        let mut applies: Vec<String> = values.iter().map(|value| format!("{value} IS NOT NULL")).collect();
+        let mut applies: Vec<String> = values.iter().map(|value| format!("{value} {IS_GIVEN}")).collect();
         let mut told = texts(builder, old, &key.referenced_columns);
         if let Some((new, _)) = update {
             applies.push(changed(&values, &values_of(new, &key.referenced_columns)));
@@ -264,7 +262,7 @@ pub(super) fn texts(builder: &Builder<'_>, row: &Row, columns: &[AttNum]) -> Str
     let text = |attnum: &AttNum| {
         let value = value_of(row, *attnum).unwrap_or("NULL");
         let text = builder.table.attribute(*attnum).map(|column| builder.text_of(column, value));
-        format!("CASE WHEN {value} IS NOT NULL THEN {} END", text.unwrap_or_else(|| "NULL".into()))
+        format!("CASE WHEN {value} {IS_GIVEN} THEN {} END", text.unwrap_or_else(|| "NULL".into()))
     };
     format!("pg_catalog.json_build_array({})::text", list(columns.iter().map(text)))
 }

@@ -24,9 +24,14 @@ pub enum Kind {
     Mood,
     Positive,
     Code,
+    Double,
+    Bits,
+    Net,
+    Local,
+    Pair,
 }
 
-pub const ALL: [Kind; 20] = [
+pub const ALL: [Kind; 25] = [
     Kind::Small,
     Kind::Int,
     Kind::Big,
@@ -47,13 +52,19 @@ pub const ALL: [Kind; 20] = [
     Kind::Mood,
     Kind::Positive,
     Kind::Code,
+    Kind::Double,
+    Kind::Bits,
+    Kind::Net,
+    Kind::Local,
+    Kind::Pair,
 ];
 
 /// What the types below need in a schema.
-pub const TYPES: [&str; 3] = [
+pub const TYPES: [&str; 4] = [
     "CREATE TYPE mood AS ENUM ('sad', 'ok', 'so happy', 'Über')",
     "CREATE DOMAIN positive AS int CHECK (VALUE > 0)",
     "CREATE DOMAIN code AS varchar(3) DEFAULT 'dd' CHECK (VALUE <> 'bad')",
+    "CREATE TYPE pair AS (a int, b text)",
 ];
 
 impl Kind {
@@ -80,6 +91,11 @@ impl Kind {
             Kind::Mood => "mood",
             Kind::Positive => "positive",
             Kind::Code => "code",
+            Kind::Double => "float8",
+            Kind::Bits => "bit(4)",
+            Kind::Net => "inet",
+            Kind::Local => "timestamp(0)",
+            Kind::Pair => "pair",
         }
     }
 
@@ -103,7 +119,10 @@ impl Kind {
 
     /// Whether it has an order, and so min and max.
     pub fn is_ordered(self) -> bool {
-        !matches!(self.family(), Kind::Bool | Kind::Json | Kind::Uuid | Kind::Bytes | Kind::Range | Kind::Mood)
+        !matches!(
+            self.family(),
+            Kind::Bool | Kind::Json | Kind::Uuid | Kind::Bytes | Kind::Range | Kind::Mood | Kind::Bits | Kind::Pair
+        )
     }
 
     /// A constant, that is not NULL.
@@ -137,6 +156,16 @@ impl Kind {
             Kind::Texts => quoted(&["{}", "{a}", "{\"a,b\",\"\"}", "{NULL,\"NULL\"}", "{\"x\\\\y\"}"], dice),
             Kind::Range => quoted(&["empty", "[1,5)", "[3,9)", "(,4)", "[2,)", "(,)"], dice),
             Kind::Mood => quoted(&["sad", "ok", "so happy", "Über"], dice),
+            Kind::Double => quoted(&["1.5", "-2", "0.1", "1e100", "NaN", "Infinity"], dice),
+            Kind::Bits => match dice.chance(3) {
+                true => "'101'".to_owned(),
+                false => quoted(&["0000", "1010", "1111", "0001"], dice),
+            },
+            Kind::Net => quoted(&["10.0.0.1", "10.0.0.0/8", "::1", "192.168.1.5/24"], dice),
+            Kind::Local => {
+                quoted(&["2026-01-01 00:00:00", "2026-01-01 00:00:00.5", "1999-12-31 23:59:59.6", "infinity"], dice)
+            }
+            Kind::Pair => quoted(&["(1,a)", "(2,\"x y\")", "(,)", "(1,)", "(0,\"\")"], dice),
             Kind::Code => match dice.chance(3) {
                 true => (*dice.one(&["'bad'", "'long'"])).to_owned(),
                 false => quoted(&["a", "b", "abc", ""], dice),
@@ -148,7 +177,7 @@ impl Kind {
     pub fn valid(self, dice: &mut Dice) -> String {
         loop {
             let literal = self.literal(dice);
-            if !matches!(literal.as_str(), "'too long for it'" | "'bad'" | "'long'")
+            if !matches!(literal.as_str(), "'too long for it'" | "'bad'" | "'long'" | "'101'")
                 && (self, literal.as_str()) != (Kind::Positive, "0")
             {
                 return literal;

@@ -3,7 +3,7 @@
 use super::dice::Dice;
 use super::expression::{Scope, condition, expression};
 use super::kind::{ALL, Kind};
-use super::schema::Table;
+use super::schema::{Filled, Table};
 
 /// A query over those tables.
 pub fn query(dice: &mut Dice, tables: &[Table]) -> String {
@@ -244,6 +244,25 @@ pub fn locked(dice: &mut Dice, tables: &[Table]) -> Option<String> {
     let strength = dice.one(&["UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"]);
     let how = dice.one(&["", "", " NOWAIT", " SKIP LOCKED"]);
     Some(format!("{} FOR {strength}{how}", in_order(dice, &fit)))
+}
+
+/// Values of sequences, if a table has one.
+pub fn sequence(dice: &mut Dice, tables: &[Table]) -> Option<String> {
+    let has = |table: &&Table| {
+        let filled = table.columns[0].filled;
+        !table.is_view && matches!(filled, Filled::Serial | Filled::IdentityAlways | Filled::IdentityByDefault)
+    };
+    let fit: Vec<_> = tables.iter().filter(has).collect();
+    if fit.is_empty() {
+        return None;
+    }
+    let name = dice.one(&fit).name.replace('"', "");
+    // What `currval` says after a statement that has failed is nobody's to rely on.
+    Some(match dice.below(3) {
+        0 => format!("SELECT nextval('\"{name}_id_seq\"'), lastval()"),
+        1 => format!("SELECT nextval('\"{name}_id_seq\"'), currval('\"{name}_id_seq\"')"),
+        _ => format!("SELECT nextval('\"{name}_id_seq\"')"),
+    })
 }
 
 /// COPY of a table, or of a query, to the client.

@@ -20,6 +20,8 @@ pub struct Table {
     pub has_deferrable: bool,
     /// There is a unique index besides.
     pub has_index: bool,
+    /// What else ON CONFLICT may name, as it is written there.
+    pub arbiters: Vec<String>,
     /// Numbers are added to what ids are otherwise: those of a table that inherits must not be those of its parent.
     pub first_id: i64,
     pub references: Vec<Reference>,
@@ -103,31 +105,6 @@ pub fn schema(dice: &mut Dice, features: &Features) -> (Vec<String>, Vec<Table>)
     (statements, tables)
 }
 
-/// The role that reads everything, and writes some tables in some ways.
-pub const NARROW: &str = "narrow";
-
-/// Makes the role, if need be, and gives it its rights.
-pub fn grant(dice: &mut Dice, features: &Features, tables: &[Table], out: &mut Vec<String>) {
-    out.push(format!(
-        "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{NARROW}') THEN CREATE ROLE {NARROW}; END IF;
-        EXECUTE format('GRANT USAGE ON SCHEMA %1$I TO {NARROW}; GRANT SELECT ON ALL TABLES IN SCHEMA %1$I TO {NARROW};
-            GRANT USAGE ON ALL SEQUENCES IN SCHEMA %1$I TO {NARROW}', current_schema()); END $$"
-    ));
-    for table in tables.iter().filter(|table| !table.is_view) {
-        let rights = dice.some(&["INSERT", "UPDATE", "DELETE", "TRUNCATE"]);
-        let of_columns = features.column_rights && dice.chance(40);
-        let rights = rights.into_iter().map(|right| match of_columns && right == "UPDATE" {
-            true => {
-                let places: Vec<usize> = dice.some(&(0..table.columns.len()).collect::<Vec<_>>());
-                format!("{right} ({})", table.names(&places))
-            }
-            false => right.to_owned(),
-        });
-        let rights: Vec<_> = rights.collect();
-        out.push(format!("GRANT {} ON {} TO {NARROW}", rights.join(", "), table.name));
-    }
-}
-
 /// Some rows and columns of a table.
 fn view(dice: &mut Dice, tables: &[Table], out: &mut Vec<String>) -> Table {
     let base = dice.one(tables);
@@ -153,6 +130,7 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         has_exclusion: false,
         has_deferrable: false,
         has_index: false,
+        arbiters: Vec::new(),
         first_id: 0,
         references: Vec::new(),
         is_view: false,
@@ -245,7 +223,7 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         out.push(format!("CREATE TABLE p{number}_{part} PARTITION OF {} {bound}", table.name));
     }
     if bounds.is_empty() {
-        table.has_index = index(dice, number, &table, out);
+        table.has_index = index(dice, number, &mut table, out);
     }
     table
 }
@@ -279,6 +257,7 @@ fn heir(dice: &mut Dice, number: usize, parent: &Table, out: &mut Vec<String>) -
     let mut table = parent.clone();
     (table.name, table.first_id) = (format!("heir{number}"), HEIRS_FIRST);
     (table.unique, table.apart, table.references) = (Vec::new(), Vec::new(), Vec::new());
+    table.arbiters.clear();
     (table.has_exclusion, table.has_deferrable) = (false, false);
     // Identity is not inherited, and a sequence's values are the parent's.
     table.columns[0].filled = Filled::Null;
@@ -367,17 +346,20 @@ fn reference(
 }
 
 /// An index that is partial or over an expression, unique mostly; whether there is one.
-fn index(dice: &mut Dice, number: usize, table: &Table, out: &mut Vec<String>) -> bool {
-    let column = &table.columns[table.columns.len() - 1];
-    let first = &table.columns[table.key.len()];
+fn index(dice: &mut Dice, number: usize, table: &mut Table, out: &mut Vec<String>) -> bool {
+    let column = table.columns[table.columns.len() - 1].clone();
+    let first = table.columns[table.key.len()].clone();
+    table.arbiters.push(format!("ON CONSTRAINT \"{}_pkey\"", table.name.replace('"', "")));
     match dice.below(6) {
         0 if first.kind.family() == Kind::Text => {
             out.push(format!("CREATE UNIQUE INDEX lower{number} ON {} (lower({}))", table.name, first.name));
+            table.arbiters.push(format!("(lower({}))", first.name));
         }
-        1 => out.push(format!(
-            "CREATE UNIQUE INDEX partial{number} ON {} ({}, {}) WHERE {} IS NOT NULL",
-            table.name, first.name, column.name, column.name
-        )),
+        1 => {
+            let what = format!("({}, {}) WHERE {} IS NOT NULL", first.name, column.name, column.name);
+            out.push(format!("CREATE UNIQUE INDEX partial{number} ON {} {what}", table.name));
+            table.arbiters.push(what);
+        }
         2 => out.push(format!("CREATE INDEX plain{number} ON {} ({})", table.name, first.name)),
         _ => return false,
     }

@@ -6,6 +6,7 @@ use super::dice::Dice;
 use super::expression::{Scope, condition, expression};
 use super::kind::Kind;
 use super::schema::{Filled, Table};
+use super::upsert::{merge, on_conflict};
 
 /// A statement, and how exactly its error is known.
 #[derive(Debug)]
@@ -21,12 +22,12 @@ impl Write {
     }
 
     /// Several rows may fail, in an order that is the plan's affair.
-    fn in_any_order(sql: String) -> Write {
+    pub fn in_any_order(sql: String) -> Write {
         Write { sql, copy: None, judged: Judged::AnyError }
     }
 
     /// Rows that are written one after the other, as they stand there.
-    fn in_order(sql: String, rows: usize) -> Write {
+    pub fn in_order(sql: String, rows: usize) -> Write {
         Write { sql, copy: None, judged: if rows > 1 { Judged::ValueFirst } else { Judged::Compared } }
     }
 }
@@ -60,7 +61,7 @@ fn target<'a>(dice: &mut Dice, tables: &'a [Table]) -> &'a Table {
 }
 
 /// A value for a column in VALUES.
-fn value(dice: &mut Dice, table: &Table, place: usize, tables: &[Table]) -> String {
+pub fn value(dice: &mut Dice, table: &Table, place: usize, tables: &[Table]) -> String {
     let column = &table.columns[place];
     match dice.below(12) {
         0 if column.filled != Filled::Null || !column.not_null || dice.chance(20) => "DEFAULT".to_owned(),
@@ -126,7 +127,7 @@ pub fn about_one_row(dice: &mut Dice, tables: &[Table]) -> Option<(String, Strin
 }
 
 /// Columns that an INSERT names: those that must have a value, and some others.
-fn named(dice: &mut Dice, table: &Table) -> Vec<usize> {
+pub fn named(dice: &mut Dice, table: &Table) -> Vec<usize> {
     let mut places = table.writable();
     let skips = dice.chance(50);
     places.retain(|place| {
@@ -138,20 +139,25 @@ fn named(dice: &mut Dice, table: &Table) -> Vec<usize> {
     if places.is_empty() { table.writable() } else { places }
 }
 
-fn insert_into(dice: &mut Dice, table: &Table, tables: &[Table], rows: usize) -> String {
+pub fn insert_into(dice: &mut Dice, table: &Table, tables: &[Table], rows: usize) -> String {
     if dice.chance(3) {
         return format!("INSERT INTO {} AS t DEFAULT VALUES", table.name);
     }
-    let places = named(dice, table);
+    let mut places = named(dice, table);
+    let overrides = table.columns[0].filled == Filled::IdentityAlways && dice.chance(20);
+    if overrides {
+        places.insert(0, 0);
+    }
     let rows = (0..rows).map(|_| {
         let values: Vec<_> = places.iter().map(|place| value(dice, table, *place, tables)).collect();
         format!("({})", values.join(", "))
     });
     let rows: Vec<_> = rows.collect();
-    format!("INSERT INTO {} AS t ({}) VALUES {}", table.name, table.names(&places), rows.join(", "))
+    let overriding = if overrides { dice.one(&["", "OVERRIDING SYSTEM VALUE ", "OVERRIDING USER VALUE "]) } else { "" };
+    format!("INSERT INTO {} AS t ({}) {overriding}VALUES {}", table.name, table.names(&places), rows.join(", "))
 }
 
-fn insert(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
+pub fn insert(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
     let rows = if dice.chance(60) { 1 } else { 1 + dice.below(4) };
     let sql = insert_into(dice, table, tables, rows) + &returning(dice, table, tables);
     // Rows of the table are looked at before rows of the statement.
@@ -187,7 +193,7 @@ fn insert_select(dice: &mut Dice, features: &Features, table: &Table, tables: &[
     Write::in_any_order(sql + &returning(dice, table, tables))
 }
 
-fn returning(dice: &mut Dice, table: &Table, tables: &[Table]) -> String {
+pub fn returning(dice: &mut Dice, table: &Table, tables: &[Table]) -> String {
     match dice.below(5) {
         0 | 1 => String::new(),
         2 => " RETURNING *".to_owned(),
@@ -200,7 +206,7 @@ fn returning(dice: &mut Dice, table: &Table, tables: &[Table]) -> String {
 }
 
 /// Assignments to columns that need not be unique: which row of several is first there would matter.
-fn assignments(dice: &mut Dice, table: &Table, scope: &Scope<'_>) -> Option<String> {
+pub fn assignments(dice: &mut Dice, table: &Table, scope: &Scope<'_>) -> Option<String> {
     let places = table.writable().into_iter().filter(|place| !table.is_unique(*place));
     let places: Vec<_> = places.filter(|place| *place != 0).collect();
     if places.is_empty() {
@@ -216,7 +222,7 @@ fn assignments(dice: &mut Dice, table: &Table, scope: &Scope<'_>) -> Option<Stri
     Some(set.collect::<Vec<_>>().join(", "))
 }
 
-fn update(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
+pub fn update(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
     let own = Scope::of("t", table, tables);
     let mut joined = String::new();
     let (mut scope, mut on) = (own.clone(), String::new());
@@ -257,7 +263,7 @@ fn update_key(dice: &mut Dice, features: &Features, table: &Table, tables: &[Tab
     Write::sure(sql + &returning(dice, table, tables))
 }
 
-fn delete(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
+pub fn delete(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Write {
     let scope = Scope::of("t", table, tables);
     let (using, all) = match dice.chance(20) {
         true => {
@@ -274,55 +280,6 @@ fn delete(dice: &mut Dice, _: &Features, table: &Table, tables: &[Table]) -> Wri
     // A row of the other table may be any of several.
     let returning = returning(dice, table, tables).replace("RETURNING *", "RETURNING t.*");
     Write::in_any_order(sql + &returning)
-}
-
-fn on_conflict(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
-    if table.has_exclusion {
-        // Not buffered.
-        return insert(dice, features, table, tables);
-    }
-    let rows = 1 + dice.below(3);
-    let mut sql = insert_into(dice, table, tables, rows);
-    let target = match table.unique.is_empty() || dice.chance(60) {
-        true => &table.key,
-        false => dice.one(&table.unique),
-    };
-    let target = format!(" ON CONFLICT ({})", table.names(target));
-    if dice.chance(40) {
-        sql += if dice.chance(40) && !table.has_deferrable { " ON CONFLICT" } else { &target };
-        sql += " DO NOTHING";
-    } else {
-        let scope = Scope::of("t", table, tables).and(&Scope::of("excluded", table, tables));
-        let Some(set) = assignments(dice, table, &scope) else { return insert(dice, features, table, tables) };
-        sql += &format!("{target} DO UPDATE SET {set}");
-        if dice.chance(30) {
-            sql += &format!(" WHERE {}", condition(dice, &scope, 1));
-        }
-    }
-    Write::in_order(sql + &returning(dice, table, tables), rows)
-}
-
-fn merge(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
-    if table.is_partitioned || table.is_inherited {
-        return update(dice, features, table, tables);
-    }
-    let source = dice.one(tables);
-    let own = Scope::of("t", table, tables);
-    let theirs = Scope::of("s", source, tables);
-    let both = own.clone().and(&theirs);
-    let Some(set) = assignments(dice, table, &both) else { return delete(dice, features, table, tables) };
-    let places: Vec<_> = named(dice, table);
-    let values: Vec<_> = places.iter().map(|place| value(dice, table, *place, tables)).collect();
-    let mut whens = vec![format!("WHEN MATCHED AND {} THEN UPDATE SET {set}", condition(dice, &both, 1))];
-    if dice.chance(40) {
-        whens.push("WHEN MATCHED THEN DELETE".to_owned());
-    }
-    if dice.chance(50) {
-        let (columns, values) = (table.names(&places), values.join(", "));
-        whens.push(format!("WHEN NOT MATCHED AND s.id > 3 THEN INSERT ({columns}) VALUES ({values})"));
-    }
-    let sql = format!("MERGE INTO {} AS t USING {} s ON t.id = s.id {}", table.name, source.name, whens.join(" "));
-    Write::in_any_order(sql)
 }
 
 fn writing_cte(dice: &mut Dice, features: &Features, table: &Table, tables: &[Table]) -> Write {
