@@ -165,8 +165,9 @@ pub struct Column {
     pub base_typmod: i32,
     pub base_type_name: Arc<str>,
     pub is_domain: bool,
-    /// `typtype = 'c'` or an array (`typelem <> 0 and typlen = -1`), of the base type.
+    /// `typtype = 'c'`, or 'e', or an array (`typelem <> 0 and typlen = -1`), of the base type.
     pub is_composite: bool,
+    pub is_enum: bool,
     pub is_array: bool,
     /// There is a cast from text to the base type (or its elements) which somebody has written.
     pub has_text_cast: bool,

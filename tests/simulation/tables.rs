@@ -68,6 +68,7 @@ fn column(attnum: i16, name: &str) -> Column {
         base_type_name: "text".into(),
         is_domain: false,
         is_composite: false,
+        is_enum: false,
         is_array: false,
         has_text_cast: false,
         not_null: false,

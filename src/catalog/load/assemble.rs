@@ -147,6 +147,7 @@ fn column(row: ColumnRow) -> Column {
         base_type_name: row.base_type_name.into(),
         is_domain: row.is_domain,
         is_composite: row.is_composite,
+        is_enum: row.is_enum,
         is_array: row.is_array,
         has_text_cast: row.has_text_cast,
         not_null: row.not_null,

@@ -65,7 +65,7 @@ column_of AS (
 SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
        pg_catalog.format_type(a.atttypid, -1), pg_catalog.format_type(a.atttypid, a.atttypmod),
        b.oid, coalesce(g.typmod, a.atttypmod), pg_catalog.format_type(b.oid, -1),
-       g.oid IS NOT NULL, b.typtype = 'c', b.typelem <> 0 AND b.typlen = -1,
+       g.oid IS NOT NULL, b.typtype = 'c', b.typtype = 'e', b.typelem <> 0 AND b.typlen = -1,
        EXISTS (SELECT 1 FROM pg_catalog.pg_cast w WHERE w.oid >= 16384 AND w.castmethod = 'f'
                   AND w.castsource = 'pg_catalog.text'::regtype AND w.casttarget IN (b.oid, b.typelem)),
        a.attnotnull, coalesce(a.expression, pg_catalog.pg_get_expr(t.typdefaultbin, 0)), a.attgenerated <> '', a.attidentity,

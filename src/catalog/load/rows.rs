@@ -68,6 +68,7 @@ row!(ColumnRow {
     base_type_name: String,
     is_domain: bool,
     is_composite: bool,
+    is_enum: bool,
     is_array: bool,
     has_text_cast: bool,
     not_null: bool,

@@ -15,6 +15,7 @@ fn table() -> Table {
         base_type_name: "text".into(),
         is_domain: false,
         is_composite: false,
+        is_enum: false,
         is_array: false,
         has_text_cast: false,
         not_null: false,

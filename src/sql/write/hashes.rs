@@ -65,7 +65,7 @@ pub(super) fn hash(columns: Vec<Option<&Column>>, values: Vec<String>, salt: i64
     ];
     let items = columns.into_iter().zip(values).map(|(column, value)| match column {
         Some(column) if column.is_array || is_odd(column.collation.as_deref()) => ALIKE.to_owned(),
-        Some(column) if HASHED.contains(&column.base_type_oid) => value,
+        Some(column) if column.is_enum || HASHED.contains(&column.base_type_oid) => value,
         Some(_) => ALIKE.to_owned(),
         // Of an index over an expression, mostly text.
         None => format!("pg_catalog.concat({value}) COLLATE \"C\""),

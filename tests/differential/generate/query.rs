@@ -220,7 +220,7 @@ fn whole_rows(dice: &mut Dice, tables: &[Table]) -> String {
     let ordered: Vec<_> = table.columns.iter().filter(|column| column.kind.is_ordered()).collect();
     let column = dice.one(&ordered);
     let operator = dice.one(&["<", ">=", "=", "<>", "IS DISTINCT FROM"]);
-    let what = dice.one(&["t", "row_to_json(t)", "t IS NOT NULL", "count(t)", "max(t::text)", "ROW(t.*)::text"]);
+    let what = dice.one(&["t::text", "row_to_json(t)", "t IS NOT NULL", "count(t)", "max(t::text)", "ROW(t.*)::text"]);
     let list = if what.contains("(t)") && what.starts_with("count") || what.starts_with("max") {
         (*what).to_owned()
     } else {

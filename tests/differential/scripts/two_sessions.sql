@@ -2,6 +2,10 @@
 ---- schema
 CREATE TABLE counter (id int PRIMARY KEY, n bigint NOT NULL);
 INSERT INTO counter SELECT i, 0 FROM generate_series(1, 3) i;
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'so happy');
+CREATE TABLE feeling (id int, m mood, d mood UNIQUE, v int, PRIMARY KEY (id, m));
+CREATE TABLE felt (id int PRIMARY KEY, f int, m mood, FOREIGN KEY (f, m) REFERENCES feeling);
+INSERT INTO feeling VALUES (1, 'sad', 'sad', 0), (1, 'ok', NULL, 0);
 ---- run
 BEGIN;
 UPDATE counter SET n = 10 WHERE id = 1;
@@ -25,3 +29,16 @@ INSERT INTO counter VALUES (5, 5);
 ROLLBACK;
 @2?;
 SELECT * FROM counter ORDER BY id;
+-- Keys with an enum: only what is equal waits.
+BEGIN;
+UPDATE feeling SET v = 1 WHERE m = 'sad';
+INSERT INTO feeling VALUES (2, 'so happy', 'ok');
+@2 UPDATE feeling SET v = 2 WHERE m = 'ok';
+@2 INSERT INTO feeling VALUES (3, 'sad', 'so happy');
+@2 INSERT INTO felt VALUES (1, 1, 'ok');
+@2& INSERT INTO feeling VALUES (4, 'sad', 'ok');
+@3& UPDATE feeling SET v = 3 WHERE m = 'sad';
+COMMIT;
+@2?;
+@3?;
+SELECT * FROM feeling ORDER BY id, m;
