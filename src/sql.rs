@@ -208,6 +208,7 @@ mod merge;
 mod parse;
 mod read;
 mod readers;
+mod repeated;
 mod resolve;
 mod slice;
 mod syntax;

@@ -58,6 +58,13 @@ impl Values {
         let values = self.values.iter().map(Option::as_deref).collect();
         Given { types: &self.types, binary: self.binary.clone(), values }
     }
+
+    /// One column of what a part has returned.
+    fn add(&mut self, texts: impl ExactSizeIterator<Item = Option<Bytes>>) {
+        self.types.push(TEXT_ARRAY);
+        self.binary.push(true);
+        self.values.push(Some(sql::text_array(texts)));
+    }
 }
 
 impl Session {
@@ -99,8 +106,8 @@ impl Session {
             let message = format!("cannot execute {} in a read-only transaction", plan.verb());
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
         }
-        if !settings.reads_back() && plan.parts().any(|place| plan.returning(place)) {
-            let message = "writes in WITH that return rows cannot be buffered under these settings";
+        if !settings.reads_back() && plan.hands_on() {
+            let message = "writes in WITH whose parts read each other's rows cannot be buffered under these settings";
             return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
                 .hint("SET DateStyle TO ISO; SET extra_float_digits TO 1.")
                 .into());
@@ -255,8 +262,23 @@ impl Session {
         };
         let mut returned: HashMap<usize, Returned> = HashMap::new();
         let mut judged_parts = Vec::new();
-        for place in plan.parts() {
+        for place in 0..plan.main() {
             let part = plan.statement(place, &returned);
+            if plan.is_once(place) {
+                let (names, types) = self.returned_columns(&part, &values).await?;
+                if names.is_empty() {
+                    let message = "a query without columns in WITH that several parts read cannot be buffered";
+                    return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Give it a column.").into());
+                }
+                let rows = self.query_rows(&part, &values, &vec![0; names.len()], settings).await?;
+                let first = values.types.len() + 1;
+                (0..names.len())
+                    .for_each(|column| values.add(rows.iter().map(|row| row.get(column).cloned().flatten())));
+                returned.insert(place, Returned { names, types, first });
+            }
+            if !plan.is_part(place) {
+                continue;
+            }
             let columns = match plan.returning(place) {
                 true => self.returned_columns(&part, &values).await?,
                 false => (Vec::new(), Vec::new()),
@@ -266,10 +288,7 @@ impl Session {
             if plan.returning(place) {
                 let first = values.types.len() + 1;
                 for column in 0..columns.0.len() {
-                    let texts = judged.rows.iter().map(|row| row.returning.get(column).cloned().flatten());
-                    values.types.push(TEXT_ARRAY);
-                    values.binary.push(true);
-                    values.values.push(Some(sql::text_array(texts)));
+                    values.add(judged.rows.iter().map(|row| row.returning.get(column).cloned().flatten()));
                 }
                 returned.insert(place, Returned { names: columns.0, types: columns.1, first });
             }
@@ -282,7 +301,10 @@ impl Session {
                 judged_parts.push(judged);
                 None
             }
-            false => Some(self.main_query(&main, &values, formats, settings).await?),
+            false => {
+                let rows = self.query_rows(&main, &values, formats, settings).await?;
+                Some(shown(&rows, formats.len()))
+            }
         };
         Ok((judged_parts, written))
     }
@@ -320,19 +342,19 @@ impl Session {
         Ok((columns.into_iter().map(|column| column.name).collect(), row.into_iter().map(text).collect()))
     }
 
-    /// The main statement, when it is a query: it sees nothing of what the parts do.
-    async fn main_query(
+    /// The rows of a member, or of the main statement, that is a query: it sees nothing of what the parts do.
+    async fn query_rows(
         &mut self,
-        main: &Statement,
+        query: &Statement,
         values: &Values,
         formats: &[i16],
         settings: &Settings,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Vec<Vec<Option<Bytes>>>, Failure> {
         let given = values.given();
         let mut tries = 0;
         loop {
             let base = self.base(settings);
-            let plan = self.plan(main, settings).await;
+            let plan = self.plan(query, settings).await;
             let plan = match &*plan {
                 Ok(Plan::Read(plan)) => plan,
                 Ok(_) => return Err(Report::new(sqlstate::INTERNAL_ERROR, "not a read").into()),
@@ -350,10 +372,10 @@ impl Session {
             let ids = Ids { secured, unread, ..Ids::default() };
             let view = View { base: &base, own: &self.transaction.work.own };
             let rendered = plan.render_with_ids(view, given.parameters(), &ids)?;
-            let rendered = rendered.unwrap_or_else(|| Rendered::plain(&main.text));
+            let rendered = rendered.unwrap_or_else(|| Rendered::plain(&query.text));
             let rows = self.run_evaluation(&rendered, &given, formats, By::Once).await;
             if let Some(rows) = self.or_again(rows, &mut tries).await? {
-                return Ok(shown(&rows, formats.len()));
+                return Ok(rows);
             }
         }
     }

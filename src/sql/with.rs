@@ -1,19 +1,20 @@
 //! Statements with writes in WITH: their parts, as statements of their own.
 //!
 //! Each part is evaluated over the state before the statement, and its RETURNING rows travel to later parts as array
-//! parameters in place of its body: `a(x, y) AS (SELECT c1::int, c2::text FROM unnest($1::text[], $2::text[]) …)`.
+//! parameters in place of its body: `a(x, y) AS (SELECT c1::int, c2::text FROM unnest($1::text[], $2::text[]) …)`. So do the
+//! rows of a query that several parts read, if each of them might see others.
 //! <https://www.postgresql.org/docs/15/queries-with.html#QUERIES-WITH-MODIFYING>
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::copy::{volatile_names, words};
+use super::copy::words;
 use super::readers::Readers;
 use super::resolve::Names;
 use super::syntax::{child, has_token, leading_with, name_of, quoted, range, token};
-use super::{Class, Report, Statement, TableId, WritePlan, parse};
+use super::{Class, Report, Statement, TableId, WritePlan, parse, repeated};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod order;
@@ -24,6 +25,8 @@ pub struct WithPlan {
     recursive: bool,
     tables: Vec<Cte>,
     main: Part,
+    /// The places of the queries that are evaluated once, before the parts that read them.
+    once: HashSet<usize>,
     /// The places of the writes (of the parts, then of the main statement) in the order in which their effects are collected.
     order: Vec<usize>,
     secured: Vec<TableId>,
@@ -45,8 +48,9 @@ struct Cte {
 
 #[derive(Debug)]
 struct Part {
-    /// The members of its own WITH.
+    /// The members of its own WITH, and their names.
     with: Option<String>,
+    own: Vec<String>,
     /// What follows it.
     body: String,
     class: Class,
@@ -74,6 +78,7 @@ impl WithPlan {
         let end = range(&clause).end;
         let main = Part {
             with: None,
+            own: Vec::new(),
             body: text[end..].trim().trim_end_matches(';').to_owned(),
             class: if reads { Class::Query } else { Class::Part },
             returning: true,
@@ -86,6 +91,7 @@ impl WithPlan {
             recursive,
             tables,
             main,
+            once: HashSet::new(),
             order: Vec::new(),
             secured: Vec::new(),
             readers: Readers::default(),
@@ -111,10 +117,22 @@ impl WithPlan {
 
     /// Whether all parts can be evaluated, by themselves and beside each other.
     fn check(&mut self, names: Names<'_>, gate: &str) -> Result<(), Report> {
-        // It would be evaluated once for each part that reads it, each time with other values.
-        let shared = |cte: &&Cte| cte.part.is_none() && self.read_by(cte) > 1;
-        if self.tables.iter().filter(shared).any(|cte| volatile_names(&cte.text, names).next().is_some()) {
-            return Err(unsupported("a volatile query in WITH that several parts read cannot be buffered"));
+        for place in self.shared() {
+            let query = &self.tables[place].text;
+            if repeated::is_volatile(query, names) {
+                return Err(unsupported("a volatile query in WITH that several parts read cannot be buffered"));
+            }
+            if repeated::is_by_order(query, names) {
+                self.once.insert(place);
+            }
+        }
+        if self.recursive && !self.once.is_empty() {
+            let what =
+                "a query in WITH RECURSIVE that several parts read, and whose result depends on the order of rows,";
+            return Err(unsupported(&format!("{what} cannot be buffered")));
+        }
+        if self.parts().any(|place| self.names_clash(place)) {
+            return Err(unsupported("a name in WITH that means something else within a part cannot be buffered"));
         }
         let mut planned = Vec::new();
         let writes = self.parts().chain((self.main.class == Class::Part).then_some(self.tables.len()));
@@ -146,16 +164,59 @@ impl WithPlan {
         &self.readers
     }
 
-    /// How many members and the main statement may read it: those that have its name somewhere.
-    fn read_by(&self, cte: &Cte) -> usize {
-        let others = self.tables.iter().filter(|other| !std::ptr::eq(*other, cte)).map(|other| &other.text);
-        let texts = others.chain(std::iter::once(&self.main.body));
-        texts.filter(|text| words(text).any(|word| word.eq_ignore_ascii_case(&cte.name))).count()
+    /// The places of the queries that more than one of the writes and the main statement read, by way of others too: each of
+    /// those would evaluate them anew.
+    fn shared(&self) -> Vec<usize> {
+        let writes = self.parts().map(|place| self.tables[place].text.as_str());
+        let reached = writes.chain(std::iter::once(self.main.body.as_str())).map(|text| self.reached(text));
+        let reached: Vec<HashSet<usize>> = reached.collect();
+        let readers = |place: &usize| reached.iter().filter(|reached| reached.contains(place)).count();
+        (0..self.tables.len()).filter(|place| readers(place) > 1).collect()
+    }
+
+    /// The queries that are evaluated for this text.
+    fn reached(&self, text: &str) -> HashSet<usize> {
+        let (mut reached, mut open) = (HashSet::new(), vec![text]);
+        while let Some(text) = open.pop() {
+            for (place, cte) in self.tables.iter().enumerate().filter(|(_, cte)| cte.part.is_none()) {
+                if repeated::mentions(text, &cte.name) && reached.insert(place) {
+                    open.push(&cte.text);
+                }
+            }
+        }
+        reached
+    }
+
+    /// Whether a member of a part's own WITH would mean something to others, or others to it, when they stand side by side.
+    fn names_clash(&self, place: usize) -> bool {
+        let part = self.part(place);
+        let others = || self.tables.iter().enumerate().filter(move |(other, _)| *other != place).map(|(_, cte)| cte);
+        part.own.iter().any(|name| {
+            let collides = others().any(|cte| cte.name == *name);
+            let inner = part.with.iter().flat_map(|with| words(with)).filter(|word| word.eq_ignore_ascii_case(name));
+            let mentioned = others().any(|cte| cte.name != *name && repeated::mentions(&cte.text, name));
+            (collides || self.recursive) && (mentioned || inner.count() != 1)
+        })
+    }
+
+    /// Whether this member is a query whose rows are to be there before later parts are evaluated.
+    pub fn is_once(&self, place: usize) -> bool {
+        self.once.contains(&place)
+    }
+
+    /// Whether rows travel from part to part.
+    pub fn hands_on(&self) -> bool {
+        !self.once.is_empty() || self.parts().any(|place| self.returning(place))
+    }
+
+    /// Whether this member is a write.
+    pub fn is_part(&self, place: usize) -> bool {
+        self.tables.get(place).is_some_and(|cte| cte.part.is_some())
     }
 
     /// The places of the parts that write; the main statement has the place after the last.
     pub fn parts(&self) -> impl Iterator<Item = usize> {
-        (0..self.tables.len()).filter(|&place| self.tables[place].part.is_some())
+        (0..self.tables.len()).filter(|&place| self.is_part(place))
     }
 
     /// The numbers of the writes (parts as they stand, the main statement last) in the order in which main is to get them.
@@ -187,28 +248,33 @@ impl WithPlan {
 
     /// A part as a statement, with what earlier ones have returned.
     pub fn statement(&self, place: usize, returned: &HashMap<usize, Returned>) -> Statement {
-        Statement { text: Arc::from(self.text(place, returned)), class: self.part(place).class.clone() }
+        let class = if self.is_once(place) { Class::Query } else { self.part(place).class.clone() };
+        Statement { text: Arc::from(self.text(place, returned)), class }
     }
 
     fn text(&self, place: usize, returned: &HashMap<usize, Returned>) -> String {
         let part = self.part(place);
+        let once = self.tables.get(place).filter(|_| self.is_once(place));
+        let body = once.map_or(part.body.clone(), |cte| format!("SELECT * FROM {}", quoted(&cte.name)));
         let before = |other: usize, cte: &Cte| other < place || (self.recursive && cte.part.is_none());
         let visible = self.tables.iter().enumerate().filter(|(other, cte)| *other != place && before(*other, cte));
+        let visible = visible.filter(|(_, cte)| !part.own.contains(&cte.name));
         let mut members: Vec<String> = visible
             .filter_map(|(other, cte)| match (&cte.part, returned.get(&other)) {
-                (None, _) => Some(cte.text.clone()),
+                (None, None) => Some(cte.text.clone()),
                 (Some(part), _) if !part.returning => None,
-                (Some(_), Some(returned)) => Some(rows(cte, returned)),
+                (_, Some(returned)) => Some(rows(cte, returned)),
                 // Only to see whether the part can be planned.
                 (Some(_), None) => Some(format!("{} AS (SELECT NULL)", quoted(&cte.name))),
             })
             .collect();
+        members.extend(once.map(|cte| cte.text.clone()));
         members.extend(part.with.clone());
         match members.is_empty() {
-            true => part.body.clone(),
+            true => body,
             false => {
                 let recursive = if self.recursive { "RECURSIVE " } else { "" };
-                format!("WITH {recursive}{} {}", members.join(", "), part.body)
+                format!("WITH {recursive}{} {body}", members.join(", "))
             }
         }
     }
@@ -267,17 +333,20 @@ fn cte(text: &str, table: &SyntaxNode) -> Result<Cte, Report> {
 fn part(text: &str, query: &SyntaxNode) -> Result<Part, Report> {
     let inner = child(query, K::WITH_CLAUSE);
     let mut body = range(query);
-    let mut with = None;
+    let (mut with, mut own) = (None, Vec::new());
     if let Some(clause) = &inner {
         if has_token(clause, K::RECURSIVE_KW) {
             return Err(unsupported("WITH RECURSIVE within a part of WITH cannot be buffered"));
         }
         let word = token(clause, K::WITH_KW).map_or(range(clause).start, |word| word.text_range().end().into());
         with = Some(text[word..range(clause).end].trim().to_owned());
+        let members = clause.children().filter(|inner| inner.kind() == K::WITH_TABLE);
+        own = members.filter_map(|member| name_of(&child(&member, K::CTE_NAME)?)).collect();
         body.start = range(clause).end;
     }
     Ok(Part {
         with,
+        own,
         body: text[body].trim().to_owned(),
         class: Class::Part,
         returning: query.children().any(|inner| inner.kind() == K::RETURNING_CLAUSE),

@@ -180,7 +180,7 @@ impl Merge {
         for (place, when) in self.whens.iter_mut().enumerate() {
             let alias = format!("pgoutpost.u{place}");
             let (values, whole) = match &when.then {
-                Then::Update { .. } => (settings(builder, &when.node)?, false),
+                Then::Update { .. } => (settings(builder, &when.node, None)?, false),
                 Then::Insert => (inserted(builder, &self.table, &when.node)?, true),
                 Then::Delete | Then::Nothing => continue,
             };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use super::super::Report;
-use super::super::copy;
 use super::super::merge::{key_columns, list, qualified};
 use super::super::readers::By;
+use super::super::repeated;
 use super::super::slice::{self, Reference};
 use super::super::syntax::{child, has_token, name_of, quoted, range};
 use super::super::template::{Piece, Relation, Source, Template};
@@ -18,9 +18,15 @@ use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Report> {
     let mut builder = Builder::new(request, canonical);
-    let settings = settings(&mut builder, request.statement)?;
+    let mut queries = Vec::new();
+    let settings = settings(&mut builder, request.statement, Some(&mut queries))?;
     target(&mut builder, K::FROM_CLAUSE, K::FROM_KW);
-    let mut subselect = Template::text("SELECT ");
+    let mut subselect = Template::default();
+    for (place, query) in queries.iter().enumerate() {
+        let (word, name) = (if place == 0 { "WITH" } else { "," }, several_name(place));
+        subselect.push(&format!("{word} {name} AS MATERIALIZED ")).append(query).push(" ");
+    }
+    subselect.push("SELECT ");
     for (place, (column, expression)) in settings.iter().enumerate() {
         if place > 0 {
             subselect.push(", ");
@@ -161,14 +167,19 @@ fn refuse(what: &str) -> Report {
     Report::new(FEATURE_NOT_SUPPORTED, format!("{what} cannot be buffered")).hint("Assign the whole column.")
 }
 
-/// What the SET of this statement, or part of one, assigns to each column.
-pub(super) fn settings<'b>(builder: &mut Builder<'b>, of: &SyntaxNode) -> Result<Vec<(&'b Column, Template)>, Report> {
+/// What the SET of this statement, or part of one, assigns to each column. `queries`: takes those that several columns share,
+/// where a WITH can hold them.
+pub(super) fn settings<'b>(
+    builder: &mut Builder<'b>,
+    of: &SyntaxNode,
+    mut queries: Option<&mut Vec<Template>>,
+) -> Result<Vec<(&'b Column, Template)>, Report> {
     let list = child(of, K::SET_CLAUSE).and_then(|clause| child(&clause, K::SET_COLUMN_LIST));
     let mut settings = Vec::new();
     for item in list.iter().flat_map(SyntaxNode::children) {
         match item.kind() {
             K::SET_SINGLE_COLUMN => single(builder, &item, &mut settings)?,
-            K::SET_MULTIPLE_COLUMNS => several(builder, &item, &mut settings)?,
+            K::SET_MULTIPLE_COLUMNS => several(builder, &item, &mut settings, queries.as_deref_mut())?,
             _ => return Err(refuse("this form of SET")),
         }
     }
@@ -192,6 +203,7 @@ fn several<'b>(
     builder: &mut Builder<'b>,
     item: &SyntaxNode,
     settings: &mut Vec<(&'b Column, Template)>,
+    queries: Option<&mut Vec<Template>>,
 ) -> Result<(), Report> {
     let targets = child(item, K::COLUMN_TARGET_LIST).ok_or_else(|| refuse("this form of SET"))?;
     let columns: Result<Vec<_>, _> = targets
@@ -208,19 +220,37 @@ fn several<'b>(
         return Ok(());
     }
     let Some(query) = child(item, K::PAREN_SELECT) else { return Err(refuse("this form of SET")) };
-    if columns.len() > 1 && copy::volatile_names(&query.text().to_string(), builder.request.names).next().is_some() {
+    let (text, by) = (query.text().to_string(), builder.request.names);
+    let shared = columns.len() > 1;
+    if shared && repeated::is_volatile(&text, by) {
         let message = "SET of several columns by a volatile query cannot be buffered";
         return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use a query for each column."));
+    }
+    let mut from = builder.cut(range(&query));
+    if shared && repeated::is_by_order(&text, by) {
+        let Some(queries) = queries else {
+            let message =
+                "SET of several columns by a query whose result depends on the order of rows cannot be buffered";
+            return Err(Report::new(FEATURE_NOT_SUPPORTED, format!("{message} in ON CONFLICT and MERGE"))
+                .hint("Use a query for each column."));
+        };
+        // Each column's own might find another row first.
+        queries.push(std::mem::replace(&mut from, Template::text(several_name(queries.len()))));
     }
     let names: Vec<String> = (0..columns.len()).map(|place| format!("\"pgoutpost.q{place}\"")).collect();
     for (place, column) in columns.into_iter().enumerate() {
         let mut one = Template::text(format!("SELECT q.\"pgoutpost.q{place}\" FROM "));
-        one.append(&builder.cut(range(&query))).push(&format!(" AS q({})", names.join(", ")));
+        one.append(&from).push(&format!(" AS q({})", names.join(", ")));
         let mut scalar = Template::text("(");
         scalar.append(&one).push(")");
         settings.push((column, scalar));
     }
     Ok(())
+}
+
+/// The query by which several columns are set.
+fn several_name(place: usize) -> String {
+    format!("\"pgoutpost.q{place}\"")
 }
 
 /// The column that an assignment names.

@@ -120,7 +120,7 @@ impl Upsert<'_> {
 
     /// DO UPDATE: what is assigned to the found row, if its condition holds.
     fn update(&mut self, builder: &mut Builder<'_>, clause: &SyntaxNode) -> Result<Rows, Report> {
-        let settings = settings(builder, clause)?;
+        let settings = settings(builder, clause, None)?;
         let mut set: Vec<AttNum> = settings.iter().map(|(column, _)| column.attnum).collect();
         builder.updated.clone_from(&set);
         if tree::is_tree(builder, WriteKind::Insert) {
