@@ -69,6 +69,14 @@ pub struct Drawn {
     pub of: SequenceId,
 }
 
+impl Drawn {
+    /// Where the sequence was before these were drawn, if it counts as it did.
+    fn follows(&self, position: Position) -> Position {
+        let before = |first: &i64| first.saturating_sub(position.increment);
+        Position { of: self.of, last: self.values.first().map_or(position.last, before), ..position }
+    }
+}
+
 /// A sequence on main.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {

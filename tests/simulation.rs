@@ -1,8 +1,8 @@
 //! Simulation: the daemon's own parts over a simulated world, where a seed decides everything.
 //!
 //! Real, as they are: `buffer` (committer, publishing, quarantine, retention; in some runs the log in files, on a disk that forgets
-//! what was not synced), `overlay`, `replay`, `tracker`, the site's
-//! row locks, and tokio-postgres with them. Simulated: main and replica (tables, transactions, locks and the ledger behind
+//! what was not synced), `overlay`, `replay`, `tracker`, `ids`, the site's
+//! row locks, and tokio-postgres with them. Simulated: main and replica (tables with foreign keys, transactions, locks and the ledger behind
 //! Postgres' protocol), the links to them, the log's storage, the clock, and of the session what Postgres would evaluate:
 //! which effects a statement has, and the merging of rows, which the real session has Postgres do.
 //!
@@ -38,6 +38,8 @@ mod main_db;
 mod oracle;
 #[path = "simulation/run.rs"]
 mod run;
+#[path = "simulation/sequences.rs"]
+mod sequences;
 #[path = "simulation/statement.rs"]
 mod statement;
 #[path = "simulation/tables.rs"]
@@ -183,6 +185,16 @@ fn a_log_that_does_not_say_what_is_in_quarantine_is_found() {
 }
 
 #[test]
+fn a_lease_that_the_log_forgets_is_found() {
+    finds(Bug::ForgottenLease, &["is handed out twice"]);
+}
+
+#[test]
+fn a_sequence_that_says_it_begins_again_is_found() {
+    finds(Bug::CyclingSequence, &["is handed out twice"]);
+}
+
+#[test]
 fn children_that_do_not_lock_what_they_need_are_found() {
     finds(Bug::CarelessChildren, &["refers to", "saw", "and waits for nobody"]);
 }
@@ -214,7 +226,7 @@ fn a_log_that_loses_its_tail_is_found() {
 
 #[test]
 fn a_replica_that_is_torn_is_found() {
-    finds(Bug::TornReplica, &["saw", "inserts", "a read at ledger"]);
+    finds(Bug::TornReplica, &["saw", "inserts", "a read at ledger", "and waits for nobody"]);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub(crate) struct Effort {
     pub(crate) drained: u64,
     /// How long replay is watched that sends one transaction at a time, in seconds.
     pub(crate) alone_s: u32,
+    /// Transactions that are dear to replay in the backlog which drains beside clients.
+    pub(crate) dear: u64,
     /// Entries in the long backlog.
     pub(crate) backlog: u64,
     /// Numbers of pending rows that merged reads meet.
@@ -34,6 +36,7 @@ impl Effort {
             items: 1_000_000,
             drained: 20_000,
             alone_s: 5,
+            dear: 40_000,
             backlog: 1_000_000,
             pending: &[100, 10_000],
         }
@@ -48,6 +51,7 @@ impl Effort {
             items: 100_000,
             drained: 3_000,
             alone_s: 3,
+            dear: 8_000,
             backlog: 20_000,
             ..Effort::full()
         }

@@ -9,6 +9,7 @@
 
 mod backlog;
 mod commits;
+mod drain;
 mod effort;
 mod load;
 mod machine;
@@ -54,11 +55,12 @@ enum Part {
     Commits,
     Replay,
     Merged,
+    Drain,
     Backlog,
 }
 
 impl Part {
-    const ALL: [Part; 5] = [Part::Reads, Part::Commits, Part::Replay, Part::Merged, Part::Backlog];
+    const ALL: [Part; 6] = [Part::Reads, Part::Commits, Part::Replay, Part::Merged, Part::Drain, Part::Backlog];
 
     fn title(self) -> &'static str {
         match self {
@@ -66,6 +68,7 @@ impl Part {
             Part::Commits => "Buffered commits",
             Part::Replay => "Replay",
             Part::Merged => "Merged reads",
+            Part::Drain => "Commits while a backlog drains",
             Part::Backlog => "A long backlog",
         }
     }
@@ -76,6 +79,7 @@ impl Part {
             Part::Commits => commits::measure(stand, effort, section),
             Part::Replay => replay::measure(stand, effort, section),
             Part::Merged => merged::measure(stand, effort, section),
+            Part::Drain => drain::measure(stand, effort, section),
             Part::Backlog => backlog::measure(stand, effort, section),
         }
     }

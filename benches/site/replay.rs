@@ -85,18 +85,21 @@ pub(crate) fn measure(stand: &mut Stand, effort: &Effort, section: &mut Section)
 
 /// Names, scripts, and the rows of a transaction.
 fn statements(items: u64) -> [(&'static str, String, u32); 4] {
-    let ids = (1..=10).map(|n| format!("\\set n{n} 2 * random(1, {items})\n")).collect::<String>();
-    let list = (1..=10).map(|n| format!(":n{n}")).collect::<Vec<_>>().join(", ");
-    let ten_updated =
-        format!("{ids}\\set value random(1, 1000000) / 1000.0\nUPDATE item SET value = :value WHERE id IN ({list});\n");
     let ten_inserted = "\\set sensor random(1, 1000)\n\\set value random(1, 1000000) / 1000.0\n\
          INSERT INTO reading (sensor, value) SELECT :sensor, :value + n::float8 FROM generate_series(1, 10) AS n;\n";
     [
         ("insert of a row", INSERT.to_owned(), 1),
         ("update of a row", update(items), 1),
         ("insert of ten rows", ten_inserted.to_owned(), 10),
-        ("update of ten rows", ten_updated, 10),
+        ("update of ten rows", ten_updated(items), 10),
     ]
+}
+
+/// Updates ten rows, found by their keys.
+pub(crate) fn ten_updated(items: u64) -> String {
+    let ids = (1..=10).map(|n| format!("\\set n{n} 2 * random(1, {items})\n")).collect::<String>();
+    let list = (1..=10).map(|n| format!(":n{n}")).collect::<Vec<_>>().join(", ");
+    format!("{ids}\\set value random(1, 1000000) / 1000.0\nUPDATE item SET value = :value WHERE id IN ({list});\n")
 }
 
 /// Times since the link was healed.

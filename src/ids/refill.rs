@@ -77,23 +77,33 @@ impl Leases {
             let stock = lock(&held.stock);
             (stock.block.leased_to, stock.block.of)
         };
-        let mut behind = match leased_to {
-            Some(to) => self.shared.source.position(name).await?.behind(of, to),
-            None => 0,
+        let mut went_back = false;
+        let drawn = loop {
+            let asked = match leased_to {
+                Some(to) => Some((self.shared.source.position(name).await?, to)),
+                None => None,
+            };
+            let mut behind = asked.map_or(0, |(position, to)| position.behind(of, to));
+            if behind > PASSED_OVER_MAX {
+                return Err(format!(
+                    "main's sequence is {behind} values behind what it has given to this site; move it on there with setval"
+                ));
+            }
+            went_back |= behind > 0;
+            while behind > 0 {
+                // Drawn, so that main gives them to nobody else either.
+                let count = behind.min(u64::from(CATCH_UP_STEP)) as u32;
+                self.shared.source.lease(name, count).await?;
+                behind -= u64::from(count);
+            }
+            let drawn = self.shared.source.lease(name, size).await?;
+            // Another main may have come up since it was asked: what it gives then was given to this site before.
+            let again = asked.is_some_and(|(position, to)| drawn.follows(position).behind(of, to) > 0);
+            if !again {
+                break drawn;
+            }
+            went_back = true;
         };
-        let went_back = behind > 0;
-        if behind > PASSED_OVER_MAX {
-            return Err(format!(
-                "main's sequence is {behind} values behind what it has given to this site; move it on there with setval"
-            ));
-        }
-        while behind > 0 {
-            // Drawn, so that main gives them to nobody else either.
-            let count = behind.min(u64::from(CATCH_UP_STEP)) as u32;
-            self.shared.source.lease(name, count).await?;
-            behind -= u64::from(count);
-        }
-        let drawn = self.shared.source.lease(name, size).await?;
         let _storing = held.storing.lock().await;
         let mut block = lock(&held.stock).block.clone();
         if block.leased_to != leased_to {

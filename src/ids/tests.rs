@@ -360,3 +360,44 @@ fn a_catalog_that_lags_behind_main_costs_one_lease() {
         assert_eq!(main.next.load(Ordering::Relaxed), 101, "drawn once");
     });
 }
+
+/// Comes back at its beginning, once, right after it has said where it is.
+struct FailsOver {
+    main: Main,
+    armed: Arc<AtomicBool>,
+}
+
+impl LeaseSource for FailsOver {
+    fn lease<'a>(&'a self, sequence: &'a str, count: u32) -> BoxFuture<'a, Result<Drawn, String>> {
+        self.main.lease(sequence, count)
+    }
+
+    fn position<'a>(&'a self, sequence: &'a str) -> BoxFuture<'a, Result<Position, String>> {
+        Box::pin(async move {
+            let position = self.main.position(sequence).await;
+            if self.armed.swap(false, Ordering::Relaxed) {
+                self.main.next.store(1, Ordering::Relaxed);
+            }
+            position
+        })
+    }
+}
+
+#[test]
+fn a_main_that_goes_back_while_it_is_asked_gives_no_value_twice() {
+    for increment in [1, -3] {
+        runtime().block_on(async {
+            let (main, armed) = (Main::new(increment), Arc::new(AtomicBool::new(false)));
+            let source = FailsOver { main, armed: Arc::clone(&armed) };
+            let leases = Leases::open(IdsConfig { lease_size: 10 }, Disk::default().claim(), source).await.unwrap();
+            let mut given: HashSet<i64> = leases.take("s", None, 25).await.unwrap().into_iter().collect();
+            armed.store(true, Ordering::Relaxed);
+            let renewals = leases.renewals();
+            for _ in 0..10 {
+                let ours = leases.take("s", None, 5).await.unwrap();
+                assert!(ours.iter().all(|value| given.insert(*value)), "{ours:?}");
+            }
+            assert!(!armed.load(Ordering::Relaxed) && leases.renewals() > renewals, "what was left is given up");
+        });
+    }
+}

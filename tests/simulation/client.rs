@@ -18,6 +18,7 @@ use crate::depends;
 use crate::main_db::{Commit, Key, PARENT, REFERENCE, REFERRING, Row, Rows, TABLES};
 use crate::oracle::{Told, key_of};
 use crate::run::Fault;
+use crate::sequences;
 use crate::tables;
 use crate::world::{Bug, World};
 
@@ -138,6 +139,9 @@ impl Session {
             let ids = if self.world.is_crowded() { 2 } else { 5 };
             let id = if own { format!("k{}", dice.below(ids)) } else { format!("s{}", dice.below(4)) };
             let wish = Wish { table: dice.below(TABLES.len()), id, kind: dice.below(10) };
+            if dice.happens(250) {
+                sequences::next(&self.world, &self.daemon.process, &self.daemon.leases).await;
+            }
             if !self.statement(&wish).await? {
                 self.locks.release(None);
                 return Ok(());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pgoutpost::buffer::{Buffer, BufferConfig, BufferError, LogError, Which};
 use pgoutpost::catalog::{Catalog, CatalogHandle};
+use pgoutpost::ids::{IdsConfig, Leases};
 use pgoutpost::replay::{self, ReplayConfig, ReplayStatus};
 use pgoutpost::session::locks::Locks;
 use pgoutpost::tracker::{self, TrackerConfig, TrackerStatus};
@@ -19,6 +20,7 @@ use crate::backend::Target;
 use crate::link::Way;
 use crate::log::SimulatedLog;
 use crate::run::Fault;
+use crate::sequences::{self, LEASE, Sequences};
 use crate::tables;
 use crate::world::{Bug, World};
 
@@ -68,6 +70,7 @@ pub struct Daemon {
     pub buffer: Buffer,
     pub catalog: Arc<Catalog>,
     pub locks: Locks,
+    pub leases: Leases,
     /// Versions of the quarantine when it started.
     pub asides: usize,
     quiet: AtomicBool,
@@ -175,7 +178,16 @@ async fn start(
     let (tell, replay) = watch::channel(ReplayStatus::default());
     let main = to(Target::Main);
     tasks.spawn(replay::run(buffer.clone(), main, SITE.to_owned(), replaying, shutdown, tell));
+    let leases = loop {
+        let source = Sequences { world: Arc::clone(world), process: Arc::clone(process) };
+        match Leases::open(IdsConfig { lease_size: LEASE }, buffer.clone(), source).await {
+            Ok(leases) => break leases,
+            Err(_) => sleep(Duration::from_secs(1)).await,
+        }
+    };
+    tasks.spawn(sequences::verify(replay.clone(), leases.clone()));
     let daemon = Arc::new(Daemon {
+        leases,
         process: Arc::clone(process),
         buffer,
         catalog: catalog.current(),

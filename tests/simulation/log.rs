@@ -78,8 +78,8 @@ impl Log for SimulatedLog {
         Box::pin(self.ask("claim", async move {
             let claimed = self.log.claim(takeover, floor).await;
             if claimed.is_ok() {
-                if self.world.files.is_some() {
-                    // Whatever the last process knew.
+                if self.world.files.as_ref().is_some_and(|files| !files.stopped()) {
+                    // Whatever the last process knew; what is there is learned next.
                     self.world.disk.lock().unwrap().records.clear();
                 }
                 self.world.owned_by(&self.process);
@@ -176,7 +176,12 @@ impl Log for SimulatedLog {
     }
 
     fn store_lease<'a>(&'a self, sequence: &'a str, block: &'a LeaseBlock) -> Answer<'a, ()> {
-        Box::pin(self.ask("store_lease", self.log.store_lease(sequence, block)))
+        Box::pin(self.ask("store_lease", async move {
+            if self.world.planted(Bug::ForgottenLease) && self.world.log_dice.happens(300) {
+                return Ok(());
+            }
+            self.log.store_lease(sequence, block).await
+        }))
     }
 
     fn main_record(&self) -> Answer<'_, Option<MainRecord>> {

@@ -40,6 +40,8 @@ pub struct Commit {
     pub ledger: (Seq, Option<Uuid>),
     /// The server process that may advance it; 0: any.
     pub replayer: u64,
+    /// The last value that was drawn from the sequence.
+    pub drawn: i64,
     /// Transactions of the site's clients that are applied, by their first place.
     pub applied: OrdSet<Seq>,
 }
@@ -119,6 +121,15 @@ impl Main {
 
     pub fn commit(&mut self, commit: Commit) {
         self.commits.push(commit);
+    }
+
+    /// Draws so many values from the sequence, the first of which it gives.
+    pub fn draw(&mut self, count: i64) -> i64 {
+        let mut next = self.now().clone();
+        let first = next.drawn + 1;
+        next.drawn += count;
+        self.commit(next);
+        first
     }
 
     /// Ends all connections and transactions; `keep`: how many commits the server that comes up has.

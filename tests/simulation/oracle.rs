@@ -24,6 +24,8 @@ pub struct Oracle {
     aside: Vec<BTreeSet<Seq>>,
     /// The newest.
     records: BTreeMap<Seq, Quarantined>,
+    /// Values of the sequence.
+    handed: BTreeSet<i64>,
     pub violation: Option<String>,
     pub reads: u64,
 }
@@ -60,6 +62,15 @@ impl Oracle {
             return Err(format!("entry {seq} was acknowledged as {uuid} and as {other}"));
         }
         Ok(())
+    }
+
+    /// A client of the site gets this value.
+    pub fn handed_out(&mut self, value: i64) -> Judged {
+        if self.handed.insert(value) {
+            Ok(())
+        } else {
+            Err(format!("value {value} of the sequence is handed out twice"))
+        }
     }
 
     pub fn acknowledged(&self) -> Seq {

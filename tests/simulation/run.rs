@@ -244,6 +244,9 @@ impl Stage {
             let chance = [0, 0, 0, 0, often, 100, 1000][world.dice.below(7)];
             world.change_weather(|weather| weather.bad = chance);
         }
+        if self.may(Fault::OtherWriters, 200) {
+            world.main.lock().unwrap().draw(1);
+        }
         if self.may(Fault::OtherWriters, 500) {
             let key = Key(TABLES[world.dice.below(TABLES.len())].into(), format!("s{}", world.dice.below(4)).into());
             let mut main = world.main.lock().unwrap();

@@ -58,6 +58,10 @@ pub enum Bug {
     SecretForeignKeys,
     /// The log does not say what it has in quarantine.
     BlankQuarantine,
+    /// The log says that it has stored a lease, and has not.
+    ForgottenLease,
+    /// Main says that its sequence begins again at its end: then nobody minds where it is.
+    CyclingSequence,
     /// Clients do not lock what they refer to, nor the table against TRUNCATE.
     CarelessChildren,
     /// A read takes for granted that the replica has what is old.
@@ -76,6 +80,8 @@ impl Bug {
             Bug::IdleFsync => &[Fault::Crash],
             Bug::TrustsTheClock => &[Fault::Clock],
             Bug::LateArrivals => &[Fault::Log],
+            Bug::ForgottenLease => &[Fault::Crash],
+            Bug::CyclingSequence => &[Fault::Failover],
             Bug::SecretForeignKeys => &[Fault::Rejections],
             Bug::BlankQuarantine => &[Fault::Rejections, Fault::Crash],
             Bug::BlindProbe => &[Fault::TwoDaemons, Fault::Rejections, Fault::Link],
