@@ -179,6 +179,8 @@ struct Session {
     unsynced: bool,
     /// What is asked now is what the client wrote, for the first time: a warning about its text is to be told.
     reads_first: bool,
+    /// A message of the replica's has failed, so that it answers nothing before a Sync.
+    replica_skips: bool,
     /// The client's answers wait for the commit of its implicit transaction.
     held: bool,
     retry: Option<Retry>,

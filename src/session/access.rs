@@ -34,7 +34,6 @@ impl Session {
         if tables.is_empty() {
             return Ok(Vec::new());
         }
-        self.freeze();
         let asked: Vec<String> =
             tables.iter().map(|id| format!("pg_catalog.row_security_active({}::pg_catalog.oid)", id.0)).collect();
         let row = self.question(&format!("SELECT {}", asked.join(", "))).await?.into_iter().next().unwrap_or_default();
@@ -167,7 +166,6 @@ impl Session {
         if self.permitted.get(&known).is_some_and(|since| since.elapsed() < PERMITTED_FOR) {
             return Ok(true);
         }
-        self.freeze();
         let rows = self.question(question).await?;
         let has = rows.first().and_then(|row| row.first().cloned().flatten()).as_deref() == Some(b"t");
         if has {
@@ -188,7 +186,6 @@ impl Session {
         {
             return Ok(Arc::clone(unread));
         }
-        self.freeze();
         let oids = known.2.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(",");
         let question = format!(
             "SELECT a.attrelid, a.attnum FROM pg_catalog.pg_attribute a WHERE a.attrelid = ANY ('{{{oids}}}') AND \
@@ -214,7 +211,6 @@ impl Session {
         if self.permitted.get(&known).is_some_and(|since| since.elapsed() < PERMITTED_FOR) {
             return Ok(());
         }
-        self.freeze();
         let out = self.ask();
         build::close_statement(out, PART);
         build::parse(out, PART, known.2.as_bytes(), types);

@@ -97,7 +97,6 @@ impl Session {
     /// # Errors
     /// 55000 when main refuses one of its settings.
     pub(super) async fn give_session_to_main(&mut self) -> Result<(), Failure> {
-        self.freeze();
         let rows = self.question(&format!("SELECT {STATE}")).await?;
         let text = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
         let mut here: State = serde_json::from_slice(&text).map_err(|error| unexpected(&error))?;

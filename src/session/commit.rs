@@ -54,7 +54,7 @@ impl Session {
             seq: Seq::ZERO,
             uuid: Uuid::now_v7(),
             database: self.who.database.clone(),
-            role: settings.role.clone(),
+            role: work.role,
             application_name: settings.application_name.clone(),
             created_at: rfc3339(SystemTime::now()),
             statements: work.statements,

@@ -10,7 +10,9 @@ use super::Session;
 use super::failure::Failure;
 use super::settings::Settings;
 use super::transaction::{Phase, Route};
+use crate::report::Report;
 use crate::sql::{Isolation, TransactionCommand};
+use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::{HEADER, build};
 
@@ -81,6 +83,9 @@ impl Session {
             Err(failure) if durable => {
                 self.after(command, false);
                 build::command_complete(&mut self.client.output, "COMMIT");
+                if self.replica_skips {
+                    self.sync().await?;
+                }
                 return match failure {
                     Failure::End(end) => Err(end.into()),
                     Failure::Server(_) | Failure::Inner(_) | Failure::Own(_) | Failure::Told => Ok(()),
@@ -106,13 +111,17 @@ impl Session {
 
     /// COMMIT makes the effects durable first. Returns whether there were any.
     async fn before(&mut self, command: &TransactionCommand) -> Result<bool, Failure> {
-        let TransactionCommand::Commit { .. } = command else { return Ok(false) };
-        if self.transaction.phase == Phase::Failed || self.transaction.work.is_empty() {
+        let TransactionCommand::Commit { chain } = command else { return Ok(false) };
+        // Outside of a block there is nothing to be chained to, as the replica will say.
+        let refused = *chain && self.transaction.phase == Phase::Idle;
+        if refused || self.transaction.phase == Phase::Failed || self.transaction.work.is_empty() {
             return Ok(false);
         }
         let committed = self.commit().await;
         if let Err(failure) = committed {
-            if self.transaction.phase == Phase::Open {
+            if self.transaction.phase == Phase::Open && self.replica_skips {
+                self.hidden("ROLLBACK").await?;
+            } else if self.transaction.phase == Phase::Open {
                 // Not by the unnamed portal: a client's Execute may still be about it.
                 let out = self.ask();
                 build::parse(out, b"pgoutpost_rollback", b"ROLLBACK", &[]);
@@ -159,6 +168,24 @@ impl Session {
                 self.transaction.read_only = read_only.or(self.transaction.read_only);
             }
         }
+    }
+
+    /// Makes sure that one role writes the whole transaction, as which main is to do it.
+    ///
+    /// # Errors
+    /// 0A000 when another one has begun.
+    pub(super) fn writes_as_one(&mut self, settings: &Settings) -> Result<(), Report> {
+        let work = &mut self.transaction.work;
+        if work.is_empty() {
+            work.role.clone_from(&settings.role);
+        }
+        if work.role == settings.role {
+            return Ok(());
+        }
+        let message = format!("the transaction has buffered writes of role \"{}\" already", work.role);
+        Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+            .detail("A buffered transaction is done on main as one role.")
+            .hint("Commit before SET ROLE or RESET ROLE."))
     }
 
     /// Whether what the client writes now is to be refused (25006).

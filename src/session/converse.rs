@@ -2,6 +2,7 @@
 
 use super::cancel::Target;
 use super::failure::{End, Failure};
+use super::serve::TOO_LONG;
 use super::straight::lost;
 use super::{Session, Wants};
 use crate::report::Report;
@@ -37,14 +38,19 @@ impl Session {
     /// Relays an exchange with main up to ReadyForQuery; returns its status and whether there was an error. COPY data of
     /// the client goes to main meanwhile. `synced`: a Sync was sent along, which main ignores while it copies.
     pub(super) async fn converse(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
-        if let Some(main) = &self.main {
-            let target = main.raw.key.map(|key| Target { address: main.raw.address.clone(), key });
-            self.registered.running.set(target);
-        }
+        self.aim_at_main();
         let outcome = self.converse_inner(show, synced).await;
         self.registered.running.settled().await;
         self.aim_at_replica();
         outcome
+    }
+
+    /// Cancel requests go to main from now on.
+    pub(super) fn aim_at_main(&self) {
+        if let Some(main) = &self.main {
+            let target = main.raw.key.map(|key| Target { address: main.raw.address.clone(), key });
+            self.registered.running.set(target);
+        }
     }
 
     async fn converse_inner(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
@@ -116,18 +122,23 @@ impl Session {
     }
 
     /// Hands the client's COPY data on; false: it has ended.
-    fn copy_to_main(&mut self) -> Result<bool, Failure> {
-        while let Some(main) = &mut self.main
-            && main.raw.link.output.len() < OUTPUT_HIGH
-            && let Some((kind, message)) = self.client.take().map_err(End::Protocol)?
+    pub(super) fn copy_to_main(&mut self) -> Result<bool, End> {
+        while self.main.as_ref().is_some_and(|main| main.raw.link.output.len() < OUTPUT_HIGH)
+            && let Some((kind, message)) = self.take()?
+            && let Some(main) = &mut self.main
         {
+            let out = &mut main.raw.link.output;
             match kind {
-                b'd' => main.raw.link.output.extend_from_slice(&message),
+                b'd' => out.extend_from_slice(&message),
                 b'c' | b'f' => {
-                    main.raw.link.output.extend_from_slice(&message);
+                    out.extend_from_slice(&message);
                     return Ok(false);
                 }
-                b'X' => return Err(End::Client.into()),
+                b'X' => return Err(End::Client),
+                _ if kind >= TOO_LONG => {
+                    build::copy_fail(out, &error::text(&message[HEADER..]));
+                    return Ok(false);
+                }
                 // Flush and Sync during COPY are ignored, as in Postgres.
                 _ => {}
             }

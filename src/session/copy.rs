@@ -62,6 +62,7 @@ impl Session {
         self.guard.statement(StatementKind::Write);
         let settings = self.settings().await?;
         settings.readable()?;
+        self.writes_as_one(&settings)?;
         self.caught_up().await?;
         let mut tries = 0;
         let (plan, mut copying) = loop {

@@ -39,6 +39,7 @@ pub(super) fn planning_tells(text: &str, description: &Description) -> Result<bo
 impl Session {
     /// Where questions to the replica are written.
     pub(super) fn ask(&mut self) -> &mut BytesMut {
+        self.freeze();
         self.unsynced = true;
         &mut self.replica.link.output
     }
@@ -68,7 +69,14 @@ impl Session {
                         self.client.output.extend_from_slice(&message);
                         return Err(End::ReplicaSaid.into());
                     }
-                    b'E' => return Err(Failure::Inner(message)),
+                    b'E' => {
+                        self.replica_skips = true;
+                        return Err(Failure::Inner(message));
+                    }
+                    b'Z' => {
+                        self.replica_skips = false;
+                        return Ok((kind, message));
+                    }
                     _ => return Ok((kind, message)),
                 }
                 continue;
@@ -243,6 +251,10 @@ impl Session {
 
     /// Makes the replica's transaction block fail, as the client's has. It is left skipping to the next Sync.
     pub(super) async fn fail_replica(&mut self) -> Result<(), End> {
+        if self.replica_skips {
+            // It has failed, and would not answer.
+            return Ok(());
+        }
         let out = self.ask();
         build::bind(out, b"", b"pgoutpost: failed here", &[], &[]);
         build::flush(out);

@@ -48,6 +48,7 @@ impl Session {
     }
 
     pub(super) fn forward(&mut self, message: &[u8]) {
+        self.freeze();
         self.replica.link.output.extend_from_slice(message);
     }
 
@@ -118,9 +119,8 @@ impl Session {
         self.own_settings.extend(parsed.own_settings.iter().cloned());
         let replacement = parsed.single().and_then(|statement| self.for_standby(statement));
         let prepared = Prepared { sql: parse.sql.to_vec().into(), types: parse.types.clone(), parsed };
-        self.freeze();
         match replacement {
-            Some(sql) => build::parse(&mut self.replica.link.output, parse.name, sql.as_bytes(), &parse.types),
+            Some(sql) => build::parse(self.ask(), parse.name, sql.as_bytes(), &parse.types),
             None => self.forward(message),
         }
         let name = parse.name.to_vec();

@@ -32,7 +32,9 @@ impl Session {
         let catalog = self.shared.catalog.current();
         let mut written = self.transaction.work.tables.iter();
         let compared = written.any(|table| is_compared(&self.shared.compared, &catalog, &table.name));
-        let why = if self.transaction.phase != Phase::Open {
+        let why = if self.transaction.work.role != settings.role {
+            "Another role has made them."
+        } else if self.transaction.phase != Phase::Open {
             "It is not in a transaction block."
         } else if !self.reads_committed(&settings) {
             "Its snapshot is the site's (REPEATABLE READ)."

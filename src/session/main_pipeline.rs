@@ -153,6 +153,16 @@ impl Session {
         }
     }
 
+    /// A message that was too long to be kept: main's transaction fails as the client's does.
+    pub(super) fn too_long_for_main(&mut self, message: &[u8]) {
+        let report = Report::new(error::code(&message[HEADER..]), error::text(&message[HEADER..]));
+        if let Some(main) = &mut self.main {
+            build::parse(&mut main.raw.link.output, b"", REFUSED.as_bytes(), &[]);
+        }
+        self.batch = true;
+        self.pipeline.owed.push_back(Owed { refused: Some(report), ..Owed::default() });
+    }
+
     /// Why a statement cannot be run: what it writes is written at the site.
     async fn alone_on_main(&mut self, statement: &Statement) -> Result<Option<Report>, End> {
         match self.have_alone(std::slice::from_ref(statement)).await {
@@ -199,10 +209,9 @@ impl Session {
     }
 
     async fn sync_on_main(&mut self) -> Result<(), End> {
-        let status = loop {
-            if let Some(status) = self.answers_of_main().await? {
-                break status;
-            }
+        let Some(status) = self.answers_of_main().await? else {
+            // This Sync was within a COPY, where main ignores it: the client sends another.
+            return Ok(());
         };
         self.skipping = false;
         self.held = false;
@@ -227,13 +236,28 @@ impl Session {
         Ok(())
     }
 
-    /// Relays main's answers: until it owes none (`None`), or up to ReadyForQuery (its status).
+    /// Relays main's answers: until it owes none (`None`), or up to ReadyForQuery (its status). A cancel request is main's
+    /// meanwhile.
     async fn answers_of_main(&mut self) -> Result<Option<u8>, End> {
+        self.aim_at_main();
+        let answered = self.answers_of_main_inner().await;
+        self.registered.running.settled().await;
+        self.aim_at_replica();
+        answered
+    }
+
+    async fn answers_of_main_inner(&mut self) -> Result<Option<u8>, End> {
+        let mut copying = false;
         loop {
             let Some(main) = &mut self.main else { return Err(lost_main()) };
             let Some((kind, message)) = main.raw.link.take().map_err(super::relay::broken)? else {
                 if main.raw.link.ended {
                     return Err(lost_main());
+                }
+                if copying && !self.copy_to_main()? {
+                    // Main tells how it ended at the client's next Sync: one that came before, it has ignored.
+                    self.batch = true;
+                    return Ok(None);
                 }
                 if self.pipeline.owed.is_empty() && self.batch {
                     return Ok(None);
@@ -261,8 +285,13 @@ impl Session {
                         None => self.client.output.extend_from_slice(&message),
                     }
                     self.transaction.phase = Phase::Failed;
+                    if copying {
+                        self.batch = true;
+                        return Ok(None);
+                    }
                     continue;
                 }
+                b'G' => copying = true,
                 b'1' | b'2' | b'3' | b'n' | b'T' | b'C' | b's' | b'I' => {
                     let deed = self.pipeline.owed.pop_front().and_then(|owed| owed.deed);
                     if let Some(deed) = deed.filter(|_| kind == b'C') {

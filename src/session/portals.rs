@@ -8,6 +8,7 @@ use super::Session;
 use super::extended::deallocates;
 use super::failure::Failure;
 use super::relay::Expect;
+use super::simple::writes;
 use super::statements::{Portal, PortalState, Prepared};
 use super::straight::Leaves;
 use super::transaction::{Phase, Route};
@@ -16,7 +17,7 @@ use crate::sql::Class;
 use crate::status::StatementKind;
 use crate::wire::link::OUTPUT_HIGH;
 use crate::wire::read::{Bind, Execute};
-use crate::wire::{HEADER, build};
+use crate::wire::{HEADER, build, error};
 
 impl Session {
     pub(super) async fn execute(&mut self, message: BytesMut) -> Result<(), Failure> {
@@ -87,9 +88,21 @@ impl Session {
                 if let Some(why) = self.not_bufferable(statement).await? {
                     return self.run_on_main(prepared, bind, limit, Leaves::Rows, why).await.map(|()| None);
                 }
-                let (rows, tag) = match &statement.class {
-                    Class::With => self.execute_with(prepared, statement, bind).await?,
-                    _ => self.execute_write(prepared, statement, bind).await?,
+                let written = match &statement.class {
+                    Class::With => self.execute_with(prepared, statement, bind).await,
+                    _ => self.execute_write(prepared, statement, bind).await,
+                };
+                let (rows, tag) = match written {
+                    // A function in it writes.
+                    Err(Failure::Server(error) | Failure::Inner(error))
+                        if writes(&error) && self.transaction.phase == Phase::Idle && self.binds <= 1 =>
+                    {
+                        self.end_on_replica().await?;
+                        let why = Report::new(error::code(&error[HEADER..]), error::text(&error[HEADER..]));
+                        let leaves = Leaves::Definitions;
+                        return self.run_on_main(prepared, bind, limit, leaves, why).await.map(|()| None);
+                    }
+                    written => written?,
                 };
                 // Nothing may reach the client before it is durable, unless it insists.
                 self.held = self.transaction.phase == Phase::Idle;

@@ -120,10 +120,11 @@ impl Session {
         empty
     }
 
-    /// To be called before anything that makes the replica take a repeatable read's snapshot: a Parse does, and so does a
-    /// question of ours. An overlay of later on may lack entries that this snapshot does not have.
+    /// Keeps the overlay before the replica takes a repeatable read's snapshot, which nearly everything makes it do, a
+    /// question of ours, too: called wherever something is written to it. An overlay of later on may lack entries that this
+    /// snapshot does not have.
     pub(super) fn freeze(&mut self) {
-        if self.transaction.phase == Phase::Open {
+        if self.transaction.phase == Phase::Open && self.transaction.first.is_none() {
             let now = self.overlay();
             self.transaction.frozen(|| now);
         }
@@ -153,7 +154,6 @@ impl Session {
         if let Some(settings) = &self.settings {
             return Ok(Arc::clone(settings));
         }
-        self.freeze();
         let rows = self.question(PROBE).await?;
         let text = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
         let settings: Settings = serde_json::from_slice(&text)
@@ -367,8 +367,18 @@ impl Session {
                 return Err(Failure::Inner(message.clone()));
             }
             (Again::Reload, Phase::Open | Phase::Failed) => {
-                self.reload().await?;
+                // If it cannot be read now, the next statement reads it.
+                let _ = self.reload().await;
                 // The replica's transaction has failed with it, so there is nothing more to do there.
+                let mut told = BytesMut::new();
+                error::report(&mut told, error::Severity::Error, &changed());
+                return Err(Failure::Server(told));
+            }
+            // The replica's implicit transaction would end, and with it what SET LOCAL has said in it, of rights perhaps.
+            (Again::Reload | Again::Repeat, Phase::Idle) if self.settings_changed => {
+                if what == Again::Reload {
+                    let _ = self.reload().await;
+                }
                 let mut told = BytesMut::new();
                 error::report(&mut told, error::Severity::Error, &changed());
                 return Err(Failure::Server(told));

@@ -80,8 +80,13 @@ impl Session {
             if header.length > MESSAGE_MAX {
                 return Err(End::Replica(format!("it sent a message of {} bytes", header.length)));
             }
-            let anytime = matches!(header.kind, b'N' | b'A' | b'S' | b'E');
-            if self.replica.link.input.len() < header.length || (self.expected.is_empty() && !anytime) {
+            if self.replica.link.input.len() < header.length {
+                return Ok(());
+            }
+            // Nobody is waited for: an error that does not end the connection answers a question of ours.
+            let body = &self.replica.link.input[wire::HEADER..header.length];
+            let anytime = matches!(header.kind, b'N' | b'A' | b'S') || (header.kind == b'E' && error::is_fatal(body));
+            if self.expected.is_empty() && !anytime {
                 return Ok(());
             }
             let message = self.replica.link.input.split_to(header.length);
@@ -152,6 +157,7 @@ impl Session {
     /// Takes over the replica's view of the transaction.
     pub(super) fn adopt(&mut self, status: u8) {
         self.unsynced = false;
+        self.replica_skips = false;
         if self.transaction.route == super::transaction::Route::Straight {
             // Main's word counts.
             return;
@@ -172,6 +178,7 @@ impl Session {
             self.client.output.extend_from_slice(&message);
             return Err(End::ReplicaSaid);
         }
+        self.replica_skips = true;
         if let Some(Expect::Query { again }) = self.expected.front_mut() {
             if self.transaction.phase == Phase::Idle
                 && let Some(query) = again.take()

@@ -17,7 +17,7 @@ use crate::wire::{self, MESSAGE_MAX, build};
 /// How many forwarded messages may be unanswered.
 const PIPELINE_MAX: usize = 4096;
 /// Marks the kind of a message that was too long; its bytes are the error instead. No kind has this bit.
-const TOO_LONG: u8 = 0x80;
+pub(super) const TOO_LONG: u8 = 0x80;
 /// How often a statement is tried again after the catalog changed under it or replay cancelled it.
 pub(super) const TRIES: usize = 10;
 
@@ -125,9 +125,21 @@ impl Session {
                 Ok(())
             }
             _ if kind & TOO_LONG != 0 => {
+                if self.transaction.route == Route::Straight {
+                    match kind & !TOO_LONG {
+                        b'P' | b'B' => {
+                            self.too_long_for_main(&message);
+                            return Ok(());
+                        }
+                        _ => match self.ask_main(super::mirror::REFUSED).await {
+                            Err(Failure::End(end)) => return Err(end),
+                            Ok(_) | Err(Failure::Own(_) | Failure::Inner(_) | Failure::Server(_) | Failure::Told) => {}
+                        },
+                    }
+                }
                 self.client.output.extend_from_slice(&message);
                 self.failed();
-                if self.transaction.phase != super::transaction::Phase::Idle {
+                if self.transaction.phase != super::transaction::Phase::Idle && self.transaction.route == Route::Here {
                     self.fail_replica().await?;
                 }
                 match kind & !TOO_LONG {

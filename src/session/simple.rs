@@ -34,6 +34,11 @@ impl Session {
             // A pipeline before it has failed, and the client sends no Sync: as in Postgres, it is skipped.
             Err(_) => return Ok(()),
         }
+        if self.batch
+            && let Err(failure) = self.end_pipeline().await
+        {
+            return self.finish(Err(failure), 0).await;
+        }
         let sql = match query(&message[HEADER..]) {
             Ok(sql) => sql,
             Err(malformed) => return self.finish(Err(malformed.into()), 0).await,
@@ -61,6 +66,17 @@ impl Session {
         let text = text.to_owned();
         let (outcome, before) = self.script(&text, &parsed).await;
         self.finish(outcome, before).await
+    }
+
+    /// A query string comes in the place of a pipeline's Sync.
+    async fn end_pipeline(&mut self) -> Result<(), Failure> {
+        (self.held, self.batch, self.binds) = (false, false, 0);
+        if self.transaction.phase == Phase::Idle && !self.transaction.work.is_empty() {
+            self.commit().await?;
+            self.unsynced = true;
+            self.sync().await?;
+        }
+        Ok(())
     }
 
     fn forward_plain(&mut self, message: &BytesMut) -> Result<(), End> {
@@ -273,17 +289,16 @@ impl Session {
                 let read = self.simple_read(statement, last).await;
                 // What was asked for the query was true until it ran.
                 self.changes_settings(parsed.sets_config);
-                let alone = parsed.single().is_some() && self.transaction.phase == Phase::Idle;
-                match read {
-                    Err(Failure::Server(error) | Failure::Inner(error)) if alone && writes(&error) => {
-                        self.sync().await?;
-                        self.straight_text(&statement.text, Leaves::Definitions).await
-                    }
-                    read => read,
-                }
+                self.or_on_main(read, statement, parsed).await
             }
-            Class::Write => self.simple_write(statement, last).await,
-            Class::With => self.simple_with(statement, last).await,
+            Class::Write => {
+                let written = self.simple_write(statement, last).await;
+                self.or_on_main(written, statement, parsed).await
+            }
+            Class::With => {
+                let written = self.simple_with(statement, last).await;
+                self.or_on_main(written, statement, parsed).await
+            }
             Class::CopyIn => {
                 let tag = self.copy_in(statement).await?;
                 self.simple_tag(&tag, last).await
@@ -322,6 +337,23 @@ impl Session {
             Class::Part | Class::Straight { .. } => {
                 Err(Report::new(sqlstate::INTERNAL_ERROR, "a straight statement came the wrong way").into())
             }
+        }
+    }
+
+    /// What the replica refused because a function in it writes is main's to do, if it stands alone.
+    async fn or_on_main(
+        &mut self,
+        outcome: Result<(), Failure>,
+        statement: &Statement,
+        parsed: &Parsed,
+    ) -> Result<(), Failure> {
+        let alone = parsed.single().is_some() && self.transaction.phase == Phase::Idle;
+        match outcome {
+            Err(Failure::Server(error) | Failure::Inner(error)) if alone && writes(&error) => {
+                self.sync().await?;
+                self.straight_text(&statement.text, Leaves::Definitions).await
+            }
+            outcome => outcome,
         }
     }
 
@@ -385,6 +417,6 @@ impl Session {
 }
 
 /// Whether the replica refused to write.
-fn writes(message: &[u8]) -> bool {
+pub(super) fn writes(message: &[u8]) -> bool {
     error::code(&message[HEADER..]) == sqlstate::READ_ONLY_SQL_TRANSACTION
 }

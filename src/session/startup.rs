@@ -249,6 +249,7 @@ impl Session {
             skipping: false,
             unsynced: false,
             reads_first: false,
+            replica_skips: false,
             held: false,
             retry: None,
             names: Names::default(),

@@ -318,6 +318,7 @@ impl Session {
             self.may_hand_over().await?;
         }
         let settings = self.settings().await?;
+        self.no_open_cursor().await?;
         self.connect_main().await?;
         self.claim_tables(&self.seat.kept(), &settings).await?;
         self.drained().await?;
@@ -346,6 +347,17 @@ impl Session {
             self.pipeline.early = early;
         }
         Ok(())
+    }
+
+    /// Cursors of the transaction are the replica's, and main would not know them.
+    async fn no_open_cursor(&mut self) -> Result<(), Failure> {
+        if self.transaction.phase != Phase::Open || self.open_cursors(false).await?.is_empty() {
+            return Ok(());
+        }
+        let message = "this statement cannot be buffered, and its transaction has an open cursor here";
+        Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+            .hint("CLOSE the cursor first, or declare it after this statement.")
+            .into())
     }
 
     pub(super) async fn connect_main(&mut self) -> Result<(), Failure> {

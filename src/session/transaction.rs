@@ -226,6 +226,8 @@ pub struct Work {
     /// What Postgres would have queued by then, once for each constraint, without values.
     pub queued: imbl::Vector<Event>,
     pub constraints: Constraints,
+    /// Who has written, once anything is.
+    pub role: String,
     bytes: usize,
 }
 

@@ -25,12 +25,12 @@ impl Session {
     ) -> Result<&'static str, Failure> {
         self.guard.statement(StatementKind::Write);
         let settings = self.settings().await?;
+        self.writes_as_one(&settings)?;
         self.caught_up().await?;
         if self.is_read_only(&settings) {
             let message = format!("cannot execute {TRUNCATED} in a read-only transaction");
             return Err(Report::new(sqlstate::READ_ONLY_SQL_TRANSACTION, message).into());
         }
-        self.freeze();
         let mut tries = 0;
         let plan = loop {
             let catalog = self.shared.catalog.current();
@@ -89,12 +89,9 @@ impl Session {
         if self.transaction.phase != Phase::Open {
             return Ok(Vec::new());
         }
-        // Not the portals of reads that are over, which the replica keeps for a while.
-        let question = "SELECT statement FROM pg_catalog.pg_cursors
-            WHERE creation_time >= pg_catalog.now() AND statement ~* '^[[:space:]]*declare[[:space:]]'";
         let mut tables = Vec::new();
-        for text in self.question(question).await?.into_iter().filter_map(|row| row.into_iter().next().flatten()) {
-            let parsed = self.shared.statements.parse(&String::from_utf8_lossy(&text));
+        for text in self.open_cursors(true).await? {
+            let parsed = self.shared.statements.parse(&text);
             let Some(statement) = parsed.single() else { continue };
             let (catalog, shared) = (self.shared.catalog.current(), &self.shared);
             let plan = shared.statements.plan(statement, &catalog, &settings.schemas, &shared.site);
@@ -103,6 +100,18 @@ impl Session {
             }
         }
         Ok(tables)
+    }
+
+    /// The statements by which the transaction has declared cursors that are open. `held`: those WITH HOLD, too.
+    pub(super) async fn open_cursors(&mut self, held: bool) -> Result<Vec<String>, Failure> {
+        // Not the portals of reads that are over, which the replica keeps for a while.
+        let question = format!(
+            "SELECT statement FROM pg_catalog.pg_cursors WHERE creation_time >= pg_catalog.now() \
+             AND statement ~* '^[[:space:]]*declare[[:space:]]' AND ({held} OR NOT is_holdable)"
+        );
+        let rows = self.question(&question).await?;
+        let texts = rows.into_iter().filter_map(|row| row.into_iter().next().flatten());
+        Ok(texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect())
     }
 
     /// Why a TRUNCATE cannot be buffered, by the catalog of this version.

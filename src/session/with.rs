@@ -100,6 +100,7 @@ impl Session {
         self.guard.statement(StatementKind::Write);
         let settings = self.settings().await?;
         settings.readable()?;
+        self.writes_as_one(&settings)?;
         self.caught_up().await?;
         let plan = self.with_plan(statement, &settings).await?;
         if self.is_read_only(&settings) {
@@ -196,7 +197,9 @@ impl Session {
 
     /// Whether nothing before the statement is part of its transaction, so that the replica's may be another one.
     fn is_alone(&self) -> bool {
-        self.transaction.phase == Phase::Idle && self.transaction.work.is_empty() && self.binds <= 1
+        let first = self.transaction.work.is_empty() && self.binds <= 1;
+        // What SET LOCAL has said, it would have forgotten: rights among it.
+        self.transaction.phase == Phase::Idle && first && !self.settings_changed
     }
 
     /// All parts in one snapshot of the replica's, by a transaction of our own. `None`: they have to begin again, with the

@@ -146,6 +146,7 @@ impl Session {
         self.guard.statement(StatementKind::Write);
         let settings = self.settings().await?;
         settings.readable()?;
+        self.writes_as_one(&settings)?;
         self.caught_up().await?;
         let (plan, judged) = self.judge(statement, given, &formats, by, Rights::Asked).await?;
         let written = self.collect(&plan, statement, judged.rows)?;

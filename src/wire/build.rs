@@ -126,6 +126,10 @@ pub fn flush(out: &mut BytesMut) {
     message(out, b'H', |_| {});
 }
 
+pub fn copy_fail(out: &mut BytesMut, why: &str) {
+    message(out, b'f', |body| string(body, why.as_bytes()));
+}
+
 pub fn sync(out: &mut BytesMut) {
     message(out, b'S', |_| {});
 }

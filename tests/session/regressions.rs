@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::block_in_place;
 
-use super::wire::Message::Query;
+use super::wire::Message::{self, Bind, Execute, Parse, Query};
 use super::wire::Wire;
 use super::{alone, connect, fails, outpost, value};
 
@@ -286,4 +286,95 @@ async fn a_client_is_told_the_process_that_pg_backend_pid_tells() {
     let mut wire = block_in_place(|| Wire::connect(outpost.port(), "regression_pid"));
     let said = block_in_place(|| wire.exchange(&[Query("SELECT pg_backend_pid()")]));
     assert_eq!(said[1], format!("D {}", wire.process()));
+}
+
+/// The first committed, the second failed on the replica, and the third was never answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn commit_and_chain_outside_of_a_block_is_an_error() {
+    let (_site, outpost) = outpost("regression_chain", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "regression_chain"));
+    let mut told = |sql: &str| block_in_place(|| wire.exchange(&[Query(sql)]));
+    let said = told("INSERT INTO pair VALUES (1, 1); COMMIT AND CHAIN; SELECT 1");
+    assert_eq!(said, ["C INSERT 0 1", "E 25P01"]);
+    assert_eq!(told("SELECT count(*) FROM pair WHERE a = 1")[1], "D 0");
+}
+
+/// The pipeline's answers waited for its Sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_string_may_come_in_the_place_of_sync() {
+    let (_site, outpost) = outpost("regression_no_sync", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "regression_no_sync"));
+    let mut told = |messages: &[Message<'_>]| block_in_place(|| wire.exchange(messages));
+    let insert = "INSERT INTO pair VALUES (1, 1)";
+    let said = told(&[Parse(insert), Bind, Execute(0), Query("SELECT 7")]);
+    assert!(said.contains(&"C INSERT 0 1".to_owned()) && said.contains(&"D 7".to_owned()), "{said:?}");
+    assert_eq!(told(&[Query("SELECT count(*) FROM pair WHERE a = 1")])[1], "D 1");
+}
+
+/// COMMIT waited for an answer of a replica that had failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_constraints_cannot_be_judged_in_time_fails() {
+    let schema = "CREATE TABLE parent (id int PRIMARY KEY);
+        CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+        INSERT INTO parent SELECT generate_series(1, 20000)";
+    let (_site, outpost) = outpost("regression_judged", schema).await;
+    let client = connect(&outpost.url()).await;
+    for round in 0..5 {
+        client.batch_execute("BEGIN; INSERT INTO child SELECT g, g FROM generate_series(1, 20000) g").await.unwrap();
+        client.batch_execute("SET LOCAL statement_timeout = '1ms'").await.unwrap();
+        let commit = tokio::time::timeout(Duration::from_secs(20), client.batch_execute("COMMIT"));
+        let failed = commit.await.expect("it hangs").is_err();
+        assert_eq!(value(&client, "SELECT count(*) FROM child").await, if failed { "0" } else { "20000" }, "{round}");
+        client.batch_execute("DELETE FROM child").await.unwrap();
+        assert!(failed, "1 ms was enough");
+    }
+}
+
+/// An entry is done on main as one role.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_roles_do_not_write_in_one_transaction() {
+    let schema = format!(
+        "{SCHEMA} DROP ROLE IF EXISTS regression_other; CREATE ROLE regression_other;
+         GRANT SELECT, INSERT, UPDATE ON unit TO regression_other"
+    );
+    let (site, outpost) = outpost("regression_roles", &schema).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("BEGIN; INSERT INTO pair VALUES (1, 1); SET LOCAL ROLE regression_other").await.unwrap();
+    assert_eq!(fails(&client, "UPDATE unit SET name = 'x' WHERE id = 1").await, "0A000");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    // The other only looks on: main does it as who wrote.
+    let sql =
+        "BEGIN; INSERT INTO pair VALUES (2, 2); SET LOCAL ROLE regression_other; SELECT count(*) FROM unit; COMMIT";
+    client.batch_execute(sql).await.unwrap();
+    let main = connect(&site.main_url).await;
+    let until = Instant::now() + Duration::from_secs(30);
+    while value(&main, "SELECT count(*) FROM pair WHERE a = 2").await != "1" {
+        assert!(Instant::now() < until, "it did not reach main");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Rights that a string gives up for its transaction stay given up in it.
+    let sql = "SET LOCAL ROLE regression_other; WITH x AS (DELETE FROM unit RETURNING id) SELECT count(*) FROM x";
+    assert_eq!(fails(&client, sql).await, "42501");
+}
+
+/// The error came with the answer to Bind, was taken for nobody's, and the Execute waited for it for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merged_read_that_fails_at_execute_is_answered() {
+    let (lab, _site, outpost) = alone("regression_execute", SCHEMA).await;
+    lab.link().cut().unwrap();
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "regression_execute"));
+    let mut told = |messages: &[Message<'_>]| block_in_place(|| wire.exchange(messages));
+    told(&[Query("INSERT INTO pair VALUES (1, 1)")]);
+    for round in 0..20 {
+        for (sql, code) in [
+            ("SELECT a / (a - a) FROM pair", "E 22012"),
+            ("SELECT ('x' || a)::int FROM pair", "E 22P02"),
+            ("INSERT INTO pair SELECT a / (a - a), 1 FROM pair", "E 22012"),
+            ("EXPLAIN ANALYZE SELECT a / (a - a) FROM pair", "E 22012"),
+        ] {
+            let said = told(&[Parse(sql), Bind, Execute(0), Message::Sync]);
+            assert_eq!(said.last().unwrap(), code, "{round} {sql}: {said:?}");
+        }
+        assert_eq!(told(&[Parse("SELECT b FROM pair WHERE a = 1"), Bind, Execute(0), Message::Sync])[2], "D 1");
+    }
 }

@@ -297,3 +297,23 @@ async fn look_simple(client: &Client) -> Vec<i64> {
     let rows = super::stage::rows(client, LOOK).await;
     rows[0].iter().map(|text| text.as_deref().unwrap().parse().unwrap()).collect()
 }
+
+/// PREPARE makes the replica take its snapshot, and the overlay was kept at the next statement only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeatable_read_that_begins_with_prepare_misses_nothing() {
+    let stage = Stage::own("frozen_prepare", SCHEMA).await;
+    for (place, first) in
+        ["PREPARE q AS SELECT 1", "DEALLOCATE ALL", "EXPLAIN DELETE FROM event"].into_iter().enumerate()
+    {
+        let client = stage.client().await;
+        stage.lab().freeze().await.unwrap();
+        execute(&client, &format!("INSERT INTO churn VALUES ({}, 1)", 100 + place)).await;
+        execute(&client, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+        execute(&client, first).await;
+        stage.lab().thaw().await.unwrap();
+        stage.drain().await;
+        let seen = format!("SELECT count(*) FROM churn WHERE id = {}", 100 + place);
+        assert_eq!(value(&client, &seen).await, "1", "{first}");
+        execute(&client, "COMMIT").await;
+    }
+}

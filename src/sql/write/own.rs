@@ -278,7 +278,9 @@ impl Reader<'_, '_> {
             }
             kind => !super::super::classify::is_select(kind) && kind != K::PAREN_SELECT && kind != K::OVER_CLAUSE,
         });
-        whole && !volatile && self.builder.alias != "excluded" && slice::alias_of(node).is_none()
+        // Main would be told its value and type, not its collation.
+        let collated = node.descendants_with_tokens().any(|inner| inner.kind() == K::COLLATE_KW);
+        whole && !volatile && !collated && self.builder.alias != "excluded" && slice::alias_of(node).is_none()
     }
 
     fn constant(&mut self, node: &SyntaxNode) -> Tree {

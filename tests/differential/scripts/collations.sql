@@ -15,4 +15,6 @@ INSERT INTO checked SELECT id, v, v FROM icu WHERE id = 1;
 INSERT INTO checked SELECT id, v, v FROM icu WHERE id = 2;
 INSERT INTO checked VALUES (5, 'Ä' COLLATE "und-x-icu", 'Ä' COLLATE "C");
 UPDATE checked SET x = i, i = x RETURNING *;
+UPDATE t SET x = upper(x || ('é' COLLATE "C")) WHERE id = 1 RETURNING x;
+UPDATE t SET x = upper('é' COLLATE "C" || x), i = lower(i || ('É' COLLATE "C")) WHERE id = 2 RETURNING x, i;
 SELECT *, x < 'b' AS l, i < 'b' AS m FROM t ORDER BY id;

@@ -1,0 +1,103 @@
+//! Within a transaction that runs on main: COPY, cancelling, what is too long, cursors; and functions that write.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tokio::task::block_in_place;
+use tokio_postgres::NoTls;
+
+use super::wire::Message::{Bind, Execute, Parse, Query, Sync};
+use super::wire::Wire;
+use super::{connect, fails, outpost, value};
+
+const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE keyless (v text);
+    INSERT INTO t VALUES (1, 'one'), (2, 'two')";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_by_the_extended_protocol_comes_to_its_end() {
+    let (site, outpost) = outpost("main_copy", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    for (rows, end) in [("3\tthree\n4\tfour\n", "COMMIT"), ("5\tfive\n1\tagain\n", "ROLLBACK")] {
+        client.batch_execute("BEGIN; DELETE FROM keyless").await.unwrap();
+        let copied = tokio::time::timeout(Duration::from_secs(30), async {
+            let sink = client.copy_in::<_, Bytes>("COPY t FROM STDIN").await.unwrap();
+            let mut sink = std::pin::pin!(sink);
+            sink.send(Bytes::from(rows)).await.unwrap();
+            sink.finish().await
+        });
+        let copied = copied.await.expect("it hangs");
+        assert_eq!(copied.ok(), (end == "COMMIT").then_some(2));
+        client.batch_execute(end).await.unwrap();
+    }
+    let main = connect(&site.main_url).await;
+    assert_eq!(value(&main, "SELECT string_agg(v, ' ' ORDER BY id) FROM t").await, "one two three four");
+    assert_eq!(value(&client, "SELECT string_agg(v, ' ' ORDER BY id) FROM t").await, "one two three four");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_request_reaches_main() {
+    let (_site, outpost) = outpost("main_cancel", SCHEMA).await;
+    let mut client = connect(&outpost.url()).await;
+    let token = client.cancel_token();
+    let transaction = client.transaction().await.unwrap();
+    transaction.execute("DELETE FROM keyless", &[]).await.unwrap();
+    let cancel = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        token.cancel_query(NoTls).await.unwrap();
+    };
+    let began = Instant::now();
+    let (slept, ()) = tokio::join!(transaction.execute("SELECT pg_sleep($1)", &[&30.0]), cancel);
+    assert_eq!(slept.unwrap_err().code().unwrap().code(), "57014");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    transaction.rollback().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_long_fails_the_transaction_there_too() {
+    let (site, outpost) = outpost("main_too_long", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "main_too_long"));
+    let mut told = |messages: &[super::wire::Message<'_>]| block_in_place(|| wire.exchange(messages));
+    let long = format!("INSERT INTO t VALUES (7, '{}')", "x".repeat(65 << 20));
+    told(&[Query("BEGIN; DELETE FROM keyless; INSERT INTO t VALUES (3, 'three')")]);
+    assert_eq!(told(&[Query(&long)]), ["E 54000"]);
+    assert_eq!(told(&[Query("INSERT INTO t VALUES (4, 'four')")]), ["E 25P02"]);
+    assert_eq!(told(&[Query("COMMIT")]), ["C ROLLBACK"]);
+    told(&[Query("BEGIN; DELETE FROM keyless; INSERT INTO t VALUES (5, 'five')")]);
+    assert_eq!(told(&[Parse(&long), Bind, Execute(0), Sync]), ["E 54000"]);
+    assert_eq!(told(&[Parse("SELECT 1"), Bind, Execute(0), Sync]), ["E 25P02"]);
+    assert_eq!(told(&[Query("COMMIT")]), ["C ROLLBACK"]);
+    let main = connect(&site.main_url).await;
+    assert_eq!(value(&main, "SELECT count(*) FROM t").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_with_an_open_cursor_stays_here() {
+    let (_site, outpost) = outpost("main_cursor", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client
+        .batch_execute("BEGIN; DECLARE c CURSOR FOR SELECT v FROM t ORDER BY id; FETCH c; SAVEPOINT s")
+        .await
+        .unwrap();
+    assert_eq!(fails(&client, "DELETE FROM keyless").await, "0A000");
+    client.batch_execute("ROLLBACK TO s").await.unwrap();
+    assert_eq!(value(&client, "FETCH c").await, "two");
+    client.batch_execute("CLOSE c").await.unwrap();
+    client.batch_execute("DELETE FROM keyless; COMMIT").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_by_way_of_a_function_that_writes_is_done_on_main() {
+    let schema = format!(
+        "{SCHEMA}; CREATE TABLE last (id int PRIMARY KEY, n int); INSERT INTO last VALUES (1, 10);
+         CREATE FUNCTION next() RETURNS int LANGUAGE sql AS 'UPDATE last SET n = n + 1 WHERE id = 1 RETURNING n';
+         CREATE TABLE paper (no int PRIMARY KEY DEFAULT next(), v text)"
+    );
+    let (_site, outpost) = outpost("main_function", &schema).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("INSERT INTO paper (v) VALUES ('a')").await.unwrap();
+    let row = client.query_one("INSERT INTO paper (v) VALUES ($1) RETURNING no", &[&"b"]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 12);
+    assert_eq!(client.execute("UPDATE paper SET no = next() WHERE v = $1", &[&"a"]).await.unwrap(), 1);
+    assert_eq!(value(&client, "SELECT string_agg(no || v, ' ' ORDER BY no) FROM paper").await, "12b 13a");
+}
