@@ -118,14 +118,15 @@ impl Session {
         }
         let (judged_parts, written) = self.parts(&plan, given, &formats, &settings).await?;
         let told = self.transaction.work.statements.len();
-        let mut events = Vec::new();
         let mut last = None;
         let main = judged_parts.len().saturating_sub(1);
-        let mut rows = Vec::new();
+        let (mut rows, mut queued) = (Vec::new(), Vec::new());
         for (write, judged) in judged_parts {
-            events.extend(judged.events);
+            queued.push(judged.events);
             rows.push((write, judged.rows));
         }
+        let as_run = plan.as_run().into_iter();
+        let events = as_run.filter_map(|place| queued.get_mut(place).map(std::mem::take)).flatten().collect();
         for &place in plan.order() {
             let Some((write, rows)) = rows.get_mut(place) else { continue };
             let collected = self.collect(write, statement, std::mem::take(rows))?;

@@ -228,6 +228,29 @@ impl WithPlan {
         self.tables.len()
     }
 
+    /// The same numbers in the order in which Postgres runs them: what the main statement reads comes before it, what nobody
+    /// reads after it, the last first.
+    pub fn as_run(&self) -> Vec<usize> {
+        let mut run = Vec::new();
+        self.run(self.main(), &mut run);
+        (0..self.tables.len()).rev().for_each(|place| self.run(place, &mut run));
+        let writes: Vec<usize> = self.parts().chain([self.main()]).collect();
+        run.iter().filter_map(|place| writes.iter().position(|write| write == place)).collect()
+    }
+
+    fn run(&self, place: usize, run: &mut Vec<usize>) {
+        if run.contains(&place) {
+            return;
+        }
+        let text = self.tables.get(place).map_or(&self.main.body, |cte| &cte.text);
+        for (other, _) in
+            self.tables.iter().enumerate().take(place).filter(|(_, cte)| repeated::mentions(text, &cte.name))
+        {
+            self.run(other, run);
+        }
+        run.push(place);
+    }
+
     /// The command, as the refusal in a read-only transaction names it.
     pub fn verb(&self) -> &'static str {
         self.main.verb

@@ -32,7 +32,7 @@ const BY_DESIGN: [&str; 5] = [
     "ON CONFLICT of several rows cannot be buffered when it changes the values that are in conflict",
     "cannot exchange their keys in one statement",
     "is that of a row that the transaction's snapshot still has",
-    "writes in WITH that return rows cannot be buffered under these settings",
+    "cannot be buffered under these settings",
 ];
 
 /// One script and how it is performed.
