@@ -36,6 +36,8 @@ pub struct Catalog {
     /// Functions that are not built in and not immutable, by name without schema: a query that calls one may read
     /// or write tables behind our back.
     pub opaque_functions: HashMap<String, Vec<OpaqueFunction>>,
+    /// Operators and casts whose functions are such.
+    pub indirect_calls: Vec<IndirectCall>,
     /// Names of all VOLATILE functions, built-in ones among them.
     pub volatile_functions: HashSet<String>,
     /// Operators upon built-in types, and functions named like built-in ones, that somebody has added.
@@ -49,6 +51,27 @@ pub struct SequenceId {
     pub oid: u32,
     /// `pg_class.relfilenode`
     pub file: u32,
+}
+
+/// An operator or a cast of somebody's own that calls an [`OpaqueFunction`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndirectCall {
+    pub function: String,
+    pub operator: bool,
+    /// Of a cast: it need not be written; not in assignments.
+    pub implicit: bool,
+    pub assigned: bool,
+    /// The operator's; those of the type to which is cast.
+    pub names: Vec<String>,
+    /// Those of its operands' and results' types that are not built in.
+    pub types: Vec<String>,
+}
+
+impl IndirectCall {
+    /// Whether `name(…)` may be the cast to a type that is not built in.
+    pub fn is_cast_to(&self, name: &str) -> bool {
+        !self.operator && self.types.iter().any(|own| own == name) && self.names.iter().any(|target| target == name)
+    }
 }
 
 /// A function whose body we do not look into.

@@ -108,8 +108,9 @@ async fn read(client: &Client) -> Result<Catalog, LoadError> {
         constraints: rows::all(client, queries::CONSTRAINTS).await?,
         parents: rows::all(client, queries::PARENTS).await?,
         policies: rows::all(client, queries::POLICIES).await?,
-        functions: rows::all(client, queries::FUNCTIONS).await?,
+        functions: rows::all(client, &queries::functions()).await?,
         overloaded: rows::all(client, queries::OVERLOADED).await?,
+        indirect: rows::all(client, &queries::indirect()).await?,
     };
     Ok(assemble::assemble(version, rows))
 }

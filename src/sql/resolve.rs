@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Column, PolicyCommand, RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod functions;
+mod indirect;
 pub(super) use functions::opaque_call;
 mod locking;
 pub(super) mod rows;
@@ -151,9 +152,11 @@ impl<'a> Text<'a> {
                 K::GROUP_BY_CLAUSE => source.group(&node),
                 K::CALL_EXPR => source.call(&node, names)?,
                 K::NAME_REF => source.system_column(&node),
+                K::FIELD_EXPR => source.attribute(&node, &scopes, names),
                 _ => {}
             }
         }
+        source.indirect_calls(root, &scopes, names);
         source.rows(root, &scopes);
         for clause in root.descendants().filter(|node| node.kind() == K::LOCKING_CLAUSE) {
             // Once for each query: the others of the same are read with the first.

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::family;
-use super::rows::{ColumnRow, ConstraintRow, IndexRow, PolicyRow, RelationRow, Rows};
+use super::rows::{ColumnRow, ConstraintRow, IndexRow, IndirectRow, PolicyRow, RelationRow, Rows};
 use crate::catalog::{
-    AttNum, Catalog, Check, Column, Exclusion, ForeignKey, Identity, IndexItem, OpaqueFunction, Partition,
-    PartitionKey, Policy, PolicyCommand, ReferentialAction, RelationKind, SequenceId, Table, TableId, UniqueIndex,
+    AttNum, Catalog, Check, Column, Exclusion, ForeignKey, Identity, IndexItem, IndirectCall, OpaqueFunction,
+    Partition, PartitionKey, Policy, PolicyCommand, ReferentialAction, RelationKind, SequenceId, Table, TableId,
+    UniqueIndex,
 };
 use crate::entry::TableName;
 
@@ -68,8 +69,14 @@ pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
         opaque_functions,
         volatile_functions,
         cluster: None,
+        indirect_calls: rows.indirect.into_iter().map(indirect).collect(),
         overloaded: rows.overloaded.into_iter().map(|row| row.name).collect(),
     }
+}
+
+fn indirect(row: IndirectRow) -> IndirectCall {
+    let IndirectRow { function, operator, implicit, assigned, names, types } = row;
+    IndirectCall { function, operator, implicit, assigned, names, types }
 }
 
 fn table(row: RelationRow) -> Option<(u32, Table)> {

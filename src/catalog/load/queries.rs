@@ -153,14 +153,45 @@ SELECT p.proname::text FROM pg_catalog.pg_proc p
    AND EXISTS (SELECT FROM pg_catalog.pg_proc b WHERE b.proname = p.proname AND b.pronamespace = 'pg_catalog'::regnamespace)
 ";
 
-/// Functions that are neither built in nor immutable. C code of an extension does not read tables behind our back.
-pub(super) const FUNCTIONS: &str = r"
-SELECT DISTINCT p.proname::text, n.nspname::text, p.provolatile = 'v', f.opaque
-  FROM pg_catalog.pg_proc p
-  JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-  JOIN pg_catalog.pg_language l ON l.oid = p.prolang,
-       LATERAL (SELECT n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgoutpost') AND p.provolatile <> 'i'
+/// Whether `pg_proc p`, of `pg_namespace n` and `pg_language l`, is neither built in nor immutable. C code of an extension does
+/// not read tables behind our back.
+const OPAQUE: &str = "n.nspname NOT IN ('pg_catalog', 'information_schema', 'pgoutpost') AND p.provolatile <> 'i'
             AND NOT (l.lanname = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_depend d
-                     WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'))) f(opaque)
- WHERE f.opaque OR p.provolatile = 'v'
- ORDER BY 1, 2, 3";
+                     WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'))";
+
+/// Functions that may look at tables, and volatile ones.
+pub(super) fn functions() -> String {
+    format!(
+        "SELECT DISTINCT p.proname::text, n.nspname::text, p.provolatile = 'v', f.opaque
+           FROM pg_catalog.pg_proc p
+           JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+           JOIN pg_catalog.pg_language l ON l.oid = p.prolang,
+                LATERAL (SELECT {OPAQUE}) f(opaque)
+          WHERE f.opaque OR p.provolatile = 'v'
+          ORDER BY 1, 2, 3"
+    )
+}
+
+/// Operators and casts by such functions, with the names that their types can have in a statement.
+pub(super) fn indirect() -> String {
+    format!(
+        "SELECT p.proname::text, u.operator, u.implicit, u.assigned, u.names,
+                ARRAY(SELECT t.typname::text FROM pg_catalog.pg_type t
+                       WHERE t.oid = ANY (u.types) AND t.typnamespace <> 'pg_catalog'::regnamespace ORDER BY 1)
+           FROM (SELECT o.oprcode::oid, true, false, false, ARRAY[o.oprname::text], ARRAY[o.oprleft, o.oprright]
+                   FROM pg_catalog.pg_operator o
+                  UNION ALL
+                 SELECT c.castfunc, false, c.castcontext = 'i', c.castcontext <> 'e',
+                        ARRAY[t.typname::text, pg_catalog.format_type(t.oid, NULL), CASE t.typname
+                              WHEN 'int4' THEN 'int' WHEN 'numeric' THEN 'decimal' WHEN 'float8' THEN 'float'
+                              ELSE t.typname::text END],
+                        ARRAY[c.castsource, c.casttarget]
+                   FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type t ON t.oid = c.casttarget)
+                u(function, operator, implicit, assigned, names, types)
+           JOIN pg_catalog.pg_proc p ON p.oid = u.function
+           JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+           JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+          WHERE {OPAQUE}
+          ORDER BY 1, 2, 3, 4, 5, 6"
+    )
+}

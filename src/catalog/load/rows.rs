@@ -12,6 +12,7 @@ pub(super) struct Rows {
     pub(super) policies: Vec<PolicyRow>,
     pub(super) functions: Vec<FunctionRow>,
     pub(super) overloaded: Vec<OverloadedRow>,
+    pub(super) indirect: Vec<IndirectRow>,
 }
 
 /// Runs a query and reads every row.
@@ -129,5 +130,7 @@ row!(PolicyRow {
 });
 
 row!(OverloadedRow { name: String });
+
+row!(IndirectRow { function: String, operator: bool, implicit: bool, assigned: bool, names: Vec<String>, types: Vec<String> });
 
 row!(FunctionRow { name: String, schema: String, volatile: bool, opaque: bool });

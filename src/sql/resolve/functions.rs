@@ -4,7 +4,7 @@ use squawk_syntax::SyntaxNode;
 
 use super::super::Report;
 use super::super::syntax::dotted;
-use super::{Names, Text};
+use super::{Names, Text, indirect};
 
 impl Text<'_> {
     pub(super) fn call(&mut self, node: &SyntaxNode, names: Names<'_>) -> Result<(), Report> {
@@ -16,7 +16,8 @@ impl Text<'_> {
         };
         let known = names.catalog.opaque_functions.get(function);
         let opaque = known.is_some_and(|all| schema.is_none_or(|schema| all.iter().any(|f| &f.schema == schema)));
-        if opaque || READS_TABLES.contains(&function.as_str()) {
+        let is_cast = || schema.is_none() && names.catalog.indirect_calls.iter().any(|call| call.is_cast_to(function));
+        if opaque || is_cast() || READS_TABLES.contains(&function.as_str()) {
             self.findings.opaque.push(function.clone());
         }
         if schema.is_some_and(|schema| schema != "pg_catalog") {
@@ -40,7 +41,7 @@ pub(in super::super) fn opaque_call(expression: &str, names: Names<'_>) -> Optio
         let opaque = names.catalog.opaque_functions.contains_key(name) || READS_TABLES.contains(&name);
         opaque.then(|| name.to_owned())
     };
-    expression.match_indices('(').find_map(called)
+    expression.match_indices('(').find_map(called).or_else(|| indirect::in_expression(expression, names))
 }
 
 /// Built-in functions that read tables named by text.
