@@ -217,13 +217,9 @@ impl Published {
         state.quarantined = (state.quarantined + u64::from(aside.fate.is_open())).saturating_sub(u64::from(before));
     }
 
-    /// The log has nothing of this entry.
-    pub(super) fn not_aside(&self, seq: Seq) {
-        let mut state = self.state();
-        state.doubtful.remove(&seq);
-        if state.aside.remove(&seq).is_some_and(|before| before.fate.is_open()) {
-            state.quarantined = state.quarantined.saturating_sub(1);
-        }
+    /// The log has nothing of this entry. What is aside here stays so: it may have got there after the log was asked.
+    pub(super) fn not_doubtful(&self, seq: Seq) {
+        self.state().doubtful.remove(&seq);
     }
 
     pub(super) fn doubt_aside(&self, seq: Seq) {

@@ -368,7 +368,7 @@ impl Buffer {
         let record = self.quarantine_record(seq).await?;
         match &record {
             Some(record) => self.published.set_aside(seq, record.aside()),
-            None => self.published.not_aside(seq),
+            None => self.published.not_doubtful(seq),
         }
         Ok(record)
     }
