@@ -4,9 +4,9 @@
 use std::fmt::Write;
 use std::ops::Range;
 
-use super::steps::{DEFER, bare_type, relation};
+use super::steps::{DEFER, bare_type, own_rows, relation};
 use crate::buffer::Quarantined;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, RelationKind};
 use crate::entry::{Effect, EntryTable, Value};
 use crate::setup::identifier;
 
@@ -96,6 +96,9 @@ fn statement(table: &EntryTable, effect: &Effect, catalog: &Catalog) -> String {
         let equal = |(&place, value): (&usize, &Value)| format!("{} = {}", name(place), text(place, value));
         table.key.iter().zip(key).map(equal).collect::<Vec<_>>().join(" AND ")
     };
+    // Other rows of the same keys may be in the tables that inherit from it.
+    let inherited = known.is_some_and(|known| known.kind == RelationKind::Table && !known.children.is_empty());
+    let own_rows = own_rows(table, inherited);
     match effect {
         Effect::Insert { row, .. } => {
             let kept: Vec<usize> = (0..row.len()).filter(|&place| !generated(place)).collect();
@@ -123,11 +126,11 @@ fn statement(table: &EntryTable, effect: &Effect, catalog: &Catalog) -> String {
             let set: Vec<String> = set.collect();
             if set.is_empty() {
                 // Only generated columns changed, which main computes.
-                return format!("SELECT FROM {} WHERE {}", relation(table), by_key(key));
+                return format!("SELECT FROM {own_rows} WHERE {}", by_key(key));
             }
-            format!("UPDATE {} SET {} WHERE {}", relation(table), set.join(", "), by_key(key))
+            format!("UPDATE {own_rows} SET {} WHERE {}", set.join(", "), by_key(key))
         }
-        Effect::Delete { key, .. } => format!("DELETE FROM {} WHERE {}", relation(table), by_key(key)),
+        Effect::Delete { key, .. } => format!("DELETE FROM {own_rows} WHERE {}", by_key(key)),
         Effect::Truncate { .. } => format!("TRUNCATE ONLY {}", relation(table)),
     }
 }

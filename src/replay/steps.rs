@@ -276,8 +276,8 @@ pub(super) fn equal(table: &EntryTable, place: usize, n: usize) -> String {
 }
 
 /// The table to change rows of.
-fn own_rows(table: &EntryTable, main: Option<&MainTable>) -> String {
-    let only = if table.via.is_none() && main.is_some_and(|main| main.has_children) { "ONLY " } else { "" };
+pub(super) fn own_rows(table: &EntryTable, has_children: bool) -> String {
+    let only = if table.via.is_none() && has_children { "ONLY " } else { "" };
     format!("{only}{}", relation(table))
 }
 

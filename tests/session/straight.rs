@@ -100,6 +100,22 @@ async fn a_transaction_with_buffered_writes_is_handed_over_to_main() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_of_inheriting_tables_are_not_written_when_a_transaction_is_handed_over() {
+    let schema = "CREATE TABLE base (id int PRIMARY KEY, v int); CREATE TABLE derived (PRIMARY KEY (id)) INHERITS (base);
+        INSERT INTO base VALUES (1, 1), (2, 2); INSERT INTO derived VALUES (1, 1), (2, 2);
+        CREATE TABLE day (d int PRIMARY KEY, n int) PARTITION BY LIST (d); CREATE TABLE day_1 PARTITION OF day FOR VALUES IN (1);
+        INSERT INTO day VALUES (1, 1)";
+    let (_site, outpost) = outpost("session_hand_over_only", schema).await;
+    let client = connect(&outpost.url()).await;
+    let writes = "UPDATE ONLY base SET v = 10 WHERE id = 1; DELETE FROM ONLY base WHERE id = 2; UPDATE day SET n = 7";
+    client.batch_execute(&format!("BEGIN; {writes}")).await.unwrap();
+    client.batch_execute("CREATE TABLE x (); COMMIT").await.unwrap();
+    assert_eq!(value(&client, "SELECT string_agg(id || '=' || v, ' ' ORDER BY id) FROM ONLY base").await, "1=10");
+    assert_eq!(value(&client, "SELECT string_agg(id || '=' || v, ' ' ORDER BY id) FROM derived").await, "1=1 2=2");
+    assert_eq!(value(&client, "SELECT n FROM day").await, "7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_main_cannot_take_over_stays_as_it_was() {
     let schema = "CREATE TABLE t (id int PRIMARY KEY, v int);
         CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;

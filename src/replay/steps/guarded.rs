@@ -218,7 +218,7 @@ impl Guarded<'_> {
             Verb::Update if self.set.is_empty() && self.own.is_empty() => {
                 // Only generated columns changed: the row must still be there.
                 let from = source.relation().map(|from| format!("{from}, ")).unwrap_or_default();
-                let rows = own_rows(self.table, self.main);
+                let rows = self.own_rows();
                 let yields = returning.unwrap_or_default();
                 return format!("SELECT {yields} FROM {from}{rows} AS t WHERE {}", self.matches_key(source));
             }
@@ -233,11 +233,11 @@ impl Guarded<'_> {
                 let assignments = self.set.iter().enumerate().map(assign);
                 let assignments = list(assignments.chain(self.own.iter().enumerate().map(compute)));
                 let from = source.relation().map(|from| format!(" FROM {from}")).unwrap_or_default();
-                format!("UPDATE {} AS t SET {assignments}{from}", own_rows(self.table, self.main))
+                format!("UPDATE {} AS t SET {assignments}{from}", self.own_rows())
             }
             Verb::Delete => {
                 let using = source.relation().map(|using| format!(" USING {using}")).unwrap_or_default();
-                format!("DELETE FROM {} AS t{using}", own_rows(self.table, self.main))
+                format!("DELETE FROM {} AS t{using}", self.own_rows())
             }
         };
         if self.verb != Verb::Insert {
@@ -315,6 +315,10 @@ impl Guarded<'_> {
         )
     }
 
+    fn own_rows(&self) -> String {
+        own_rows(self.table, self.main.is_some_and(|main| main.has_children))
+    }
+
     /// What main has. Locks an update's row, so that it is still that when it is written; a delete may lack the right
     /// to lock, and tells itself what it has removed.
     fn look(&self) -> String {
@@ -324,7 +328,7 @@ impl Guarded<'_> {
              SELECT r.n, {} AS theirs, {} AS same FROM pg_catalog.jsonb_each($1) AS r(n, v) JOIN {} AS t ON {}{lock}) AS l",
             self.theirs(),
             self.same(Source::Again).unwrap_or_else(|| "true".to_owned()),
-            own_rows(self.table, self.main),
+            self.own_rows(),
             self.matches_key(Source::Again),
         )
     }
