@@ -164,12 +164,13 @@ impl Reader {
         if self.over {
             return Ok(None);
         }
-        if self.input.len() > ROW_MAX && self.options.format != Format::Binary {
-            let message = format!("a row of COPY may not be longer than {} MiB", ROW_MAX >> 20);
-            return Err(self.broken(None, Report::new(PROGRAM_LIMIT_EXCEEDED, message)));
-        }
         if self.options.format == Format::Binary {
-            return self.binary_row();
+            let row = self.binary_row()?;
+            // What it says of the lengths to come is not believed.
+            return if row.is_none() && self.input.len() > ROW_MAX { Err(self.too_long()) } else { Ok(row) };
+        }
+        if self.input.len() > ROW_MAX {
+            return Err(self.too_long());
         }
         loop {
             let Some(raw) = self.take_line()? else { return Ok(None) };
@@ -189,6 +190,11 @@ impl Reader {
             }
             return self.row(row, fields).map(Some);
         }
+    }
+
+    fn too_long(&self) -> Box<Broken> {
+        let message = format!("a row of COPY may not be longer than {} MiB", ROW_MAX >> 20);
+        self.broken(None, Report::new(PROGRAM_LIMIT_EXCEEDED, message))
     }
 
     fn binary_row(&mut self) -> Result<Option<Row>, Box<Broken>> {

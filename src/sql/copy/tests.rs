@@ -87,3 +87,21 @@ fn csv_is_split_as_postgres_does() {
         Options { force_null: vec![true, false], force_not_null: vec![false, true], null: b"x".to_vec(), ..csv };
     assert_eq!(read(&forced, b"\"x\",x\n"), "NULL|x");
 }
+
+#[test]
+fn a_binary_row_is_not_waited_for_without_end() {
+    let header = |extension: u32| [b"PGCOPY\n\xff\r\n\0\0\0\0\0".as_slice(), &extension.to_be_bytes()].concat();
+    let row = [header(0), 2_i16.to_be_bytes().to_vec(), i32::MAX.to_be_bytes().to_vec()].concat();
+    for start in [row, header(0x7fff_ffff)] {
+        let mut reader: Reader = testing("t", &["a", "b"], options(Format::Binary));
+        reader.push(&start);
+        let piece = vec![b'x'; 1 << 20];
+        let taken = (0..200).take_while(|_| {
+            reader.push(&piece);
+            matches!(reader.next_row(), Ok(None))
+        });
+        assert_eq!(taken.count(), 128 - 1);
+        let broken = reader.next_row().unwrap_err();
+        assert_eq!(broken.report.message, "a row of COPY may not be longer than 128 MiB");
+    }
+}
