@@ -43,6 +43,11 @@ impl Text<'_> {
     /// Finds references to rows, and names that a subquery would change.
     pub(super) fn rows(&mut self, root: &SyntaxNode, scopes: &Scopes) {
         self.outer = root.descendants().any(|node| matches!(node.kind(), K::JOIN_LEFT | K::JOIN_RIGHT | K::JOIN_FULL));
+        // The join would compare the columns that `tableoid` has become.
+        let is_natural = |node: SyntaxNode| node.kind() == K::JOIN && syntax::has_token(&node, K::NATURAL_KW);
+        if self.tableoid && root.descendants().any(is_natural) {
+            self.findings.system_column = Some(TABLEOID.into());
+        }
         for node in root.descendants() {
             match node.kind() {
                 K::NAME_REF => self.name(&node, scopes),

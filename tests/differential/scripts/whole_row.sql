@@ -21,3 +21,9 @@ UPDATE unit SET n = 1 FROM copy c WHERE c.id = unit.id AND (c.was).n IS NOT NULL
 SELECT array_agg(u ORDER BY id) FROM unit u;
 SELECT u FROM unit u ORDER BY u DESC;
 SELECT DISTINCT u IS NULL FROM unit u;
+SELECT u.tableoid::regclass, id FROM unit u JOIN copy c USING (id) ORDER BY 2;
+SELECT id FROM unit u NATURAL JOIN copy c ORDER BY 1;
+---- refused 0A000: tableoid is a column of both while rows are pending, and NATURAL would compare it
+SELECT u.tableoid::regclass, id FROM unit u NATURAL JOIN copy c ORDER BY 2;
+---- refused 0A000: the same
+SELECT u.tableoid::regclass, id FROM unit u NATURAL LEFT JOIN copy c ORDER BY 2;
