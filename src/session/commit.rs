@@ -19,6 +19,9 @@ use crate::wire::error::{self, Severity};
 /// How often it is looked whether a commit in doubt is settled.
 const DOUBT_POLL: Duration = Duration::from_millis(50);
 
+/// Postgres' class for transactions that did not take place.
+const TRANSACTION_ROLLBACK: SqlState = SqlState(*b"40000");
+
 /// Postgres' class for warnings.
 const WARNING: SqlState = SqlState(*b"01000");
 
@@ -99,6 +102,24 @@ impl Session {
         });
     }
 
+    /// Who waits for main hears main's word.
+    ///
+    /// # Errors
+    /// Main's own, when it has rejected the entry; 40000 when the entry waits for one that was.
+    async fn not_rejected(&mut self, seq: Seq) -> Result<(), Failure> {
+        if !self.shared.buffer.is_quarantined(seq) {
+            return Ok(());
+        }
+        let record = self.shared.buffer.quarantine_record(seq).await.ok().flatten();
+        let said = |field: &str| record.as_ref().and_then(|record| record.error[field].as_str()).map(str::to_owned);
+        let code = said("code").map_or(TRANSACTION_ROLLBACK, |code| SqlState::parse(&code));
+        let message = said("message").unwrap_or_else(|| "main has not committed the transaction".into());
+        Err(Report::new(code, message)
+            .detail(format!("Main has rejected the transaction; it is kept in quarantine as entry {seq}."))
+            .hint(format!("SKIP {seq} in the console gives it up; RETRY {seq} sends it again."))
+            .into())
+    }
+
     /// Waits until entries have come as far as the client wants; it is warned when they have not, for they are safe.
     async fn wait_for(
         &mut self,
@@ -113,7 +134,7 @@ impl Session {
         let limit = settings.statement_timeout().map_or(own, |timeout| timeout.min(own));
         let reached = async move { progress.wait_for(|progress| far(progress) >= seq).await.is_ok() };
         let why = match self.wait(tokio::time::timeout(limit, reached)).await? {
-            Waited::Done(Ok(true)) => return Ok(()),
+            Waited::Done(Ok(true)) => return self.not_rejected(seq).await,
             Waited::Done(Ok(false)) => "the daemon is stopping".to_owned(),
             Waited::Done(Err(_)) if limit < own => "waiting was canceled due to statement timeout".to_owned(),
             Waited::Done(Err(_)) => format!("it took more than {} s", limit.as_secs()),

@@ -25,6 +25,7 @@ pub const PROBE: &str = "SELECT pg_catalog.json_build_object(\
  'read_only', pg_catalog.current_setting('default_transaction_read_only'),\
  'lock_timeout_ms', (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'lock_timeout'),\
  'statement_timeout_ms', (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'statement_timeout'),\
+ 'array_nulls', pg_catalog.current_setting('array_nulls'), 'xmloption', pg_catalog.current_setting('xmloption'),\
  'commit', pg_catalog.current_setting('pgoutpost.commit', true),\
  'read', pg_catalog.current_setting('pgoutpost.read', true))::pg_catalog.text";
 
@@ -47,6 +48,8 @@ pub struct Settings {
     read_only: String,
     lock_timeout_ms: String,
     statement_timeout_ms: String,
+    array_nulls: String,
+    xmloption: String,
     commit: Option<String>,
     read: Option<String>,
 }
@@ -123,11 +126,17 @@ impl Settings {
         }
     }
 
-    /// Text of the client is read by us, so it must be in an encoding that we read.
+    /// Text of the client is read by us, so it must be in an encoding that we read; and pending rows are read from their
+    /// text by Postgres, as they were printed.
     ///
     /// # Errors
-    /// 0A000 for other encodings than UTF-8.
+    /// 0A000 for other encodings than UTF-8, and where NULLs in arrays, or parts of XML documents, are not read as such.
     pub fn readable(&self) -> Result<(), Report> {
+        let odd = [("array_nulls", &self.array_nulls, "on"), ("xmloption", &self.xmloption, "content")];
+        if let Some((name, value, usual)) = odd.into_iter().find(|(_, value, usual)| value != usual) {
+            let message = format!("{name} {value} is not available for rows that are still in the buffer");
+            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint(format!("SET {name} = {usual}.")));
+        }
         if matches!(self.encoding.as_str(), "UTF8" | "SQL_ASCII") {
             return Ok(());
         }

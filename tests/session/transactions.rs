@@ -105,6 +105,22 @@ async fn commit_waits_as_far_as_it_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_main_hears_that_it_has_rejected_the_transaction() {
+    let (lab, site, outpost) = alone("session_rejected", SCHEMA).await;
+    let (client, main) = (connect(&outpost.url()).await, connect(&site.main_url).await);
+    lab.freeze().await.unwrap();
+    main.batch_execute("INSERT INTO t VALUES (1, 1)").await.unwrap();
+    client.batch_execute("SET pgoutpost.commit = 'applied'").await.unwrap();
+    assert_eq!(fails(&client, "INSERT INTO t VALUES (1, 2)").await, "23505");
+    client.batch_execute("BEGIN; UPDATE t SET v = 3 WHERE id = 7; INSERT INTO t VALUES (1, 3)").await.unwrap();
+    // It waits for the other, which has the same key.
+    assert_eq!(fails(&client, "COMMIT").await, "40000");
+    client.batch_execute("INSERT INTO t VALUES (2, 2)").await.unwrap();
+    lab.thaw().await.unwrap();
+    assert_eq!(value(&main, "SELECT string_agg(id || ' ' || v, ',' ORDER BY id) FROM t").await, "1 1,2 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statement_timeout_holds_while_a_write_waits_for_another_session() {
     let (_site, outpost) = outpost("session_timeout", "CREATE TABLE t (id int PRIMARY KEY)").await;
     let (one, two) = (connect(&outpost.url()).await, connect(&outpost.url()).await);

@@ -1,5 +1,6 @@
 //! What all writes have in common: the parts of the SELECT, and its hidden outputs.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -139,8 +140,9 @@ impl<'a> Builder<'a> {
 
     /// A column's value as canonical text.
     pub(super) fn value(&mut self, output: Output, column: &Column, expression: &str) {
+        let expression = anywhere(column, expression);
         let text = match self.canonical || !depends_on_settings(column) {
-            true => expression.to_owned(),
+            true => expression.into_owned(),
             false => format!("pgoutpost.canonical_text({expression})"),
         };
         self.output(output, &Template::text(text));
@@ -148,6 +150,7 @@ impl<'a> Builder<'a> {
 
     /// A column's value as canonical text, of type `text`.
     pub(super) fn text_of(&self, column: &Column, expression: &str) -> String {
+        let expression = anywhere(column, expression);
         match self.canonical || !depends_on_settings(column) {
             true => format!("pg_catalog.concat({expression})"),
             false => format!("pgoutpost.canonical_text({expression})"),
@@ -407,6 +410,25 @@ pub(super) fn hidden(kind: &str, attnum: AttNum) -> String {
 /// The expression for a column of a row.
 pub(super) fn value_of(row: &Row, attnum: AttNum) -> Option<&str> {
     row.iter().find(|(known, _)| *known == attnum).map(|(_, expression)| expression.as_str())
+}
+
+/// A value of a `reg…` type as it is read under every search path: by its number, or, since a cast from `text` to
+/// `regclass` takes names only, by its qualified name.
+fn anywhere<'e>(column: &Column, expression: &'e str) -> Cow<'e, str> {
+    const REGCLASS: u32 = 2205;
+    /// <https://www.postgresql.org/docs/15/datatype-oid.html>, and the arrays of all.
+    const NAMED: [u32; 10] = [24, 2202, 2203, 2204, 2206, 3734, 3769, 4089, 4096, 4191];
+    const ARRAYS: [u32; 11] = [1008, 2207, 2208, 2209, 2210, 2211, 3735, 3770, 4090, 4097, 4192];
+    match column.base_type_oid {
+        REGCLASS => Cow::Owned(format!(
+            "(SELECT coalesce((SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = k.v), k.v::pg_catalog.text) \
+             FROM (SELECT ({expression})::pg_catalog.oid) AS k(v))"
+        )),
+        of if NAMED.contains(&of) => Cow::Owned(format!("({expression})::pg_catalog.oid")),
+        of if ARRAYS.contains(&of) => Cow::Owned(format!("({expression})::pg_catalog.oid[]")),
+        _ => Cow::Borrowed(expression),
+    }
 }
 
 /// Whether the text of the type's values depends on settings of the session.
