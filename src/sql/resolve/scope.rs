@@ -252,8 +252,9 @@ fn path_of_item(node: &SyntaxNode) -> Option<Vec<String>> {
 pub(super) fn is_cte(node: &SyntaxNode, name: &str) -> bool {
     let mut below = node.clone();
     while let Some(above) = below.parent() {
-        // What stands in the clause itself is judged there.
+        // What stands in the clause itself is judged there; what a write is about is never a member of its own.
         let clause = leading_with(&above).filter(|clause| !clause.text_range().contains_range(node.text_range()));
+        let clause = clause.filter(|clause| clause.parent().as_ref() != Some(node));
         if clause.is_some_and(|clause| with_tables(&clause).any(|with| named(&with, name))) {
             return true;
         }

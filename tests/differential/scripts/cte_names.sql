@@ -37,3 +37,11 @@ WITH obs AS (SELECT id FROM obs WHERE id < 3) INSERT INTO archive SELECT id + 60
 WITH d AS (DELETE FROM archive WHERE id >= 600 RETURNING id), obs AS (SELECT 1 AS id FROM d) SELECT count(*) FROM obs UNION ALL SELECT count(*) FROM obs;
 DELETE FROM archive WHERE id IN (WITH obs AS (SELECT id FROM obs WHERE id < 3) SELECT id + 100 FROM obs UNION ALL SELECT id + 200 FROM obs) RETURNING *;
 SELECT * FROM archive ORDER BY 1;
+WITH obs AS (SELECT 2 AS id) UPDATE obs SET n = obs.n - 5 FROM obs AS c WHERE obs.id = c.id RETURNING obs.*, public.obs.n, c.id;
+WITH archive AS (SELECT 950 AS a, 1 AS b) INSERT INTO archive SELECT * FROM archive RETURNING archive, archive.n, tableoid::regclass;
+WITH archive AS (SELECT 950 AS a, 1 AS b) INSERT INTO archive SELECT * FROM archive UNION ALL SELECT a + 1, b FROM archive ON CONFLICT (id) DO UPDATE SET n = archive.n + 1 RETURNING archive;
+WITH archive AS (SELECT 950 AS a) DELETE FROM archive USING archive AS c WHERE archive.id = c.a RETURNING archive.*, public.archive.id;
+---- refused 0A000: whether obs is a row or a column of the CTE
+WITH obs AS (SELECT 2 AS id) UPDATE obs SET n = 0 FROM obs AS c WHERE obs.id = c.id RETURNING obs;
+WITH obs AS (SELECT 2 AS id) MERGE INTO obs USING obs AS c ON obs.id = c.id WHEN MATCHED THEN UPDATE SET n = obs.n + 1;
+SELECT * FROM obs ORDER BY id;
