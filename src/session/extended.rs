@@ -104,7 +104,8 @@ impl Session {
             self.names.portals.clear();
         }
         if !forwarded {
-            self.forward(message);
+            // No snapshot is taken by it: BEGIN's own must not keep the overlay of its moment.
+            self.replica.link.output.extend_from_slice(message);
         }
         self.expected.push_back(Expect::Sync);
         Ok(())
