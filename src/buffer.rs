@@ -263,6 +263,7 @@ impl Buffer {
         let job = Rebuild {
             catalog: self.catalog.load_full(),
             confirmed: Some(seq),
+            of: Some(self.published.generation()),
             begun: None,
             done: oneshot::channel().0,
         };
@@ -348,7 +349,7 @@ impl Buffer {
     /// When the log does not answer: the overlay stays as it is.
     pub async fn rebuild(&self) -> Result<(), BufferError> {
         let (done, answer) = oneshot::channel();
-        let job = Rebuild { catalog: self.catalog.load_full(), confirmed: None, begun: None, done };
+        let job = Rebuild { catalog: self.catalog.load_full(), confirmed: None, of: None, begun: None, done };
         self.jobs.send(Job::Rebuild(job)).await.map_err(|_| BufferError::Stopped)?;
         Ok(answer.await.map_err(|_| BufferError::Stopped)??)
     }

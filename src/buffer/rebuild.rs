@@ -34,6 +34,8 @@ pub(super) struct Rebuild {
     pub(super) catalog: Arc<Catalog>,
     /// Where the replica is now, if it went back.
     pub(super) confirmed: Option<Seq>,
+    /// The overlay that is to be replaced: not needed any more when it has been.
+    pub(super) of: Option<u64>,
     /// What has been read already.
     pub(super) begun: Option<Box<Reading>>,
     pub(super) done: oneshot::Sender<Result<(), LogError>>,
@@ -78,7 +80,7 @@ async fn refresh(
     let mut reading = Reading::begin(log, published, &catalog, None).await?;
     reading.advance(log, &catalog, published.progress().last).await?;
     let (done, answer) = oneshot::channel();
-    let job = Rebuild { catalog, confirmed: None, begun: Some(Box::new(reading)), done };
+    let job = Rebuild { catalog, confirmed: None, of: None, begun: Some(Box::new(reading)), done };
     let Some(jobs) = jobs.upgrade() else { return Ok(()) };
     if jobs.send(Job::Rebuild(job)).await.is_err() {
         return Ok(());
@@ -88,9 +90,12 @@ async fn refresh(
 
 /// Rebuilds, keeps the old overlay if the log cannot be read, and says so.
 pub(super) async fn run(log: &dyn Log, published: &Published, job: Rebuild) {
+    let now = published.generation();
     let result = match job.begun {
+        // The tracker tells each time it looks, until the first of these is done.
+        _ if job.of.is_some_and(|of| of != now) => Ok(()),
         // Whoever replaced the overlay since knew more than this one.
-        Some(begun) if begun.generation == published.generation() => finish(*begun, log, published, &job.catalog).await,
+        Some(begun) if begun.generation == now => finish(*begun, log, published, &job.catalog).await,
         _ => from_log(log, published, &job.catalog, job.confirmed).await,
     };
     if let Err(error) = &result {

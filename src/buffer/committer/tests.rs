@@ -234,6 +234,31 @@ fn a_replica_that_goes_back_brings_entries_back() {
     });
 }
 
+/// The tracker tells it each time it looks: with a long log each rebuild would keep commits waiting for seconds.
+#[test]
+fn a_replica_that_goes_back_is_rebuilt_for_once() {
+    runtime().block_on(async {
+        let (buffer, ..) = open(&Site::default()).await;
+        for number in 1..=3 {
+            buffer.commit(draft(number)).await.unwrap();
+        }
+        buffer.confirm(Seq(3));
+        let before = buffer.published.generation();
+        for _ in 0..20 {
+            buffer.confirm(Seq(1));
+        }
+        buffer.commit(draft(4)).await.unwrap();
+        assert_eq!(buffer.published.generation(), before + 1);
+        assert_eq!(shown(&buffer), ["2", "3", "4"]);
+        // And when it goes back once more.
+        buffer.confirm(Seq(4));
+        buffer.confirm(Seq(2));
+        buffer.commit(draft(5)).await.unwrap();
+        assert_eq!(buffer.published.generation(), before + 2);
+        assert_eq!(shown(&buffer), ["3", "4", "5"]);
+    });
+}
+
 #[test]
 fn a_replica_older_than_the_log_brings_nothing_back_and_is_told() {
     runtime().block_on(async {
