@@ -36,8 +36,12 @@ impl Session<'_> {
         let mut pages = buffer.quarantine_pages(missing).await.map_err(unread)?;
         while let Some(page) = pages.next().await.map_err(unread)? {
             let entries: Vec<Arc<Entry>> = page.iter().map(|record| Arc::clone(&record.entry)).collect();
+            self.learn(link, &entries).await?;
+            let entries: Vec<Arc<Entry>> = entries.iter().map(|entry| self.as_named_now(entry)).collect();
             let tables = self.known_tables(link, &entries).await?;
-            page.iter().filter(|record| record.fate.is_open()).for_each(|record| self.held.add(record, &tables));
+            for (record, entry) in page.into_iter().zip(entries).filter(|(record, _)| record.fate.is_open()) {
+                self.held.add(&Quarantined { entry, ..record }, &tables);
+            }
         }
         Ok(())
     }
@@ -75,8 +79,9 @@ impl Session<'_> {
             )));
         }
         error!(seq = %entry.seq, uuid = %entry.uuid, %error, "main rejected an entry; it is put into quarantine");
-        let tables = self.known_tables(link, std::slice::from_ref(entry)).await?;
-        let rows = timeout(STALL, rows_on_main(&link.client, entry, &tables)).await;
+        let named = self.as_named_now(entry);
+        let tables = self.known_tables(link, std::slice::from_ref(&named)).await?;
+        let rows = timeout(STALL, rows_on_main(&link.client, &named, &tables)).await;
         let rows_on_main = rows.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
         let record = Quarantined { rows_on_main, ..Quarantined::new(Arc::clone(entry), described(step, error)) };
         let table = steps::rejected::loser(&record).map(|(table, _)| table.name.to_string());
@@ -102,7 +107,7 @@ impl Session<'_> {
     }
 
     pub(super) async fn quarantine(&mut self, record: Quarantined, tables: &Tables) -> Result<(), Ending> {
-        self.held.add(&record, tables);
+        self.held.add(&Quarantined { entry: self.as_named_now(&record.entry), ..record.clone() }, tables);
         let retry_of = record.entry.retry_of;
         self.buffer.quarantine(record).await.map_err(|error| Ending::Refused(error.to_string()))?;
         self.status.send_modify(|status| status.rejected_total += 1);
@@ -110,6 +115,11 @@ impl Session<'_> {
             self.retries_decided(&[retry.seq]).await?;
         }
         Ok(())
+    }
+
+    /// The entry in main's present names, as those are in which may depend on it.
+    fn as_named_now(&self, entry: &Arc<Entry>) -> Arc<Entry> {
+        self.definitions.fit(entry).ok().flatten().map_or_else(|| Arc::clone(entry), Arc::new)
     }
 
     /// Main has decided about entries that bring others again.

@@ -69,7 +69,7 @@ impl Session<'_> {
                     fitting.push(fitted.map_or_else(|| Arc::clone(entry), Arc::new));
                 }
                 Err(difference) => {
-                    self.put_aside(entry, &difference).await?;
+                    self.put_aside(link, entry, &difference).await?;
                     fitting.push(Arc::clone(entry));
                 }
             }
@@ -77,7 +77,7 @@ impl Session<'_> {
         Ok(fitting)
     }
 
-    async fn learn(&mut self, link: &Link, entries: &[Arc<Entry>]) -> Result<(), Ending> {
+    pub(super) async fn learn(&mut self, link: &Link, entries: &[Arc<Entry>]) -> Result<(), Ending> {
         let learned = timeout(STALL, self.definitions.learn(&link.client, entries)).await;
         let changed = learned.map_err(|_| Ending::Away("main does not answer".to_owned()))?;
         if changed.map_err(|error| ended(StepKind::Begin, error))? {
@@ -86,7 +86,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn put_aside(&mut self, entry: &Arc<Entry>, difference: &Difference) -> Result<(), Ending> {
+    async fn put_aside(&mut self, link: &Link, entry: &Arc<Entry>, difference: &Difference) -> Result<(), Ending> {
         let Difference { table, what } = difference;
         let message = format!("table {table} on main is not what it was when the entry was written: {what}");
         if self.config.on_reject == OnReject::Halt {
@@ -99,6 +99,8 @@ impl Session<'_> {
         let error = json!({
             "code": DRIFTED, "message": message, "schema": table.schema, "table": table.name, "advice": ADVICE,
         });
-        self.quarantine(Quarantined::new(Arc::clone(entry), error), &super::held::Tables::new()).await
+        // What refers to its rows, or has its unique values, waits with it.
+        let tables = self.known_tables(link, std::slice::from_ref(entry)).await?;
+        self.quarantine(Quarantined::new(Arc::clone(entry), error), &tables).await
     }
 }

@@ -1,7 +1,7 @@
 //! Entries whose tables changed on main after they were written: replayed when the outcome is that of the other order,
 //! else put aside with the difference.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgoutpost::buffer::Which;
 use pgoutpost::entry::{Effect, EntryColumn, EntryTable, Origin, Seq, TableName, Value};
@@ -257,5 +257,44 @@ async fn enumerations_lose_and_get_labels() {
     assert_eq!(aside.len(), 1);
     let error = aside[0].error.to_string();
     assert!(error.contains("22P02") && error.contains("sad"), "{error}");
+    replayer.stop().await;
+}
+
+/// Those that depend on an entry are found by main's present names, also when it is put aside for what has changed.
+#[tokio::test]
+async fn what_depends_on_an_entry_of_a_table_that_changed_waits_with_it() {
+    let schema = "CREATE TABLE parent(id int PRIMARY KEY, n int CHECK (n >= 0)); CREATE TABLE child(id int PRIMARY KEY, parent int REFERENCES parent);
+        CREATE TABLE owner(id int PRIMARY KEY, n int, gone int); CREATE TABLE thing(id int PRIMARY KEY, owner int REFERENCES owner)";
+    let outpost = Outpost::start("drift_depends", schema).await;
+    let (parent, child) = (known(&outpost, "parent").await, known(&outpost, "child").await);
+    let (owner, thing) = (known(&outpost, "owner").await, known(&outpost, "thing").await);
+    write(&outpost, &parent, vec![insert(&["7", "-1"])]).await; // 1: rejected
+    write(&outpost, &parent, vec![update(&["7"], &[(1, "5")])]).await; // 2: writes its row
+    write(&outpost, &child, vec![insert(&["1", "7"])]).await; // 3: refers to it
+    write(&outpost, &owner, vec![insert(&["1", "1", "1"])]).await; // 4: has a value for a column that is no more
+    write(&outpost, &thing, vec![insert(&["1", "1"])]).await; // 5: refers to it
+    write(&outpost, &child, vec![insert(&["2", "NULL"])]).await; // 6: nothing of the kind
+    let main = outpost.database.main().await;
+    main.batch_execute("ALTER TABLE parent RENAME TO elder; ALTER TABLE owner DROP COLUMN gone").await.unwrap();
+    let replayer = outpost.replay();
+    outpost.drained().await;
+    let records = outpost.buffer.quarantined().await.unwrap();
+    let waits: Vec<(u64, Option<u64>)> =
+        records.iter().map(|record| (record.seq.0, record.waits_for.map(|seq| seq.0))).collect();
+    assert_eq!(waits, [(1, None), (2, Some(1)), (3, Some(1)), (4, None), (5, Some(4))]);
+    replayer.stop().await;
+    // As a daemon finds them that begins anew.
+    write(&outpost, &parent, vec![update(&["7"], &[(1, "6")])]).await; // 7
+    write(&outpost, &thing, vec![insert(&["2", "1"])]).await; // 8
+    let replayer = outpost.replay();
+    outpost.drained().await;
+    let records = outpost.buffer.quarantined().await.unwrap();
+    let waits: Vec<(u64, Option<u64>)> =
+        records[5..].iter().map(|record| (record.seq.0, record.waits_for.map(|seq| seq.0))).collect();
+    assert_eq!(waits, [(7, Some(1)), (8, Some(4))]);
+    main.batch_execute("ALTER TABLE elder DROP CONSTRAINT parent_n_check").await.unwrap();
+    outpost.buffer.retry(Which::One(Seq(1)), "anna").await.unwrap();
+    outpost.drained().await;
+
     replayer.stop().await;
 }

@@ -96,7 +96,7 @@ impl Definitions {
     }
 
     /// The entry in main's present names, when they are others; or why it does not fit.
-    pub(super) fn fit(&self, entry: &Entry) -> Result<Option<Entry>, Difference> {
+    pub(in crate::replay) fn fit(&self, entry: &Entry) -> Result<Option<Entry>, Difference> {
         let mut tables = Vec::with_capacity(entry.tables.len());
         for (place, table) in entry.tables.iter().enumerate() {
             let asked = self.asked(entry, table);
