@@ -243,14 +243,17 @@ impl Site {
 
 /// Flushed and not inserted WAL: everything committed is flushed, and only what is flushed is sent to a replica.
 async fn wait_caught_up(main_url: &str, replica_url: &str) -> Result<()> {
-    let (main, replica) = (connect(main_url).await?, connect_patiently(replica_url).await?);
+    let (main, mut replica) = (connect(main_url).await?, connect_patiently(replica_url).await?);
     let lsn: String = main.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?.try_get(0)?;
     let question = format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'::pg_lsn");
     let deadline = Instant::now() + CATCH_UP_LIMIT;
     loop {
-        let there: Option<bool> = replica.query_one(&question, &[]).await?.try_get(0)?;
-        if there == Some(true) {
-            return Ok(());
+        match replica.query_one(&question, &[]).await {
+            Ok(row) if row.try_get::<_, Option<bool>>(0)? == Some(true) => return Ok(()),
+            Ok(_) => {}
+            // What it replays may end a connection (a conflict with recovery).
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => replica = connect_patiently(replica_url).await?,
         }
         if Instant::now() > deadline {
             bail!("the replica has not replayed {lsn} after {CATCH_UP_LIMIT:?}");
