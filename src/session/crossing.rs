@@ -182,19 +182,20 @@ impl Session {
         for statement in statements {
             tables.extend(self.straightly_written(statement, &settings).await?);
         }
-        self.claim_tables(&tables, &settings).await
+        self.claim_tables(&tables, false, &settings).await
     }
 
-    /// The same for these.
+    /// The same for these; `alone`: also against other straight transactions.
     pub(super) async fn claim_tables(
         &mut self,
         tables: &[(TableId, Writes)],
+        alone: bool,
         settings: &Settings,
     ) -> Result<bool, Failure> {
         if self.seat.has_claimed(tables) {
             return Ok(false);
         }
-        self.seat.claim(tables);
+        self.seat.claim(tables, alone);
         let own = self.shared.limits.straight;
         let limit = settings.lock_timeout().map_or(own, |limit| limit.min(own));
         let until = Instant::now() + limit;
@@ -275,7 +276,7 @@ impl Session {
         let catalog = self.shared.catalog.current();
         let tables = oids.into_iter().map(TableId).filter(|id| catalog.relations.contains_key(id));
         let tables: Vec<(TableId, Writes)> = tables.map(|table| (table, Writes::Rows)).collect();
-        self.seat.claim(&tables);
+        self.seat.claim(&tables, false);
         if !self.seat.granted() {
             self.seat.give_up();
         }

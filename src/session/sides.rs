@@ -92,6 +92,8 @@ struct Claim {
     writes: Writes,
     since: Instant,
     granted: bool,
+    /// Main does not hold all the locks that the transaction has upon the table's rows: nobody else may write it there, too.
+    alone: bool,
 }
 
 impl Writers {
@@ -103,7 +105,7 @@ impl Writers {
             if claim.granted || !is_old {
                 way = Way::Wait;
             }
-            old |= claim.granted && is_old;
+            old |= claim.granted && is_old && !claim.alone;
         }
         if old { Way::Main } else { way }
     }
@@ -226,7 +228,8 @@ impl Seat {
     }
 
     /// Claims tables for a straight statement: writes that are evaluated here wait from now on, for a while.
-    pub fn claim(&mut self, tables: &[(TableId, Writes)]) {
+    /// `alone`: other straight transactions are kept away as well.
+    pub fn claim(&mut self, tables: &[(TableId, Writes)], alone: bool) {
         let (now, mut new) = (Instant::now(), 0);
         let mut state = self.sides.state();
         for &(table, writes) in tables {
@@ -235,7 +238,7 @@ impl Seat {
                 Some(claim) if claim.writes >= writes => {}
                 Some(claim) => (claim.writes, claim.since, claim.granted) = (writes, now, false),
                 None => {
-                    claims.push(Claim { owner: self.owner, writes, since: now, granted: false });
+                    claims.push(Claim { owner: self.owner, writes, since: now, granted: false, alone });
                     self.claimed.push(table);
                     new += 1;
                 }
@@ -249,10 +252,17 @@ impl Seat {
         let mut state = self.sides.state();
         let mine = |claim: &&mut Claim| claim.owner == self.owner;
         for table in &self.claimed {
-            let Some(writers) = state.tables.get_mut(table) else { continue };
-            let Some(claim) = writers.claims.iter_mut().find(mine) else { continue };
-            let in_the_way = |(owner, has): &(Owner, Writes)| *owner != self.owner && has.disturbs(claim.writes);
-            if !claim.granted && writers.here.iter().any(in_the_way) {
+            let Some(writers) = state.tables.get(table) else { continue };
+            let Some(claim) = writers.claims.iter().find(|claim| claim.owner == self.owner) else { continue };
+            if claim.granted {
+                continue;
+            }
+            let (writes, alone) = (claim.writes, claim.alone);
+            let here = |(owner, has): &(Owner, Writes)| *owner != self.owner && has.disturbs(writes);
+            let there = |other: &Claim| {
+                other.owner != self.owner && other.granted && (alone || other.alone) && other.writes.disturbs(writes)
+            };
+            if writers.here.iter().any(here) || writers.claims.iter().any(there) {
                 return false;
             }
         }

@@ -320,7 +320,7 @@ impl Session {
         let settings = self.settings().await?;
         self.no_open_cursor().await?;
         self.connect_main().await?;
-        self.claim_tables(&self.seat.kept(), &settings).await?;
+        self.claim_tables(&self.seat.kept(), true, &settings).await?;
         self.drained().await?;
         let same = |main: &Main| main.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &settings));
         if !self.main.as_ref().is_some_and(same) {

@@ -20,7 +20,7 @@ fn who_has_written_here_is_waited_for_and_others_wait_for_the_claim() {
     let sides = Sides::default();
     let (mut here, mut later, mut straight) = (sides.seat(), sides.seat(), sides.seat());
     assert_eq!(here.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
-    straight.claim(&rows(T));
+    straight.claim(&rows(T), false);
     assert!(!straight.granted());
     assert_eq!(later.way(T, Writes::Rows, NOW), Way::Wait);
     assert_eq!(later.enter(T, Writes::Rows, sides.moment(), NOW), Entered::Busy);
@@ -36,7 +36,7 @@ fn a_claim_that_waits_long_lets_others_pass_and_one_that_is_granted_sends_them_t
     let sides = Sides::default();
     let (mut here, mut later, mut straight) = (sides.seat(), sides.seat(), sides.seat());
     here.enter(T, Writes::Rows, sides.moment(), NOW);
-    straight.claim(&rows(T));
+    straight.claim(&rows(T), false);
     age(&sides);
     assert_eq!(later.way(T, Writes::Rows, NOW), Way::Free);
     assert_eq!(later.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
@@ -55,11 +55,11 @@ fn a_claim_that_waits_long_lets_others_pass_and_one_that_is_granted_sends_them_t
 fn who_has_waited_long_does_not_wait_for_new_ones() {
     let sides = Sides::default();
     let (mut here, mut straight, mut next) = (sides.seat(), sides.seat(), sides.seat());
-    straight.claim(&rows(T));
+    straight.claim(&rows(T), false);
     assert!(straight.granted());
     assert_eq!(here.way(T, Writes::Rows, PATIENCE), Way::Main);
     straight.leave_main(false);
-    next.claim(&rows(T));
+    next.claim(&rows(T), false);
     assert_eq!(here.way(T, Writes::Rows, NOW), Way::Wait);
     assert_eq!(here.enter(T, Writes::Rows, sides.moment(), PATIENCE), Entered::In, "it has not begun");
     assert!(!next.granted());
@@ -70,7 +70,7 @@ fn what_was_evaluated_before_a_straight_transaction_ended_is_known_to_be_old() {
     let sides = Sides::default();
     let (mut here, mut straight) = (sides.seat(), sides.seat());
     let before = sides.moment();
-    straight.claim(&rows(T));
+    straight.claim(&rows(T), false);
     assert!(straight.granted());
     straight.leave_main(true);
     assert_eq!(here.enter(T, Writes::Rows, before, NOW), Entered::Changed);
@@ -85,7 +85,7 @@ fn a_rolled_back_claim_has_changed_nothing() {
     let sides = Sides::default();
     let (mut here, mut straight) = (sides.seat(), sides.seat());
     let before = sides.moment();
-    straight.claim(&rows(T));
+    straight.claim(&rows(T), false);
     assert!(straight.granted());
     straight.leave_main(false);
     assert_eq!(here.enter(T, Writes::Rows, before, NOW), Entered::In);
@@ -95,16 +95,16 @@ fn a_rolled_back_claim_has_changed_nothing() {
 fn additions_bear_with_rows_and_not_with_another_definition() {
     let sides = Sides::default();
     let (mut here, mut straight, mut ddl) = (sides.seat(), sides.seat(), sides.seat());
-    straight.claim(&rows(T));
+    straight.claim(&rows(T), false);
     assert!(straight.granted());
     assert_eq!(here.enter(T, Writes::Additions, sides.moment(), NOW), Entered::In);
-    ddl.claim(&[(T, Writes::Definition)]);
+    ddl.claim(&[(T, Writes::Definition)], false);
     assert!(!ddl.granted());
     ddl.give_up();
     assert!(!sides.seat().has_claimed(&rows(T)));
     assert!(straight.has_claimed(&rows(T)), "another's giving up is not its own");
     here.leave_here();
-    ddl.claim(&[(T, Writes::Definition)]);
+    ddl.claim(&[(T, Writes::Definition)], false);
     assert!(ddl.granted(), "straight ones have main's locks between them");
     assert_eq!(here.way(T, Writes::Additions, NOW), Way::Wait);
 }
@@ -113,7 +113,7 @@ fn additions_bear_with_rows_and_not_with_another_definition() {
 fn who_is_overtaken_knows_it_until_its_transaction_is_over() {
     let sides = Sides::default();
     let (mut here, mut straight) = (sides.seat(), sides.seat());
-    straight.claim(&[(T, Writes::Rows), (U, Writes::Rows)]);
+    straight.claim(&[(T, Writes::Rows), (U, Writes::Rows)], false);
     assert!(straight.granted());
     here.overtake(T);
     assert!(straight.is_overtaken() && !sides.is_claimed());
@@ -121,7 +121,7 @@ fn who_is_overtaken_knows_it_until_its_transaction_is_over() {
     assert_eq!(here.enter(U, Writes::Rows, sides.moment(), NOW), Entered::In);
     straight.leave_main(true);
     assert!(!straight.is_overtaken());
-    straight.claim(&rows(T));
+    straight.claim(&rows(T), false);
     assert!(!straight.granted(), "here has it now");
 }
 
@@ -130,7 +130,7 @@ fn the_own_transaction_is_never_in_its_way() {
     let sides = Sides::default();
     let mut both = sides.seat();
     both.enter(T, Writes::Rows, sides.moment(), NOW);
-    both.claim(&rows(T));
+    both.claim(&rows(T), false);
     assert!(both.granted());
     assert_eq!(both.way(T, Writes::Rows, NOW), Way::Free);
 }
@@ -143,16 +143,22 @@ fn two_that_keep_rows_and_go_to_main_do_not_wait_for_each_other() {
         seat.enter(T, Writes::Rows, sides.moment(), NOW);
         seat.keep(T);
     }
-    one.claim(&one.kept());
+    one.claim(&one.kept(), true);
     assert!(!one.granted() && !one.is_deadlocked());
-    two.claim(&two.kept());
+    two.claim(&two.kept(), true);
     assert!(!two.granted() && two.is_deadlocked());
     two.give_up();
     two.leave_here();
     assert!(one.granted() && !one.is_deadlocked());
     one.hand_over();
     assert_eq!(one.kept(), []);
-    assert_eq!(two.way(T, Writes::Rows, NOW), Way::Wait);
+    assert_eq!(two.way(T, Writes::Rows, PATIENCE), Way::Wait, "its rows are not locked on main");
+    two.claim(&rows(T), false);
+    assert!(!two.granted());
+    one.leave_main(true);
+    assert!(two.granted());
+    one.claim(&rows(T), true);
+    assert!(!one.granted(), "it is not alone");
 }
 
 #[test]
@@ -161,7 +167,7 @@ fn what_was_handed_over_is_in_nobodys_way_and_has_changed_when_it_is_over() {
     let (mut one, mut two, mut here) = (sides.seat(), sides.seat(), sides.seat());
     one.enter(T, Writes::Rows, sides.moment(), NOW);
     two.enter(T, Writes::Rows, sides.moment(), NOW);
-    one.claim(&rows(T));
+    one.claim(&rows(T), false);
     assert!(!one.granted());
     two.hand_over();
     assert!(one.granted() && two.has_handed_over());
@@ -176,7 +182,7 @@ fn a_seat_that_is_dropped_gives_up_what_it_has() {
     let sides = Sides::default();
     let (mut here, mut straight) = (sides.seat(), sides.seat());
     here.enter(T, Writes::Rows, sides.moment(), NOW);
-    straight.claim(&rows(T));
+    straight.claim(&rows(T), false);
     drop(here);
     assert!(straight.granted());
     let before = sides.moment();
