@@ -150,8 +150,8 @@ impl Session {
         }
     }
 
-    /// Asks, not more often than every few seconds, whether the role has a right: a question with one answer. GRANT and
-    /// REVOKE change the catalog's version; membership in roles does not.
+    /// Asks, not more often than every few seconds, whether the role has a right: a question with one answer. GRANT, REVOKE
+    /// and membership in roles do not change the catalog's version.
     pub(super) async fn permitted(
         &mut self,
         question: &str,

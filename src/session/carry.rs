@@ -12,7 +12,7 @@ use super::Session;
 use super::failure::{End, Failure};
 use super::settings::Settings;
 use crate::report::Report;
-use crate::setup::identifier;
+use crate::setup::{identifier, literal};
 use crate::sqlstate;
 use crate::wire::{HEADER, error};
 
@@ -33,10 +33,6 @@ pub(super) struct State {
     role: String,
     /// What SET has said, and what a statement's meaning hangs on most, wherever it comes from.
     settings: BTreeMap<String, Option<String>>,
-}
-
-fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 fn set<'a>(settings: impl Iterator<Item = (&'a String, &'a Option<String>)>) -> String {
@@ -182,7 +178,7 @@ mod tests {
         let now = state("u", "none", &[("search_path", r"it's \"), ("work_mem", "64")]);
         assert_eq!(
             now.since(&before, "u"),
-            r#"RESET "a"."b"; SELECT pg_catalog.set_config(E'search_path', E'it\'s \\', false), pg_catalog.set_config(E'work_mem', E'64', false); "#
+            r#"RESET "a"."b"; SELECT pg_catalog.set_config('search_path',  E'it''s \\', false), pg_catalog.set_config('work_mem', '64', false); "#
         );
     }
 
@@ -191,7 +187,7 @@ mod tests {
         let (before, now) = (state("u", "none", &[]), state("v", "w", &[("log_statement", "all")]));
         assert_eq!(
             now.since(&before, "u"),
-            "RESET SESSION AUTHORIZATION; SELECT pg_catalog.set_config(E'log_statement', E'all', false); \
+            "RESET SESSION AUTHORIZATION; SELECT pg_catalog.set_config('log_statement', 'all', false); \
              SET SESSION AUTHORIZATION \"v\"; SET ROLE \"w\"; "
         );
         assert!(before.since(&now, "u").ends_with("SET ROLE NONE; "));

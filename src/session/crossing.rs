@@ -12,6 +12,7 @@ use super::sides::{Entered, Moment, PATIENCE, Way};
 use super::transaction::{Phase, Route};
 use super::{Session, Waited};
 use crate::catalog::TableId;
+use crate::overlay::Overlay;
 use crate::replay::ReplayState;
 use crate::report::Report;
 use crate::sql::{self, Class, LockedRelation, Plan, Statement, WriteKind, WritePlan, Writes};
@@ -180,7 +181,9 @@ impl Session {
         let settings = self.settings().await?;
         let mut tables = Vec::new();
         for statement in statements {
-            tables.extend(self.straightly_written(statement, &settings).await?);
+            let written = self.straightly_written(statement, &settings).await?;
+            self.pipeline.unseen |= self.acts_unseen(statement, &written, &settings);
+            tables.extend(written);
         }
         self.claim_tables(&tables, false, &settings).await
     }
@@ -249,8 +252,8 @@ impl Session {
         self.seat.leave_main(true);
     }
 
-    /// Whether a straight statement may write tables that its text does not name.
-    pub(super) fn acts_unseen(&self, statement: &Statement, settings: &Settings) -> bool {
+    /// Whether a straight statement may write more tables than those that its text names.
+    fn acts_unseen(&self, statement: &Statement, named: &[(TableId, Writes)], settings: &Settings) -> bool {
         let catalog = self.shared.catalog.current();
         let of_triggers = |id: &TableId| catalog.relations.get(id).is_some_and(|table| table.has_triggers);
         match &statement.class {
@@ -260,7 +263,7 @@ impl Session {
                 first.eq_ignore_ascii_case("call") || first.eq_ignore_ascii_case("do")
             }
             Class::Execute { .. } => true,
-            _ => sql::written(statement, &catalog, &settings.schemas).iter().any(|(table, _)| of_triggers(table)),
+            _ => named.iter().any(|(table, _)| of_triggers(table)),
         }
     }
 
@@ -298,6 +301,6 @@ impl Session {
 /// What all parts of a statement see.
 #[derive(Debug, Clone)]
 pub(super) struct Pinned {
-    pub(super) overlay: Arc<crate::overlay::Overlay>,
+    pub(super) overlay: Arc<Overlay>,
     pub(super) moment: Moment,
 }

@@ -1,6 +1,6 @@
 //! A session's own questions to the replica, between the client's.
 //!
-//! **Never a Sync of our own within the client's pipeline.** Messages up to a Sync are one implicit transaction: `now()`
+//! **No Sync of our own within the client's pipeline**, but to evaluate again what stands alone in it. Messages up to a Sync are one implicit transaction: `now()`
 //! stands still in it, and a failed message skips the rest. So questions end with Flush: the replica answers and its
 //! transaction stays as it is, explicit or implicit. When a question fails, the replica skips to the client's Sync, which
 //! is what must happen to the client's messages too. When a statement fails here without the replica's knowledge and

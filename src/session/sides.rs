@@ -252,8 +252,9 @@ impl Seat {
         let mut state = self.sides.state();
         let mine = |claim: &&mut Claim| claim.owner == self.owner;
         for table in &self.claimed {
-            let Some(writers) = state.tables.get(table) else { continue };
-            let Some(claim) = writers.claims.iter().find(|claim| claim.owner == self.owner) else { continue };
+            // Who was overtaken has them no more.
+            let Some(writers) = state.tables.get(table) else { return false };
+            let Some(claim) = writers.claims.iter().find(|claim| claim.owner == self.owner) else { return false };
             if claim.granted {
                 continue;
             }
@@ -296,11 +297,11 @@ impl Seat {
 
     /// The straight transaction, or statement, is over. `changed`: it may have changed what it had claimed.
     pub fn leave_main(&mut self, changed: bool) {
+        let mut state = self.sides.state();
+        state.overtaken.remove(&self.owner);
         if self.claimed.is_empty() && self.handed_over.is_empty() {
             return;
         }
-        let mut state = self.sides.state();
-        state.overtaken.remove(&self.owner);
         let handed_over = std::mem::take(&mut self.handed_over);
         let mut ended = None;
         if changed {
@@ -351,7 +352,7 @@ impl Seat {
 
     /// Whether somebody has gone ahead of the straight transaction, which must then not be committed.
     pub fn is_overtaken(&self) -> bool {
-        !self.claimed.is_empty() && self.sides.state().overtaken.contains(&self.owner)
+        self.sides.state().overtaken.contains(&self.owner)
     }
 
     fn unclaim(&mut self, which: impl Fn(&Claim) -> bool, ended: Option<Moment>) {

@@ -308,8 +308,6 @@ impl Session {
         if self.transaction.phase == Phase::Failed {
             return Ok(());
         }
-        let settings = self.settings().await?;
-        self.pipeline.unseen |= statements.iter().any(|statement| self.acts_unseen(statement, &settings));
         if self.claim(statements).await? { self.drained().await } else { Ok(()) }
     }
 

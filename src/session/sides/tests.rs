@@ -126,6 +126,26 @@ fn who_is_overtaken_knows_it_until_its_transaction_is_over() {
 }
 
 #[test]
+fn who_is_overtaken_while_it_waits_for_more_is_not_granted_it_and_does_not_forget() {
+    let sides = Sides::default();
+    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    straight.claim(&rows(T), false);
+    assert!(straight.granted());
+    here.enter(U, Writes::Rows, sides.moment(), NOW);
+    straight.claim(&rows(U), false);
+    assert!(!straight.granted());
+    here.overtake(T);
+    here.leave_here();
+    assert!(!straight.granted());
+    straight.give_up();
+    assert!(straight.is_overtaken(), "what it has done on main must not be committed");
+    straight.leave_main(false);
+    assert!(!straight.is_overtaken());
+    straight.claim(&rows(T), false);
+    assert!(straight.granted());
+}
+
+#[test]
 fn the_own_transaction_is_never_in_its_way() {
     let sides = Sides::default();
     let mut both = sides.seat();
