@@ -123,7 +123,7 @@ impl Session<'_> {
     }
 
     /// Main has decided about entries that bring others again.
-    pub(super) async fn retries_decided(&mut self, old: &[Seq]) -> Result<(), Ending> {
+    pub(super) async fn retries_decided(&self, old: &[Seq]) -> Result<(), Ending> {
         if old.is_empty() {
             return Ok(());
         }

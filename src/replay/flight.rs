@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{BufMut, BytesMut};
 use futures_util::future::BoxFuture;
@@ -10,6 +11,7 @@ use futures_util::{FutureExt, TryStreamExt};
 use tokio::time::Instant;
 use tokio_postgres::types::{BorrowToSql, IsNull, ToSql, Type};
 use tokio_postgres::{Client, Statement};
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::status::Outcome;
@@ -58,10 +60,11 @@ pub(super) struct Flight {
     pub(super) last: Seq,
     pub(super) bytes: usize,
     pub(super) begun: Instant,
-    waiting: Vec<(StepKind, Waiting)>,
+    /// Takes the answers as they come, whatever replay does meanwhile: tokio-postgres gives a later request nothing as long as
+    /// an earlier one does not take its own. Ends with the flight.
+    listener: AbortOnDropHandle<Result<Landed, Crashed>>,
     /// How many answers have come.
-    answered: usize,
-    landed: Landed,
+    answered: Arc<AtomicUsize>,
 }
 
 /// What a committed transaction did.
@@ -111,73 +114,44 @@ impl Flight {
         let Cargo { entries, steps, bytes, from, site, own_role, version } = cargo;
         let last = entries.last().map_or(from, |entry| entry.seq);
         let uuid = entries.last().map(|entry| entry.uuid);
-        let mut flight = Flight {
-            last,
-            bytes,
-            begun: Instant::now(),
-            waiting: Vec::with_capacity(steps.len() + 4),
-            answered: 0,
-            landed: Landed::default(),
-            entries,
-        };
-        flight.send(StepKind::Begin, command(client, format!("{BEGIN}; {DEFER}")));
-        flight.send(StepKind::Advance, advance(client, frame, site, from, last, uuid));
+        let mut waiting = Vec::with_capacity(steps.len() + 5);
+        let mut send = |step: StepKind, request: Waiting| waiting.push((step, sent(request)));
+        send(StepKind::Begin, command(client, format!("{BEGIN}; {DEFER}")));
+        send(StepKind::Advance, advance(client, frame, site, from, last, uuid));
         let mut role = own_role.to_owned();
         for step in steps {
-            let wanted = if step.way == Way::Own { own_role } else { &flight.entries[step.entry].role };
+            let wanted = if step.way == Way::Own { own_role } else { &entries[step.entry].role };
             if *wanted != role {
                 wanted.clone_into(&mut role);
-                flight.send(StepKind::Role, command(client, format!("SET LOCAL ROLE {}", identifier(&role))));
+                send(StepKind::Role, command(client, format!("SET LOCAL ROLE {}", identifier(&role))));
             }
             let kind = StepKind::Effect { entry: step.entry, effect: step.effect, rows: step.rows };
             match find(&step.sql) {
-                Some(statement) => flight.send(kind, execute(client, statement, step)),
+                Some(statement) => send(kind, execute(client, statement, step)),
                 None => {
                     let error = own::Error::Unexpected(format!("not prepared: {}", step.sql));
-                    flight.waiting.push((kind, std::future::ready(Err(error)).boxed()));
+                    send(kind, std::future::ready(Err(error)).boxed());
                 }
             }
         }
         if let Some(version) = version {
             // Last: by now this transaction's own locks keep everybody from changing the tables that it wrote.
-            flight.send(StepKind::Definitions, gate(client, frame, site, version));
+            send(StepKind::Definitions, gate(client, frame, site, version));
         }
-        flight.send(StepKind::Commit, command(client, "COMMIT".to_owned()));
-        flight.send(StepKind::Place, place(client, frame));
-        flight
+        send(StepKind::Commit, command(client, "COMMIT".to_owned()));
+        send(StepKind::Place, place(client, frame));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let listener = AbortOnDropHandle::new(tokio::spawn(listen(waiting, Arc::clone(&answered))));
+        Flight { entries, last, bytes, begun: Instant::now(), listener, answered }
     }
 
-    /// tokio-postgres puts a request on the wire when its future is polled first: so the order of these polls is the
-    /// order of the statements.
-    fn send(&mut self, kind: StepKind, mut request: Waiting) {
-        let waiting = match (&mut request).now_or_never() {
-            Some(answer) => std::future::ready(answer).boxed(),
-            None => request,
-        };
-        self.waiting.push((kind, waiting));
-    }
-
-    /// Waits for the transaction's end. May be dropped and called again. `progress` is called for each answer.
+    /// Waits for the transaction's end, of which it tells once. May be dropped and called again before.
     pub(super) async fn landing(&mut self) -> Result<Landed, Crashed> {
-        while let Some((step, request)) = self.waiting.get_mut(self.answered) {
-            let step = *step;
-            let answer = request.await;
-            self.answered += 1;
-            match (answer, step) {
-                (Err(_), StepKind::Place) | (Ok(Answer::Done), _) => {}
-                (Err(error), _) => return Err(Crashed { step, error }),
-                (Ok(Answer::Rows(touched)), StepKind::Effect { entry, effect, rows }) if touched != rows => {
-                    let outcomes = BTreeMap::from([(Outcome::Gone, rows.abs_diff(touched))]);
-                    self.landed.surprises.push(Surprise { entry, effect, outcomes });
-                }
-                (Ok(Answer::Settled(outcomes)), StepKind::Effect { entry, effect, .. }) if !outcomes.is_empty() => {
-                    self.landed.surprises.push(Surprise { entry, effect, outcomes });
-                }
-                (Ok(Answer::Rows(_) | Answer::Settled(_)), _) => {}
-                (Ok(Answer::Place(lsn)), _) => self.landed.place = Some(lsn),
-            }
-        }
-        Ok(std::mem::take(&mut self.landed))
+        (&mut self.listener).await.unwrap_or_else(|ended| {
+            // The ledger says what became of it.
+            let error = own::Error::Connection(format!("nobody listened to main: {ended}"));
+            Err(Crashed { step: StepKind::Begin, error })
+        })
     }
 
     /// Its entries; what else it would hear is thrown away.
@@ -187,8 +161,40 @@ impl Flight {
 
     /// How many answers have come: grows while main works on it.
     pub(super) fn answered(&self) -> usize {
-        self.answered
+        self.answered.load(Ordering::Relaxed)
     }
+}
+
+/// tokio-postgres puts a request on the wire when its future is polled first: so the order of these calls is the order of the
+/// statements.
+fn sent(mut request: Waiting) -> Waiting {
+    match (&mut request).now_or_never() {
+        Some(answer) => std::future::ready(answer).boxed(),
+        None => request,
+    }
+}
+
+/// Takes the answers in their order, up to the first error.
+async fn listen(waiting: Vec<(StepKind, Waiting)>, answered: Arc<AtomicUsize>) -> Result<Landed, Crashed> {
+    let mut landed = Landed::default();
+    for (step, request) in waiting {
+        let answer = request.await;
+        answered.fetch_add(1, Ordering::Relaxed);
+        match (answer, step) {
+            (Err(_), StepKind::Place) | (Ok(Answer::Done), _) => {}
+            (Err(error), _) => return Err(Crashed { step, error }),
+            (Ok(Answer::Rows(touched)), StepKind::Effect { entry, effect, rows }) if touched != rows => {
+                let outcomes = BTreeMap::from([(Outcome::Gone, rows.abs_diff(touched))]);
+                landed.surprises.push(Surprise { entry, effect, outcomes });
+            }
+            (Ok(Answer::Settled(outcomes)), StepKind::Effect { entry, effect, .. }) if !outcomes.is_empty() => {
+                landed.surprises.push(Surprise { entry, effect, outcomes });
+            }
+            (Ok(Answer::Rows(_) | Answer::Settled(_)), _) => {}
+            (Ok(Answer::Place(lsn)), _) => landed.place = Some(lsn),
+        }
+    }
+    Ok(landed)
 }
 
 fn command(client: &Arc<Client>, sql: String) -> Waiting {

@@ -105,7 +105,7 @@ impl Session<'_> {
     }
 
     /// Says once when main's schema is not the one that this program makes.
-    fn note_schema(&mut self, version: i32) {
+    fn note_schema(&self, version: i32) {
         let before = self.status.borrow().schema_version;
         if before != Some(version) && version != SCHEMA_VERSION {
             let hint = if version < SCHEMA_VERSION {
@@ -200,7 +200,7 @@ impl Session<'_> {
     }
 
     /// Main is at an older state than it was: restored, or failed over to a standby that lagged.
-    async fn went_back(&mut self, ledger: Seq, before: Before, place: Option<Lsn>) {
+    async fn went_back(&self, ledger: Seq, before: Before, place: Option<Lsn>) {
         let applied = before.progress.applied;
         let what = if ledger < applied {
             format!("main lost commits: it was at entry {applied} and is at {ledger}")
@@ -219,7 +219,7 @@ impl Session<'_> {
         }
     }
 
-    async fn known(&mut self, found: Ledger, last: Seq) -> Result<Known, Ending> {
+    async fn known(&self, found: Ledger, last: Seq) -> Result<Known, Ending> {
         let before = Seq(found.seq.0.saturating_sub(1));
         let around = self.buffer.read(before, 2).await.map_err(|error| Ending::Refused(error.to_string()))?;
         let at = |seq: Seq| around.iter().find(|entry| entry.seq == seq);

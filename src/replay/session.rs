@@ -69,8 +69,6 @@ pub(super) struct Link {
     pub(super) role: String,
 }
 
-// `&mut self` also where nothing changes: the answers under way are `Send` and not `Sync`, so a task can hold a session
-// only by itself or by `&mut`.
 impl<'a> Session<'a> {
     pub(super) fn new(
         buffer: &'a Buffer,
@@ -261,7 +259,7 @@ impl<'a> Session<'a> {
     }
 
     /// What is known of those entries that are in quarantine.
-    async fn rejected(&mut self, entries: &[Arc<Entry>]) -> Result<Vec<Quarantined>, Ending> {
+    async fn rejected(&self, entries: &[Arc<Entry>]) -> Result<Vec<Quarantined>, Ending> {
         let aside = entries.iter().map(|entry| entry.seq).filter(|seq| self.buffer.is_quarantined(*seq));
         let unread = |error: BufferError| Ending::Refused(error.to_string());
         let mut pages = self.buffer.quarantine_pages(aside.collect::<Vec<_>>()).await.map_err(unread)?;
@@ -305,7 +303,7 @@ impl<'a> Session<'a> {
     async fn crashed(&mut self, link: &Link, crashed: Crashed) -> Result<(), Ending> {
         let Some(flight) = self.flights.pop_front() else { return Ok(()) };
         let entries = flight.into_entries();
-        // Nobody listens to what was sent after it: an answer that is not taken would hold up those behind it.
+        // What was sent after it fails with it.
         self.flights.clear();
         self.failed(link, crashed, &entries).await
     }
@@ -351,7 +349,7 @@ impl<'a> Session<'a> {
     }
 
     /// Whether main's definitions are not those any more that entries were fitted to.
-    async fn definitions_changed(&mut self, link: &Link) -> Result<bool, Ending> {
+    async fn definitions_changed(&self, link: &Link) -> Result<bool, Ending> {
         let Some(version) = self.definitions.version() else { return Ok(false) };
         let asked = timeout(STALL, flight::unchanged(&link.client, &link.frame, self.site, version)).await;
         match asked.map_err(|_| Ending::Away("main does not answer".to_owned()))? {
@@ -364,7 +362,7 @@ impl<'a> Session<'a> {
     }
 
     /// Tries an idle connection, and learns main's place.
-    async fn probe(&mut self, link: &Link) -> Result<(), Ending> {
+    async fn probe(&self, link: &Link) -> Result<(), Ending> {
         let query = link.client.query_one("SELECT pg_catalog.pg_current_wal_insert_lsn()::text", &[]);
         let answer = timeout(STALL, query).await;
         let row = answer.map_err(|_| Ending::Away("main does not answer".to_owned()))?;

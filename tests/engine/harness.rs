@@ -1,6 +1,7 @@
 //! A buffer in memory, entries made by hand, and a replay task behind a link of its own.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,8 @@ use pgoutpost::catalog::Catalog;
 use pgoutpost::cluster::MainRecord;
 use pgoutpost::entry::{Effect, Entry, EntryColumn, EntryTable, FORMAT, Seq, TableName, Value};
 use pgoutpost::replay::{self, ReplayConfig, ReplayStatus};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedRwLockWriteGuard, RwLock, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -229,6 +232,34 @@ impl Outpost {
             ..ReplayConfig::default()
         };
         Outpost { database, buffer, link: Arc::new(link), config, memory, shutdown }
+    }
+
+    /// From now on main's answers arrive byte by byte.
+    pub async fn answers_come_in_crumbs(&mut self) {
+        let (listener, main) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), self.database.main_port);
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut far = TcpStream::connect(("127.0.0.1", main)).await.unwrap();
+                near.set_nodelay(true).unwrap();
+                tokio::spawn(async move {
+                    let ((mut from_near, mut to_near), (mut from_far, mut to_far)) = (near.split(), far.split());
+                    let crumbs = async {
+                        while let Ok(byte) = from_far.read_u8().await {
+                            to_near.write_u8(byte).await?;
+                            tokio::task::yield_now().await;
+                        }
+                        Ok(())
+                    };
+                    // Either side's end is the connection's.
+                    let _: io::Result<()> = tokio::select! {
+                        copied = tokio::io::copy(&mut from_near, &mut to_far) => copied.map(drop),
+                        ended = crumbs => ended,
+                    };
+                });
+            }
+        });
+        self.link = Arc::new(Link::start(lab::port::free_port().unwrap(), port).unwrap());
     }
 
     /// The process dies at its write to the log after `writes`.

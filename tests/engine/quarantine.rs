@@ -120,6 +120,23 @@ async fn what_depends_waits_and_says_for_whom_and_why() {
     assert_eq!((&*records[0].acts[0].by, &*records[0].acts[0].what), ("anna", "retry"));
 }
 
+/// Transactions are under way that main refuses, while it is asked about the statements of the next: whoever waits for that
+/// answer takes those before it.
+#[tokio::test]
+async fn what_is_asked_of_main_does_not_wait_behind_answers_that_nobody_takes() {
+    let mut outpost = Outpost::start("behind", SCHEMA).await;
+    outpost.answers_come_in_crumbs().await;
+    for id in ["1", "2", "3"] {
+        outpost.commit(of_parent(vec![insert(&[id, "-5", "a"]), update(&["50"], &[(1, "2")])])).await;
+        outpost.commit(of_child(id, id)).await;
+        outpost.commit(counted(id, "-1")).await;
+    }
+    let replayer = outpost.replay();
+    outpost.drained().await;
+    assert_eq!(outpost.buffer.quarantined().await.unwrap().len(), 9);
+    assert_eq!(replayer.stop().await.connections_total, 1, "replay took main's silence for its end");
+}
+
 #[tokio::test]
 async fn a_crash_between_any_two_steps_of_a_retry_repeats_and_loses_nothing() {
     let mut outpost = Outpost::start("retrykill", SCHEMA).await;
