@@ -280,7 +280,7 @@ pub fn written(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>
 pub fn plan(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>], site: &str) -> Result<Plan, Report> {
     let names = resolve::Names { catalog, search_path, owners: false, policies: 0 };
     let gate = gate(site, catalog);
-    let text = &*statement.text;
+    let text = &*parse::without_brackets(&statement.text);
     let planned = parse::with_tree(text, |root| match statement.class {
         Class::Write => WritePlan::new(text, root, names, &gate).map(|plan| Plan::Write(Arc::new(plan))),
         Class::Part => WritePlan::of_part(text, root, names, &gate).map(|plan| Plan::Write(Arc::new(plan))),

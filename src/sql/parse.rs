@@ -13,6 +13,10 @@ use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 use super::Unparsed;
 
 mod between;
+mod only;
+mod words;
+
+pub(super) use only::without_brackets;
 
 /// Bytes of SQL text that we look into. Longer statements are Postgres' business alone.
 const TEXT_BYTES_MAX: usize = 64 << 20;

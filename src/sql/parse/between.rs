@@ -6,7 +6,9 @@
 //! is then the place in the client's text, of which the pieces are cut. What is not surely an operator stays as it is,
 //! and a tree with a BETWEEN left in it is not used.
 
-use squawk_lexer::{Token, TokenKind, tokenize};
+use squawk_lexer::TokenKind;
+
+use super::words::{Word, words};
 
 /// After these, at the same level of brackets, no AND belongs to a BETWEEN before them: that was a name.
 const ENDS: &str = " as else except fetch for from group having intersect into join limit offset on or order returning select set \
@@ -16,22 +18,7 @@ const BEFORE: &str = " all analyse analyze and any array as asc asymmetric both 
     group having in intersect into lateral leading limit not offset on only or order placing returning select some symmetric \
     then to trailing union using when where window with ";
 
-/// One token that is not a blank or a comment.
-struct Word<'t> {
-    kind: TokenKind,
-    start: usize,
-    text: &'t str,
-}
-
 impl Word<'_> {
-    fn is(&self, word: &str) -> bool {
-        self.kind == TokenKind::Ident && self.text.eq_ignore_ascii_case(word)
-    }
-
-    fn is_one(&self, words: &str) -> bool {
-        words.split_ascii_whitespace().any(|word| self.is(word))
-    }
-
     /// Whether an expression can end with it.
     fn ends_value(&self) -> bool {
         match self.kind {
@@ -83,19 +70,6 @@ fn close(open: &mut Vec<Option<usize>>) {
     if open.len() > 1 {
         open.pop();
     }
-}
-
-fn words(text: &str) -> Vec<Word<'_>> {
-    let mut start = 0;
-    let placed = tokenize(text).map(|Token { kind, len, .. }| {
-        let begun = start;
-        start += len as usize;
-        Word { kind, start: begun, text: text.get(begun..start).unwrap_or_default() }
-    });
-    let blank = |word: &Word<'_>| {
-        matches!(word.kind, TokenKind::Whitespace | TokenKind::LineComment | TokenKind::BlockComment { .. })
-    };
-    placed.filter(|word| !blank(word)).collect()
 }
 
 /// Whether a BETWEEN stands between two expressions, rather than being a name.

@@ -91,3 +91,15 @@ fn statements_are_told_apart_without_being_read() {
     assert_eq!(told("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END").len(), 1);
     assert_eq!(told(" ; "), [""; 0]);
 }
+
+#[test]
+fn only_loses_its_brackets_and_nothing_else() {
+    let same = |text: &str| assert_eq!(without_brackets(text), text);
+    assert_eq!(without_brackets("SELECT 1 FROM ONLY (t) z"), "SELECT 1 FROM ONLY  t  z");
+    assert_eq!(without_brackets("only(\"a b\".t)as z, only /* ( */ ( u )"), "only \"a b\".t as z, only /* ( */   u  ");
+    same("FETCH FIRST 1 ROW ONLY) x");
+    same("SELECT only_(t), \"only\"(t), 'only (t)' -- only (t)");
+    same("ONLY (t JOIN u) ONLY ((t)) ONLY () ONLY (t.)");
+    same("ONLY (t");
+    same("only");
+}

@@ -21,6 +21,8 @@ pub(super) fn mentions_tableoid(root: &SyntaxNode) -> bool {
 }
 
 /// A row as a value of its table's composite type. `outer`: the row may be the NULL of an outer join.
+/// Always within CASE, which planning takes away: of a row that is written out IN, `= ANY` and the like would compare the
+/// columns one by one, in which a NULL equals nothing.
 pub(in super::super) fn row_value(
     table: &crate::catalog::Table,
     alias: &str,
@@ -32,10 +34,9 @@ pub(in super::super) fn row_value(
     let row = format!("ROW({values})::{}", qualified(table));
     // A dropped column is NULL in the row, and `IS NOT NULL` of a row that is written out would look at it.
     let dropped = table.columns.last().is_some_and(|last| usize::try_from(last.attnum.0) != Ok(table.columns.len()));
-    if outer || dropped {
-        format!("(CASE WHEN {alias} IS NOT DISTINCT FROM NULL THEN NULL ELSE {row} END)")
-    } else {
-        format!("({row})")
+    match outer || dropped {
+        true => format!("(CASE WHEN {alias} IS NOT DISTINCT FROM NULL THEN NULL ELSE {row} END)"),
+        false => format!("(CASE WHEN true THEN {row} END)"),
     }
 }
 
@@ -72,7 +73,7 @@ impl Text<'_> {
         match scopes.is_column(node, &name) {
             Some(false) => {
                 let named = output_name(node).map_or_else(String::new, |_| format!(" AS {}", quoted(&name)));
-                self.whole(item, range(node), &node.text().to_string(), &named);
+                self.whole(item, node, &named);
             }
             Some(true) => {}
             None => self.findings.unclear_row = Some(name),
@@ -90,14 +91,13 @@ impl Text<'_> {
                 [] => None,
             };
             let Some(item) = item.filter(|item| item.table.is_some()) else { return };
-            let original = node.text().to_string();
             if matches!(parent.kind(), K::TARGET | K::TUPLE_EXPR | K::ROW) {
                 if self.tableoid || path.len() > 1 || item.unique.is_some() {
                     let columns = self.columns(item);
-                    self.either(item, range(node), columns, original);
+                    self.either(item, node, columns);
                 }
             } else {
-                self.whole(item, range(node), &original, "");
+                self.whole(item, node, "");
             }
             return;
         }
@@ -105,9 +105,9 @@ impl Text<'_> {
             return;
         }
         let Some(path) = dotted(node) else { return };
-        let (item, column, name) = match path.as_slice() {
-            [name, column] => (scopes.named(node, name), column, name),
-            [.., schema, name, column] => (scopes.qualified(node, schema, name), column, name),
+        let (item, column) = match path.as_slice() {
+            [name, column] => (scopes.named(node, name), column),
+            [.., schema, name, column] => (scopes.qualified(node, schema, name), column),
             _ => return,
         };
         let Some(item) = item.filter(|item| item.table.is_some()) else { return };
@@ -118,12 +118,12 @@ impl Text<'_> {
             {
                 // `t.f` is `f(t)`.
                 let Some(of) = node.children().next() else { return };
-                self.whole(item, range(&of), &quoted(name), "");
+                self.whole(item, &of, "");
             }
             return;
         }
         let merged = format!("{}.{}", quoted(item.alias()), quoted(column));
-        self.either(item, range(node), merged, node.text().to_string());
+        self.either(item, node, merged);
     }
 
     /// `*` does not show the column that `tableoid` has become.
@@ -157,16 +157,23 @@ impl Text<'_> {
         list(item.visible_columns().iter().map(|column| format!("{alias}.{}", quoted(column))))
     }
 
-    /// A reference to the whole row.
-    fn whole(&mut self, item: &Item, place: std::ops::Range<usize>, original: &str, named: &str) {
+    /// A reference to the whole row, or to a column of it by the names that the row has here: `(t).column`.
+    fn whole(&mut self, item: &Item, node: &SyntaxNode, named: &str) {
         let Some(table) = item.table.clone() else { return };
+        if let Some((field, column)) = selected(node)
+            && item.visible_columns().contains(&column)
+        {
+            return self.either(item, &field, format!("({}.{})", quoted(item.alias()), quoted(&column)));
+        }
         // A write's target, and the new row of RETURNING, are never the table itself.
         let outer = self.outer && !item.is_target();
         let merged = format!("{}{named}", row_value(&table, item.alias(), &item.visible_columns(), outer));
-        self.either(item, place, merged, original.to_owned());
+        self.either(item, node, merged);
     }
 
-    fn either(&mut self, item: &Item, place: std::ops::Range<usize>, merged: String, otherwise: String) {
+    fn either(&mut self, item: &Item, node: &SyntaxNode, merged: String) {
+        let place = range(node);
+        let otherwise = self.text[place.clone()].to_owned();
         let piece = match self.relation_of(item) {
             Some(relation) => Piece::IfMerged { relation, merged, otherwise },
             None if item.is_target() => Piece::Text(merged),
@@ -174,6 +181,14 @@ impl Text<'_> {
         };
         self.edits.push((place, vec![piece]));
     }
+}
+
+/// The expression that takes a column of the row, which stands in brackets, and the column.
+fn selected(row: &SyntaxNode) -> Option<(SyntaxNode, String)> {
+    let inner = row.ancestors().skip(1).take_while(|above| above.kind() == K::PAREN_EXPR).last()?;
+    let field = inner.parent().filter(|above| above.kind() == K::FIELD_EXPR)?;
+    let column = field.children().nth(1).filter(|column| column.kind() == K::NAME_REF)?;
+    Some((field, name_of(&column)?))
 }
 
 /// Whether the name in ORDER BY or GROUP BY is that of an output column.

@@ -1,0 +1,62 @@
+-- Rows as a whole where a row that is written out means something else than a row variable: beside sub-selects and in
+-- lists, under aliases of columns, and ONLY with brackets.
+---- schema
+CREATE TABLE q(id int PRIMARY KEY, n int, s text);
+CREATE TABLE r(id int PRIMARY KEY, qid int, v int);
+CREATE TABLE kid(extra int) INHERITS (q);
+ALTER TABLE kid ADD PRIMARY KEY (id);
+INSERT INTO q VALUES (1, 10, 'a'), (2, NULL, 'b');
+INSERT INTO r VALUES (1, 1, NULL), (2, 2, 20);
+CREATE VIEW seen AS SELECT id, v FROM r;
+---- run
+---- only buffered
+INSERT INTO q VALUES (3, 30, NULL);
+INSERT INTO r VALUES (3, 3, NULL), (4, 1, 40);
+INSERT INTO kid VALUES (7, 70, 'kid', 1);
+SELECT count(*) FROM r WHERE r IN (SELECT x FROM r x);
+SELECT count(*) FROM r WHERE r = ANY (SELECT x FROM r x WHERE v IS NULL);
+SELECT count(*) FROM r WHERE r NOT IN (SELECT x FROM r x WHERE v IS NOT NULL);
+SELECT count(*) FROM r WHERE r <> ALL (SELECT x FROM r x WHERE id > 2);
+SELECT id, r IN (SELECT x FROM r x WHERE id > 2), r.* IN (SELECT x.* FROM r x), (r) = ANY (SELECT x FROM r x) FROM r ORDER BY id;
+SELECT id, r IN (r), r = r, r IN (r, r), r NOT IN (r, NULL), r IN (ROW(1, 1, NULL)) FROM r ORDER BY id;
+SELECT a.id, b.id FROM r a JOIN r b ON a IN (b) ORDER BY 1;
+SELECT id, r IS DISTINCT FROM r, r IS NOT DISTINCT FROM ROW(3, 3, NULL), r BETWEEN r AND r, r > (SELECT x FROM r x WHERE id = 2) FROM r ORDER BY id;
+SELECT CASE r WHEN r THEN 'same' ELSE 'other' END, nullif(r, r) IS NULL FROM r;
+SELECT id, r = (SELECT x FROM r x WHERE x.id = r.id), r < ANY (SELECT x FROM r x) FROM r ORDER BY id;
+SELECT count(*) FROM seen WHERE seen IN (SELECT s FROM seen s);
+SELECT r IS NULL, r IS NOT NULL, (r) IS NOT NULL FROM r ORDER BY id;
+SELECT (z).c FROM q z(a, b, c);
+SELECT (z).c, (z.*).b, ((z)).a, z.a FROM q z(a, b, c) WHERE (z).a > 1 ORDER BY (z).a;
+SELECT (z).* FROM q z(a, b, c);
+SELECT (z.*).* FROM q z(a, b);
+SELECT z.* FROM q z(a, b, c);
+SELECT (z).s FROM q z(a, b);
+SELECT (q).n, (q).* FROM q;
+SELECT (z).s FROM q z(a, b, c);
+SELECT (z).id FROM q z(a, b, c);
+SELECT z, to_json(z), row_to_json(z.*) FROM q z(a, b, c);
+SELECT row_to_json(z)->'id', (z)::text, (z::q).id FROM q z(a, b, c);
+SELECT (SELECT (z).a) FROM q z(a) ORDER BY 1;
+SELECT (x).v, (x).* FROM r LEFT JOIN r x ON x.id = r.id + 1 ORDER BY 1;
+SELECT (z).a, z IS NULL FROM r LEFT JOIN q z(a) ON z.a = r.id + 1 ORDER BY 1;
+SELECT x.y.id FROM (SELECT q AS y FROM q) x;
+SELECT (x.y).id, (x.y).* FROM (SELECT q AS y FROM q) x ORDER BY 1;
+SELECT (v).id, (v).* FROM seen v ORDER BY 1;
+SELECT (v).a, (v).* FROM seen v(a) ORDER BY 1;
+SELECT * FROM ONLY (q) ORDER BY id;
+SELECT z.a, z.* FROM ONLY (q) AS z(a) ORDER BY a;
+SELECT q.id, q FROM ONLY (public.q) ORDER BY 1;
+SELECT * FROM ONLY(q) ORDER BY id;
+SELECT count(*) FROM ONLY ((q));
+SELECT id FROM q* ORDER BY id;
+SELECT a.id FROM ONLY (q) a JOIN ONLY (q) b USING (id) ORDER BY 1;
+SELECT q.id, q.s FROM q JOIN r ON r.qid = q.id AND r IN (SELECT x FROM r x) ORDER BY 1;
+SELECT count(*) FROM (SELECT r FROM r GROUP BY r HAVING r IN (SELECT x FROM r x)) g;
+DELETE FROM r WHERE r IN (SELECT x FROM r x WHERE id = 4) RETURNING r, (r).id;
+UPDATE r SET v = 5 WHERE r IN (SELECT x FROM r x WHERE id = 2) RETURNING r, r IN (r), (r).v, (r).*;
+UPDATE r y SET v = (y).id WHERE (y).id = 1 RETURNING (y).*, y;
+DELETE FROM ONLY (q) WHERE id = 2;
+DELETE FROM ONLY (q) AS z WHERE (z).id = 3 RETURNING *;
+UPDATE ONLY (q) SET n = 5 RETURNING *;
+SELECT * FROM q ORDER BY id;
+SELECT * FROM ONLY (r) FOR UPDATE;
