@@ -40,7 +40,7 @@ use main_pipeline::Pipeline;
 use relay::{Expect, Retry};
 use settings::Settings;
 use sides::{Seat, Sides};
-use statements::{Names, Prepared, Statements};
+use statements::{Lone, Names, Statements};
 use straight::Main;
 use transaction::Transaction;
 use trust::Trust;
@@ -213,7 +213,7 @@ struct Session {
     /// How many portals the pipeline has bound.
     binds: usize,
     /// The only portal of the pipeline, when the replica runs it as it came.
-    only_bind: Option<(Arc<Prepared>, BytesMut)>,
+    only_bind: Option<Lone>,
     /// What the replica has said a role may do: role, catalog version, question.
     permitted: lru::LruCache<(String, i64, String), tokio::time::Instant>,
     /// What a role may not read of tables, likewise.

@@ -13,6 +13,8 @@ mod on_main;
 mod own_columns;
 #[path = "session/pipelines.rs"]
 mod pipelines;
+#[path = "session/portals.rs"]
+mod portals;
 #[path = "session/protocol.rs"]
 mod protocol;
 #[path = "session/regressions.rs"]

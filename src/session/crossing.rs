@@ -92,7 +92,7 @@ impl Session {
             };
         }
         let in_pipeline = self.transaction.phase == Phase::Idle && self.batch;
-        Ok(!in_pipeline || (self.binds <= 1 && self.ends_pipeline().await?))
+        Ok(!in_pipeline || (self.binds <= 1 && self.ends_pipeline().await?.is_some()))
     }
 
     /// Whether main could be reached when replay last looked.

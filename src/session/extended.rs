@@ -17,7 +17,7 @@ use super::exchange::planning_tells;
 use super::failure::{End, Failure};
 use super::relay::Expect;
 use super::settings::check_own;
-use super::statements::{Parsed, Portal, PortalState, Prepared};
+use super::statements::{Lone, Parsed, Portal, PortalState, Prepared};
 use super::transaction::{Phase, Route};
 use crate::report::Report;
 use crate::sql::{Class, Statement, Unparsed};
@@ -180,7 +180,8 @@ impl Session {
                 self.guard.statement(StatementKind::Untouched);
                 // It may turn out to write; alone in its pipeline it can then be run on main.
                 let alone = self.binds == 0 && message.len() <= ONLY_BIND_MAX && prepared.parsed.calls;
-                self.only_bind = alone.then(|| (Arc::clone(&prepared), BytesMut::from(&message[..])));
+                let lone = || Lone { prepared: Arc::clone(&prepared), bind: BytesMut::from(&message[..]), limit: None };
+                self.only_bind = alone.then(lone);
                 false
             }
             Some(
@@ -250,7 +251,7 @@ impl Session {
         }
         if !named.statement
             && let Some(Portal {
-                state: state @ (PortalState::Merged { description } | PortalState::Whole { description }),
+                state: state @ (PortalState::Merged { description, .. } | PortalState::Whole { description }),
                 bind,
                 statement,
             }) = self.names.portals.get(named.name)

@@ -33,6 +33,11 @@ impl Session {
         let execute = Execute::read(&message[HEADER..])?;
         let limit = execute.row_limit;
         let Some(portal) = self.names.portals.remove(execute.portal) else {
+            match &mut self.only_bind {
+                Some(lone) if lone.limit.is_none() => lone.limit = Some(limit),
+                // It has handed out rows.
+                lone => *lone = None,
+            }
             self.forward(&message);
             self.expected.push_back(Expect::Execute);
             return Ok(());
@@ -44,9 +49,9 @@ impl Session {
                 self.settle().await?;
                 self.hand_out(rows, tag, limit, true)
             }
-            PortalState::Merged { description } => {
-                self.execute_read(&statement, &bind, &message).await?;
-                Some(PortalState::Merged { description })
+            PortalState::Merged { description, begun } => {
+                self.execute_read(&statement, &bind, &message, begun).await?;
+                Some(PortalState::Merged { description, begun: true })
             }
             PortalState::Whole { description } => {
                 let Some(inner) = statement.parsed.single() else { return Ok(()) };

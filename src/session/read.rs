@@ -275,7 +275,7 @@ impl Session {
             let portal = Portal {
                 statement: Arc::clone(prepared),
                 bind: message.clone(),
-                state: PortalState::Merged { description },
+                state: PortalState::Merged { description, begun: false },
             };
             self.names.portals.insert(bind.portal.to_vec(), portal);
         }
@@ -299,11 +299,13 @@ impl Session {
     }
 
     /// Execute of a rewritten portal. Tried again when the catalog was too old and the client has seen nothing yet.
+    /// `begun`: it is not the portal's first.
     pub(super) async fn execute_read(
         &mut self,
         prepared: &Arc<Prepared>,
         bind: &BytesMut,
         message: &BytesMut,
+        begun: bool,
     ) -> Result<(), Failure> {
         for _ in 0..TRIES {
             self.ask().extend_from_slice(message);
@@ -313,7 +315,7 @@ impl Session {
                     self.client.output.extend_from_slice(&tag);
                     return Ok(());
                 }
-                Err((Failure::Inner(error), Passed::Nothing | Passed::Bound)) => {
+                Err((Failure::Inner(error), Passed::Nothing | Passed::Bound)) if !begun => {
                     self.prepare_again(&error).await?;
                     self.bind_read(prepared, bind, false).await?;
                 }

@@ -11,7 +11,7 @@ use bytes::{Buf, BytesMut};
 
 use super::Session;
 use super::failure::End;
-use super::statements::Prepared;
+use super::statements::{Lone, Prepared};
 use super::transaction::Phase;
 use crate::sqlstate;
 use crate::wire::{self, MESSAGE_MAX, build, error, read};
@@ -49,8 +49,8 @@ pub(super) enum Retry {
     Again(BytesMut),
     /// It wanted to write.
     Straight { message: BytesMut, error: BytesMut },
-    /// The same with the extended protocol: the statement, and the client's Bind.
-    Portal { prepared: Arc<Prepared>, bind: BytesMut, error: BytesMut },
+    /// The same with the extended protocol: the client's portal.
+    Portal { lone: Lone, error: BytesMut },
 }
 
 impl Session {
@@ -206,9 +206,9 @@ impl Session {
             if writes
                 && self.transaction.phase == Phase::Idle
                 && matches!(self.expected.front(), Some(Expect::Execute))
-                && let Some((prepared, bind)) = self.only_bind.take()
+                && let Some(lone) = self.only_bind.take()
             {
-                self.retry = Some(Retry::Portal { prepared, bind, error: message });
+                self.retry = Some(Retry::Portal { lone, error: message });
                 self.skip_to_sync();
                 return Ok(());
             }

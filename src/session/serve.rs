@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 
 use super::failure::{End, Failure};
 use super::relay::{Expect, Retry};
-use super::statements::Prepared;
+use super::statements::Lone;
 use super::transaction::Route;
 use super::{Session, Wants};
 use crate::report::Report;
@@ -189,15 +189,16 @@ impl Session {
                 self.query(message).await
             }
             Retry::Straight { message, error } => self.query_refused_by_replica(message, error).await,
-            Retry::Portal { prepared, bind, error } => self.try_portal_on_main(&prepared, &bind, &error).await,
+            Retry::Portal { lone, error } => self.try_portal_on_main(&lone, &error).await,
         }
     }
 
     /// The only portal of a pipeline wanted to write. The replica's answer to Sync is taken out of the way first, for
     /// main's comes before it.
-    async fn try_portal_on_main(&mut self, prepared: &Prepared, bind: &BytesMut, refusal: &[u8]) -> Result<(), End> {
+    async fn try_portal_on_main(&mut self, lone: &Lone, refusal: &[u8]) -> Result<(), End> {
+        let limit = lone.limit.unwrap_or(0);
         let synced = match self.expected.len() {
-            0 => {
+            0 if limit <= 0 => {
                 self.skipping = false;
                 self.unsynced = true;
                 self.sync().await?;
@@ -210,14 +211,14 @@ impl Session {
                 }
                 true
             }
-            // More pipelines have been sent behind it.
+            // More pipelines have been sent behind it, or it may go on: its rows would be gone with main's transaction.
             _ => {
                 self.client.output.extend_from_slice(refusal);
                 self.failed();
                 return Ok(());
             }
         };
-        let ran = self.straight_refused(prepared, bind, refusal).await;
+        let ran = self.straight_refused(lone, limit, refusal).await;
         self.skipping = ran.is_err() && !synced;
         self.tell(ran.err().unwrap_or(Failure::Told), 0)?;
         if synced {

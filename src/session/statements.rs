@@ -221,12 +221,23 @@ pub struct Portal {
     pub state: PortalState,
 }
 
+/// The only portal of a pipeline, which the replica runs as it came.
+#[derive(Debug)]
+pub struct Lone {
+    pub prepared: Arc<Prepared>,
+    /// The client's Bind message.
+    pub bind: BytesMut,
+    /// How many rows its Execute wants, once that has come.
+    pub limit: Option<i32>,
+}
+
 #[derive(Debug)]
 pub enum PortalState {
     /// The replica has the client's own portal; its statement is run by us (or on main).
     Ours,
-    /// The replica has a portal by this name, of a rewritten statement. `description`: of the client's own.
-    Merged { description: Arc<Description> },
+    /// The replica has a portal by this name, of a rewritten statement. `description`: of the client's own. `begun`: rows of
+    /// it may have been handed out, so it is not bound again.
+    Merged { description: Arc<Description>, begun: bool },
     /// Nothing of it is on the replica. `description`: of the client's own statement.
     Whole { description: Arc<Description> },
     /// A read that only main can answer. The replica has the client's own portal, for its description.

@@ -16,7 +16,7 @@ use super::converse::Show;
 use super::failure::{End, Failure};
 use super::mirror::{REFUSED, may_run};
 use super::settings::Settings;
-use super::statements::Prepared;
+use super::statements::{Lone, Prepared};
 use super::transaction::{Phase, Route};
 use super::{Session, Waited, Wants};
 use crate::replay::ReplayState;
@@ -180,7 +180,11 @@ impl Session {
             let message = "this statement cannot run inside a transaction block";
             return Err(Report::new(sqlstate::ACTIVE_SQL_TRANSACTION, message).into());
         }
-        if self.transaction.phase == Phase::Idle && (self.binds > 1 || !self.ends_pipeline().await?) {
+        let ends = match self.transaction.phase {
+            Phase::Idle if self.binds <= 1 => self.ends_pipeline().await?,
+            _ => None,
+        };
+        if self.transaction.phase == Phase::Idle && ends.is_none() {
             let message = "a statement that goes straight to main must be alone in its pipeline";
             let mut report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message);
             if self.binds > 1 {
@@ -188,6 +192,12 @@ impl Session {
                     report.detail("Statements before it whose answers the client had asked for are committed on main.");
             }
             return Err(report.hint("Use BEGIN and COMMIT, or a Sync after each.").into());
+        }
+        if limit > 0 && ends == Some(b'H') {
+            // Main's transaction ends with the statement, and the portal with it.
+            let message =
+                "rows of a statement that goes straight to main cannot be fetched in parts outside of a block";
+            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Use BEGIN and COMMIT.").into());
         }
         let ran = self.execute_on_main(prepared, bind, limit).await;
         self.leave_after(ran, leaves).await
@@ -206,9 +216,9 @@ impl Session {
         }
     }
 
-    /// Whether the client has nothing more to run before Sync, or wants this first. It has to say so before anything runs
-    /// on main, where it would be committed.
-    pub(super) async fn ends_pipeline(&mut self) -> Result<bool, Failure> {
+    /// The message by which the client says that it has nothing more to run before Sync, or wants this first. It has to say
+    /// so before anything runs on main, where it would be committed.
+    pub(super) async fn ends_pipeline(&mut self) -> Result<Option<u8>, Failure> {
         loop {
             let mut rest = &self.client.input[..];
             if self.client.ended {
@@ -218,18 +228,19 @@ impl Session {
                 match header.kind {
                     b'C' if rest.len() >= header.length => rest = &rest[header.length..],
                     b'C' => break,
-                    kind => return Ok(matches!(kind, b'S' | b'H' | b'X')),
+                    kind => return Ok(Some(kind).filter(|kind| matches!(kind, b'S' | b'H' | b'X'))),
                 }
             }
             // That many Close messages are not worth waiting for.
             if self.client.input.len() >= self.input_bound() {
-                return Ok(false);
+                return Ok(None);
             }
             self.pump(Wants::Both).await?;
         }
     }
 
-    /// Runs a client's statement with its values on main, by the unnamed statement and portal there.
+    /// Runs a client's statement with its values on main, by the unnamed statement there. In a block the portal keeps its
+    /// name, since the client may fetch more of it.
     pub(super) async fn execute_on_main(
         &mut self,
         prepared: &Prepared,
@@ -239,13 +250,14 @@ impl Session {
         self.enter_main(prepared.parsed.single().map_or(&[], std::slice::from_ref)).await?;
         let bind = Bind::read(&bind[HEADER..])?;
         self.goes_to_main(&String::from_utf8_lossy(&prepared.sql));
+        let portal = if self.transaction.phase == Phase::Open { bind.portal } else { b"" };
         let Some(main) = &mut self.main else { return Err(lost().into()) };
         let out = &mut main.raw.link.output;
         let arguments = bind.values.iter().zip(bind.binary());
         let arguments: Vec<_> = arguments.map(|(&value, binary)| Argument { binary, value }).collect();
         build::parse(out, b"", &prepared.sql, &prepared.types);
-        build::bind(out, b"", b"", &arguments, &bind.results);
-        build::execute(out, b"", limit.max(0));
+        build::bind(out, portal, b"", &arguments, &bind.results);
+        build::execute(out, portal, limit.max(0));
         build::sync(out);
         let (status, failed) = self.converse(Show::Answers, true).await?;
         if self.transaction.phase != Phase::Idle {
@@ -261,13 +273,8 @@ impl Session {
     }
 
     /// A portal that the replica refused to run because it writes.
-    pub(super) async fn straight_refused(
-        &mut self,
-        prepared: &Prepared,
-        bind: &BytesMut,
-        refusal: &[u8],
-    ) -> Result<(), Failure> {
-        let ran = self.execute_on_main(prepared, bind, 0).await;
+    pub(super) async fn straight_refused(&mut self, lone: &Lone, limit: i32, refusal: &[u8]) -> Result<(), Failure> {
+        let ran = self.execute_on_main(&lone.prepared, &lone.bind, limit).await;
         match self.leave_after(ran, Leaves::Definitions).await {
             Err(Failure::Own(mut report)) => {
                 report.detail.get_or_insert_with(|| format!("The replica: {}.", error::text(&refusal[HEADER..])));

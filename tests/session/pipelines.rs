@@ -12,7 +12,7 @@ const SCHEMA: &str = "CREATE TABLE t (id int PRIMARY KEY, n int);
     CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)";
 
 /// The same messages to an ordinary Postgres and through the daemon.
-struct Both {
+pub(super) struct Both {
     plain: Wire,
     daemon: Wire,
 }
@@ -20,8 +20,12 @@ struct Both {
 impl Both {
     /// Main is the ordinary one: in a schema of its own, which the daemon's clients do not look at.
     async fn new(site: &Site, outpost: &Outpost, name: &str) -> Both {
+        Both::with(site, outpost, name, SCHEMA).await
+    }
+
+    pub(super) async fn with(site: &Site, outpost: &Outpost, name: &str, schema: &str) -> Both {
         let main = connect(&site.main_url).await;
-        let schema = format!("CREATE SCHEMA plain; SET search_path = plain; {SCHEMA}");
+        let schema = format!("CREATE SCHEMA plain; SET search_path = plain; {schema}");
         main.batch_execute(&schema).await.unwrap();
         site.wait_replica_caught_up().await.unwrap();
         let port = site.main_url.rsplit(':').next().and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
@@ -32,7 +36,7 @@ impl Both {
         })
     }
 
-    fn exchange(&mut self, messages: &[Message<'_>]) -> Vec<String> {
+    pub(super) fn exchange(&mut self, messages: &[Message<'_>]) -> Vec<String> {
         block_in_place(|| {
             let (expected, got) = (self.plain.exchange(messages), self.daemon.exchange(messages));
             assert_eq!(got, expected, "through the daemon, and on an ordinary Postgres");

@@ -12,15 +12,25 @@ pub struct Wire {
     process: u32,
 }
 
-/// A message of the protocol, about the unnamed statement and portal.
+/// A message of the protocol; where it says no name, about the unnamed statement and portal.
 pub enum Message<'a> {
     Parse(&'a str),
+    ParseAs(&'a str, &'a str),
     Bind,
+    /// A portal, of a statement.
+    Open(&'a str, &'a str),
     /// With a limit of rows; 0: none.
     Execute(i32),
+    /// Of a portal.
+    Fetch(&'a str, i32),
+    /// A statement.
+    Describe(&'a str),
+    /// A statement.
+    Close(&'a str),
     Flush,
     Sync,
     Query(&'a str),
+    FunctionCall,
 }
 
 pub struct Parameter {
@@ -144,8 +154,23 @@ impl Wire {
         for sent in messages {
             out.extend(match sent {
                 Message::Parse(sql) => parse(sql, &[]),
+                Message::ParseAs(name, sql) => parse_as(name, sql, &[]),
                 Message::Bind => message(b'B', b"\0\0\0\0\0\0\0\0"),
+                Message::Open(portal, statement) => {
+                    message(b'B', format!("{portal}\0{statement}\0\0\0\0\0\0\0").as_bytes())
+                }
                 Message::Execute(limit) => message(b'E', &[&[0], &limit.to_be_bytes()[..]].concat()),
+                Message::Fetch(portal, limit) => {
+                    message(b'E', &[portal.as_bytes(), &[0], &limit.to_be_bytes()[..]].concat())
+                }
+                Message::Describe(statement) => message(b'D', format!("S{statement}\0").as_bytes()),
+                Message::Close(statement) => message(b'C', format!("S{statement}\0").as_bytes()),
+                // pg_catalog.int4pl(1, 2), all in binary.
+                Message::FunctionCall => {
+                    let numbers = [1i32, 2].iter().flat_map(|n| [4i32.to_be_bytes(), n.to_be_bytes()].concat());
+                    let numbers: Vec<u8> = numbers.collect();
+                    message(b'F', &[&177i32.to_be_bytes()[..], &[0, 1, 0, 1, 0, 2], &numbers, &[0, 1]].concat())
+                }
                 Message::Flush => message(b'H', b""),
                 Message::Sync => message(b'S', b""),
                 Message::Query(sql) => message(b'Q', &[sql.as_bytes(), b"\0"].concat()),
@@ -188,7 +213,12 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn parse(sql: &str, types: &[u32]) -> Vec<u8> {
-    let mut body = vec![0];
+    parse_as("", sql, types)
+}
+
+fn parse_as(name: &str, sql: &str, types: &[u32]) -> Vec<u8> {
+    let mut body = name.as_bytes().to_vec();
+    body.push(0);
     body.extend(sql.as_bytes());
     body.push(0);
     body.extend((types.len() as u16).to_be_bytes());
