@@ -271,6 +271,11 @@ pub fn written(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>
     written::written(statement, catalog, search_path)
 }
 
+/// Tables whose rows a transaction that has written these may have looked at or acted upon, these among them.
+pub fn concerned(catalog: &Catalog, written: &[TableId]) -> Vec<TableId> {
+    written::concerned(catalog, written)
+}
+
 /// Makes the template of a [`Class::Query`] or [`Class::Write`] statement. `site` names the ledger's row by which
 /// merged relations are judged.
 ///

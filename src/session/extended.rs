@@ -70,6 +70,7 @@ impl Session {
             }
             other => self.tell(other, 0)?,
         }
+        self.fail_main().await?;
         self.skipping = true;
         self.failed();
         Ok(())

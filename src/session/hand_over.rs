@@ -16,7 +16,7 @@ use crate::catalog::Catalog;
 use crate::entry::TableName;
 use crate::replay::{CANONICAL, effects};
 use crate::report::Report;
-use crate::sql::TransactionCommand;
+use crate::sql::{self, TransactionCommand};
 use crate::sqlstate;
 
 /// The most that is handed over: it goes as one message. Bytes of values.
@@ -86,7 +86,7 @@ impl Session {
         match outcome {
             Ok(_) => {
                 self.transaction.hand_over();
-                self.seat.hand_over();
+                self.seat.hand_over(|written| sql::concerned(&catalog, written));
             }
             Err(_) if self.main.is_some() => drop(self.ask_main("ROLLBACK").await?),
             Err(_) => {}

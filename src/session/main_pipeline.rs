@@ -87,6 +87,9 @@ impl Session {
                         Err(_) => Arc::new(Parsed::unreadable(Unparsed { reason: "not UTF-8".into() })),
                     };
                     self.goes_to_main(&String::from_utf8_lossy(parse.sql));
+                    if let Some(main) = &mut self.main {
+                        main.has_names |= !parse.name.is_empty();
+                    }
                     if let Some(name) = parsed.single().and_then(names) {
                         self.introduce_by_sql(&name).await?;
                     }

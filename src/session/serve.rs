@@ -131,10 +131,7 @@ impl Session {
                             self.too_long_for_main(&message);
                             return Ok(());
                         }
-                        _ => match self.ask_main(super::mirror::REFUSED).await {
-                            Err(Failure::End(end)) => return Err(end),
-                            Ok(_) | Err(Failure::Own(_) | Failure::Inner(_) | Failure::Server(_) | Failure::Told) => {}
-                        },
+                        _ => self.fail_main().await?,
                     }
                 }
                 self.client.output.extend_from_slice(&message);

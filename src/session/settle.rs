@@ -27,10 +27,14 @@ pub(super) struct Left {
     pub(super) prepared: Vec<NamedOnMain>,
 }
 
-/// Asks for [`Left`].
+/// Asks for [`Left`]. A commit that main has not written to disk yet (`synchronous_commit`) does not go to the replica
+/// either: then the question is a transaction that is written, and what was before it with it.
 fn question() -> String {
+    const WRITTEN: &str = "CASE WHEN pg_catalog.pg_current_wal_insert_lsn() > pg_catalog.pg_current_wal_flush_lsn() \
+         THEN pg_catalog.concat(pg_catalog.set_config('synchronous_commit', 'local', true), pg_catalog.pg_current_xact_id()) END";
     format!(
-        "SELECT pg_catalog.json_build_object('lsn', pg_catalog.pg_current_wal_flush_lsn(), 'session', {STATE}, \
+        "SELECT pg_catalog.json_build_object('lsn', pg_catalog.pg_current_wal_insert_lsn(), 'session', {STATE}, \
+         'written', {WRITTEN}, \
          'prepared', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', p.name, 'text', \
          p.statement, 'types', pg_catalog.to_json(p.parameter_types))), '[]') \
          FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql))"

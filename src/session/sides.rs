@@ -159,7 +159,8 @@ pub struct Seat {
     here: Vec<(TableId, Writes)>,
     /// Those with rows that were locked and perhaps not written: of these main does not hear when the rest is handed over.
     kept: Vec<TableId>,
-    /// Written here, and on main by now, where the transaction goes on. Its locks on rows stay until it is over.
+    /// Concerned by what was written here, which is on main by now, where the transaction goes on. Its locks on rows stay until it
+    /// is over.
     handed_over: Vec<TableId>,
     claimed: Vec<TableId>,
 }
@@ -203,9 +204,10 @@ impl Seat {
         self.kept.iter().map(|table| (*table, Writes::Rows)).collect()
     }
 
-    /// What the transaction has written here is on main now.
-    pub fn hand_over(&mut self) {
-        self.handed_over.extend(self.here.iter().map(|(table, _)| *table));
+    /// What the transaction has written here is on main now. `concerned`: that, and what it may have looked at or acted upon.
+    pub fn hand_over(&mut self, concerned: impl FnOnce(&[TableId]) -> Vec<TableId>) {
+        let written: Vec<TableId> = self.here.iter().map(|(table, _)| *table).collect();
+        self.handed_over.extend(concerned(&written));
         self.leave_here();
     }
 

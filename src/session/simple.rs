@@ -153,6 +153,12 @@ impl Session {
         }
         let sql = query(&message[HEADER..]).unwrap_or_default().to_vec();
         let statements = std::str::from_utf8(&sql).map(sql::statements).unwrap_or_default();
+        if self.transaction.route == Route::Straight && statements.len() <= 1 {
+            // Main is its judge then, and knows what the transaction has made.
+            let text = String::from_utf8_lossy(&sql).into_owned();
+            let outcome = self.straight_text(&text, Leaves::Definitions).await;
+            return self.finish(outcome, 0).await;
+        }
         let several = statements.len() > 1 && self.transaction.phase != Phase::Failed;
         let (mut outcome, mut before) = (Ok(()), 0);
         for place in statements {
@@ -375,8 +381,11 @@ impl Session {
             self.client.output.extend_from_slice(&tag);
         }
         if let Err(failure) = outcome {
-            let own = matches!(failure, Failure::Own(_));
+            let (told, own) = (matches!(failure, Failure::Told), matches!(failure, Failure::Own(_)));
             self.tell(failure, before)?;
+            if !told {
+                self.fail_main().await?;
+            }
             if own && self.transaction.phase == Phase::Open && self.transaction.route == Route::Here {
                 self.fail_replica().await?;
             }

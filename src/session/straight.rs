@@ -79,9 +79,7 @@ impl Session {
         let parsed = self.shared.statements.parse(text);
         if before != Phase::Failed {
             let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
-            if let Err(report) = statements.iter().try_for_each(may_run) {
-                return self.refuse_on_main(report).await;
-            }
+            statements.iter().try_for_each(may_run)?;
         }
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
         self.enter_main(statements).await?;
@@ -92,7 +90,7 @@ impl Session {
         if statements.len() > 1 && statements.iter().any(gives_back) {
             let message =
                 "ROLLBACK TO must be alone in its query string, since settings were changed since the savepoint";
-            return self.refuse_on_main(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)).await;
+            return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
         }
         self.goes_to_main(text);
         let Some(main) = &mut self.main else { return Err(lost().into()) };
@@ -115,14 +113,16 @@ impl Session {
         if failed { Err(Failure::Told) } else { Ok(()) }
     }
 
-    /// Refuses a statement that main could do, but not for this session. Main's transaction fails as the client's does.
-    async fn refuse_on_main(&mut self, report: Report) -> Result<(), Failure> {
+    /// A statement of a straight transaction has failed without main having heard of it: main's transaction fails as the
+    /// client's does.
+    pub(super) async fn fail_main(&mut self) -> Result<(), End> {
         if self.transaction.route == Route::Straight
+            && self.transaction.phase == Phase::Open
             && let Err(Failure::End(end)) = self.ask_main(REFUSED).await
         {
-            return Err(end.into());
+            return Err(end);
         }
-        Err(report.into())
+        Ok(())
     }
 
     /// Remembers what a text that main is to run may do to its session.
@@ -299,14 +299,11 @@ impl Session {
                 }
             }
         }
-        match self.have_alone(statements).await {
-            Err(Failure::Own(report)) if self.transaction.phase == Phase::Open => self.refuse_on_main(*report).await,
-            Err(failure) => {
-                self.seat.leave_main(false);
-                Err(failure)
-            }
-            Ok(()) => Ok(()),
+        let alone = self.have_alone(statements).await;
+        if alone.is_err() && self.transaction.route == Route::Here {
+            self.seat.leave_main(false);
         }
+        alone
     }
 
     /// Makes sure that nobody at the site writes what straight statements are known to write, and that main has what was

@@ -80,6 +80,15 @@ pub(super) fn written(statement: &Statement, catalog: &Catalog, search_path: &[A
     found.unwrap_or_default()
 }
 
+/// Tables whose rows a transaction that has written these may have looked at or acted upon, these among them.
+pub(super) fn concerned(catalog: &Catalog, written: &[TableId]) -> Vec<TableId> {
+    let mut found = Found { catalog, tables: BTreeMap::new() };
+    for table in written.iter().filter_map(|id| catalog.relations.get(id)) {
+        found.add(table, Writes::Rows);
+    }
+    found.tables.into_keys().chain(written.iter().copied()).collect()
+}
+
 struct Found<'a> {
     catalog: &'a Catalog,
     tables: BTreeMap<TableId, Writes>,

@@ -7,7 +7,7 @@ use futures_util::SinkExt;
 use tokio::task::block_in_place;
 use tokio_postgres::NoTls;
 
-use super::wire::Message::{Bind, Execute, Parse, Query, Sync};
+use super::wire::Message::{Bind, Execute, Open, Parse, ParseAs, Query, Sync};
 use super::wire::Wire;
 use super::{connect, fails, outpost, value};
 
@@ -69,6 +69,71 @@ async fn what_is_too_long_fails_the_transaction_there_too() {
     assert_eq!(told(&[Query("COMMIT")]), ["C ROLLBACK"]);
     let main = connect(&site.main_url).await;
     assert_eq!(value(&main, "SELECT count(*) FROM t").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_fails_the_transaction_there_too() {
+    let (site, outpost) = outpost("main_unreadable", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "main_unreadable"));
+    let mut told = |messages: &[super::wire::Message<'_>]| block_in_place(|| wire.exchange(messages));
+    // The last by the daemon itself: EXECUTE of what nobody has prepared, and two statements in one.
+    for wrong in ["SELEC 1", "INSERT INTO t VALUES (4, 'four'); SELEC 1", "TABLE t FETCH", "EXECUTE nothing"] {
+        told(&[Query("BEGIN"), Query("CREATE TABLE half (i int)"), Query("INSERT INTO half VALUES (1)")]);
+        let errors = told(&[Query(wrong)]);
+        assert!(errors.len() == 1 && errors[0].starts_with("E "), "{wrong}: {errors:?}");
+        assert_eq!(told(&[Query("INSERT INTO t VALUES (3, 'three')")]), ["E 25P02"], "{wrong}");
+        assert_eq!(told(&[Query("COMMIT")]), ["C ROLLBACK"], "{wrong}");
+    }
+    // A savepoint brings it back, there too.
+    told(&[Query("BEGIN"), Query("CREATE TABLE half (i int)"), Query("SAVEPOINT s"), Query("SELEC 1")]);
+    assert_eq!(told(&[Query("ROLLBACK TO s"), Query("INSERT INTO half VALUES (2)")]), ["C ROLLBACK", "C INSERT 0 1"]);
+    assert_eq!(told(&[Query("COMMIT")]), ["C COMMIT"]);
+    let main = connect(&site.main_url).await;
+    assert_eq!(value(&main, "SELECT (SELECT count(*) FROM t) + 10 * (SELECT sum(i) FROM half)").await, "22");
+}
+
+/// Main may commit without writing to disk: the replica gets it later.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_main_commits_asynchronously_is_waited_for() {
+    let schema = format!("{SCHEMA}; CREATE VIEW seen AS SELECT * FROM t");
+    let (_site, outpost) = outpost("main_asynchronous", &schema).await;
+    let client = connect(&outpost.url()).await;
+    for (round, off) in ["SET synchronous_commit = off", "RESET synchronous_commit"].iter().enumerate() {
+        client.batch_execute(off).await.unwrap();
+        for id in 0..20 {
+            let id = 100 * (round + 1) + id;
+            match round {
+                0 => client.batch_execute(&format!("INSERT INTO seen VALUES ({id}, 'x')")).await.unwrap(),
+                _ => {
+                    let local = "BEGIN; SET LOCAL synchronous_commit = off; DELETE FROM keyless; INSERT INTO t VALUES";
+                    client.batch_execute(&format!("{local} ({id}, 'x'); COMMIT")).await.unwrap();
+                }
+            }
+            assert_eq!(value(&client, &format!("SELECT count(*) FROM t WHERE id = {id}")).await, "1", "{off}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_taken_away_afterwards_are_free_there_too() {
+    let (_site, outpost) = outpost("main_names", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "main_names"));
+    let mut told = |messages: &[super::wire::Message<'_>]| block_in_place(|| wire.exchange(messages));
+    for away in ["DEALLOCATE st", "DEALLOCATE ALL", "DISCARD ALL", "SELECT 1"] {
+        told(&[Query("BEGIN; DELETE FROM keyless")]);
+        let (parse, run) = (ParseAs("st", "SELECT v FROM t WHERE id = 1"), [Open("", "st"), Execute(0), Sync]);
+        assert_eq!(told(&[parse, run[0], run[1], run[2]]), ["1", "2", "D one", "C SELECT 1"], "{away}");
+        assert_eq!(told(&[Query("COMMIT")]), ["C COMMIT"], "{away}");
+        assert_eq!(told(&run), ["2", "D one", "C SELECT 1"], "{away}");
+        told(&[Query(away)]);
+        told(&[Query("BEGIN; DELETE FROM keyless")]);
+        match away {
+            "SELECT 1" => assert_eq!(told(&run), ["2", "D one", "C SELECT 1"]),
+            _ => assert_eq!(told(&[parse, Sync]), ["1"], "{away}"),
+        }
+        assert_eq!(told(&[Query("ROLLBACK")]), ["C ROLLBACK"], "{away}");
+        told(&[Query("DEALLOCATE ALL")]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

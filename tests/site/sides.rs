@@ -187,3 +187,31 @@ async fn a_straight_statement_gives_up_on_a_transaction_that_stays_open() {
     eventually("the client sees all", async || value(&three, all).await == "1 2 3 0").await;
     assert_eq!(value(&stage.main().await, all).await, "1 2 3 0");
 }
+
+/// Who waits for a row of a foreign key's other side that a transaction on main has: it is judged by what that did.
+#[tokio::test]
+async fn foreign_keys_are_judged_by_what_was_handed_over() {
+    let schema = "CREATE TABLE unit (id int PRIMARY KEY); INSERT INTO unit VALUES (1), (2);
+        CREATE TABLE seen (id int PRIMARY KEY, unit int REFERENCES unit); CREATE TABLE log (said text)";
+    let stage = Stage::shared("sides_keys", schema).await;
+    let one = stage.client().await;
+    for (first, second) in [
+        ("DELETE FROM unit WHERE id = 1", "INSERT INTO seen VALUES (1, 1)"),
+        ("INSERT INTO seen VALUES (2, 2)", "DELETE FROM unit WHERE id = 2"),
+    ] {
+        execute(&one, "BEGIN").await;
+        execute(&one, first).await;
+        execute(&one, "DELETE FROM log").await;
+        let two = stage.client().await;
+        let waiting = tokio::spawn(async move { two.batch_execute(second).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!waiting.is_finished(), "{second}");
+        execute(&one, "COMMIT").await;
+        fails_with(waiting.await.unwrap(), &SqlState::FOREIGN_KEY_VIOLATION);
+    }
+    stage.drain().await;
+    assert_eq!(
+        value(&stage.main().await, "SELECT concat((SELECT sum(id) FROM unit), (SELECT sum(id) FROM seen))").await,
+        "22"
+    );
+}

@@ -13,6 +13,7 @@ pub struct Wire {
 }
 
 /// A message of the protocol; where it says no name, about the unnamed statement and portal.
+#[derive(Clone, Copy)]
 pub enum Message<'a> {
     Parse(&'a str),
     ParseAs(&'a str, &'a str),
@@ -147,7 +148,7 @@ impl Wire {
         }
     }
 
-    /// Sends messages as they are, and tells what comes back up to ReadyForQuery: `D a|b`, `C SELECT 1`, `E 23505`, or the
+    /// Sends messages as they are, and tells what comes back up to the ReadyForQuery of each Query and Sync: `D a|b`, `C SELECT 1`, `E 23505`, or the
     /// message's letter.
     pub fn exchange(&mut self, messages: &[Message<'_>]) -> Vec<String> {
         let mut out = Vec::new();
@@ -178,6 +179,10 @@ impl Wire {
         }
         self.stream.write_all(&out).unwrap();
         let mut told = Vec::new();
+        let mut owed = messages
+            .iter()
+            .filter(|sent| matches!(sent, Message::Sync | Message::Query(_) | Message::FunctionCall))
+            .count();
         loop {
             let (kind, body) = self.read();
             let text = |body: &[u8]| String::from_utf8_lossy(body).trim_end_matches('\0').to_owned();
@@ -188,7 +193,11 @@ impl Wire {
                 }
                 'C' => format!("C {}", text(&body)),
                 'E' => format!("E {}", fields(&body).remove(&'C').unwrap_or_default()),
-                'Z' => return told,
+                'Z' if owed <= 1 => return told,
+                'Z' => {
+                    owed -= 1;
+                    continue;
+                }
                 other => other.to_string(),
             });
         }

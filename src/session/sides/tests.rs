@@ -170,7 +170,7 @@ fn two_that_keep_rows_and_go_to_main_do_not_wait_for_each_other() {
     two.give_up();
     two.leave_here();
     assert!(one.granted() && !one.is_deadlocked());
-    one.hand_over();
+    one.hand_over(<[_]>::to_vec);
     assert_eq!(one.kept(), []);
     assert_eq!(two.way(T, Writes::Rows, PATIENCE), Way::Wait, "its rows are not locked on main");
     two.claim(&rows(T), false);
@@ -189,7 +189,7 @@ fn what_was_handed_over_is_in_nobodys_way_and_has_changed_when_it_is_over() {
     two.enter(T, Writes::Rows, sides.moment(), NOW);
     one.claim(&rows(T), false);
     assert!(!one.granted());
-    two.hand_over();
+    two.hand_over(<[_]>::to_vec);
     assert!(one.granted() && two.has_handed_over());
     let before = sides.moment();
     two.leave_main(true);
