@@ -56,6 +56,7 @@ mod control;
 mod converse;
 mod copy;
 mod crossing;
+pub mod deferred;
 mod exchange;
 mod execute;
 mod extended;

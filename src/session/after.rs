@@ -34,8 +34,7 @@ impl Session {
         let work = &mut self.transaction.work;
         let (deferred, due): (Vec<Event>, Vec<Event>) =
             events.into_iter().partition(|event| work.constraints.defers(event));
-        work.supersede(&deferred);
-        work.deferred.extend(deferred);
+        work.deferred.put_off(deferred);
         due.into_iter().filter(|event| !event.acquitted).collect()
     }
 

@@ -3,7 +3,7 @@
 //! The replica runs the command too, so that its tags, warnings and errors are Postgres' own; which constraints it means
 //! is found here as Postgres finds them (<https://www.postgresql.org/docs/15/sql-set-constraints.html>).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use super::Session;
 use super::failure::Failure;
@@ -80,16 +80,14 @@ impl Session {
             return Ok(());
         }
         let work = &mut self.transaction.work;
-        let (waiting, due): (VecDeque<Event>, VecDeque<Event>) =
-            std::mem::take(&mut work.deferred).into_iter().partition(|event| work.constraints.defers(event));
-        work.deferred = waiting.into_iter().collect();
+        let due = work.deferred.take(|event| work.constraints.defers(event));
         work.queued.retain(|event| work.constraints.defers(event));
         self.fire(due).await
     }
 
     /// Judges what has waited for the end of the transaction.
     pub(super) async fn judge_deferred(&mut self) -> Result<(), Failure> {
-        let due: VecDeque<Event> = std::mem::take(&mut self.transaction.work.deferred).into_iter().collect();
+        let due = self.transaction.work.deferred.take(|_| false);
         self.fire(due).await
     }
 }

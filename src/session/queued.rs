@@ -4,7 +4,6 @@
 //! reference, or that others may have referred to, and does not truncate a table while it has any
 //! (<https://www.postgresql.org/docs/15/sql-set-constraints.html>).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::transaction::Work;
@@ -32,18 +31,6 @@ impl Work {
                 || Rule::Parent(Arc::new(key.clone())),
                 |rule| matches!(rule, Rule::Parent(known) if **known == *key),
             );
-        }
-    }
-
-    /// Takes away what is queued for versions of rows that these events replace: they are told in these ones' place.
-    pub fn supersede(&mut self, newer: &[Event]) {
-        if self.deferred.is_empty() {
-            return;
-        }
-        let before = newer.iter().filter(|event| !event.versions.was.is_empty());
-        let before: HashSet<_> = before.map(|event| (event.rule.deferrable(), &event.versions.was)).collect();
-        if !before.is_empty() {
-            self.deferred.retain(|event| !before.contains(&(event.rule.deferrable(), &event.versions.is)));
         }
     }
 

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::constraints::Constraints;
+use super::deferred::Deferred;
 use super::sides::Moment;
 use crate::catalog::{AttNum, Table, TableId};
 use crate::entry::{Effect, EntryColumn, EntryTable, Origin, Own, Seq, Value};
@@ -94,7 +95,7 @@ pub struct Savepoint {
     tables: usize,
     statements: usize,
     bytes: usize,
-    deferred: imbl::Vector<Event>,
+    deferred: Deferred,
     queued: imbl::Vector<Event>,
     constraints: Constraints,
     /// The place in the session's locks.
@@ -222,7 +223,7 @@ pub struct Work {
     /// Places of the effects that are those of referential actions.
     pub actions: Vec<usize>,
     /// What is judged at the end of the transaction.
-    pub deferred: imbl::Vector<Event>,
+    pub deferred: Deferred,
     /// What Postgres would have queued by then, once for each constraint, without values.
     pub queued: imbl::Vector<Event>,
     pub constraints: Constraints,
