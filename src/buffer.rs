@@ -120,8 +120,22 @@ pub struct BufferStatus {
     pub quarantined: u64,
     pub available: bool,
     pub last_error: Option<String>,
+    /// Why the log, which answers, refused the last commit: its disk is full, say. Until one succeeds.
+    pub refusing: Option<String>,
     /// Entries appended since start.
     pub appended: u64,
+}
+
+impl BufferStatus {
+    /// Whether commits are accepted, as far as is known.
+    pub fn accepts(&self) -> bool {
+        self.available && self.refusing.is_none()
+    }
+
+    /// Why they are not.
+    pub fn error(&self) -> Option<&String> {
+        self.last_error.as_ref().or(self.refusing.as_ref())
+    }
 }
 
 /// The handle.

@@ -5,13 +5,14 @@
 
 pub mod handle;
 pub mod load;
+pub mod shapes;
 
 pub use handle::CatalogHandle;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::entry::TableName;
+use crate::entry::{Shape, TableName, Typed};
 
 /// A table's `pg_class.oid`: the identity of a table within one catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -183,6 +184,8 @@ pub struct Column {
     pub type_name: Arc<str>,
     /// `format_type(oid, typmod)`.
     pub full_type_name: Arc<str>,
+    /// What its values' text depends on besides.
+    pub shape: Option<Arc<Shape>>,
     /// The base type and modifier of a domain (through all layers); the type's own otherwise.
     pub base_type_oid: u32,
     pub base_typmod: i32,
@@ -295,6 +298,12 @@ impl Catalog {
     /// The relation with this qualified name.
     pub fn named(&self, name: &TableName) -> Option<&Arc<Table>> {
         self.by_name.get(name).and_then(|id| self.relations.get(id))
+    }
+}
+
+impl Column {
+    pub fn typed(&self) -> Typed<'_> {
+        Typed { name: &self.full_type_name, shape: self.shape.as_ref() }
     }
 }
 

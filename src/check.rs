@@ -3,7 +3,10 @@
 pub mod fsck;
 mod main;
 mod pair;
+mod policies;
 mod replica;
+
+pub use policies::{policies, unknown};
 
 use std::fmt;
 

@@ -163,7 +163,9 @@ async fn look(config: &Config) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (main, replica) = (own::parse_url(&config.main.url)?, own::parse_url(&config.replica.url)?);
-    let findings = check::run(&main, &replica, &config.site.name, vec![look_at_buffer(config).await]).await;
+    let mut others = vec![look_at_buffer(config).await];
+    others.extend(check::policies(&replica, config.replay.conflicts.keys().cloned().collect()).await);
+    let findings = check::run(&main, &replica, &config.site.name, others).await;
     for finding in &findings {
         say(&mut io::stdout(), &finding.to_string());
     }

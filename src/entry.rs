@@ -4,6 +4,7 @@
 //! can be read by people, replayed by another version of this program, and moved to another machine.
 
 mod expression;
+mod shape;
 mod widen;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use expression::{Expression, Own};
+pub use shape::{Attribute, Lost, Shape, Terms, Typed, keep_used_labels};
 pub use widen::{computes_alike, keeps_text, widens};
 
 /// The format this program writes. A newer format in the buffer is refused, never guessed at. 2: TRUNCATE, and
@@ -110,6 +112,15 @@ pub struct EntryColumn {
     pub name: Arc<str>,
     #[serde(rename = "type")]
     pub type_name: Arc<str>,
+    /// Of enumerations and composite types, and what is made of them; entries of before have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Arc<Shape>>,
+}
+
+impl EntryColumn {
+    pub fn typed(&self) -> Typed<'_> {
+        Typed { name: &self.type_name, shape: self.shape.as_ref() }
+    }
 }
 
 /// One row-level change. `table` and column numbers are places in [`Entry::tables`] and [`EntryTable::columns`].

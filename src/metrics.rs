@@ -198,7 +198,7 @@ impl Figures {
         self.pending_bytes.set(now.buffer.pending_bytes as f64);
         self.oldest_pending_seconds.set(now.buffer.oldest_pending.unwrap_or_default().as_secs_f64());
         self.quarantined.set(now.buffer.quarantined as f64);
-        self.buffer_up.set(flag(now.buffer.available));
+        self.buffer_up.set(flag(now.buffer.accepts()));
         self.link_up.set(flag(now.replay.link_up));
         self.replica_up.set(flag(now.tracker.replica_up));
         self.replaying.set(flag(now.replay.state == ReplayState::Replaying));

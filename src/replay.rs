@@ -155,12 +155,13 @@ pub async fn run(
     let (mut failures, mut attempts) = (0, 0_u64);
     let mut patience = session::STALL;
     loop {
-        let before = status.borrow().applied_total;
+        let decided = || status.borrow().applied_total + status.borrow().rejected_total;
+        let before = decided();
         status.send_modify(|status| status.state = ReplayState::Connecting);
         let mut session = session::Session::new(&buffer, &main, &site, &config, &status, &shutdown, &mut patience);
         let ending = session.run().await;
         buffer.no_main();
-        if status.borrow().applied_total > before {
+        if decided() > before {
             failures = 0;
         }
         let delay = match &ending {

@@ -265,8 +265,9 @@ fn rebinds(old: &Catalog, new: &Catalog) -> bool {
     let other = |name| {
         let (before, now) = (old.named(name), new.named(name));
         let columns = |table: &crate::catalog::Table| -> Vec<_> {
-            let column =
-                |column: &crate::catalog::Column| (column.attnum, column.name.clone(), column.full_type_name.clone());
+            let column = |column: &crate::catalog::Column| {
+                (column.attnum, column.name.clone(), column.full_type_name.clone(), column.shape.clone())
+            };
             table.columns.iter().map(column).collect()
         };
         match (before, now) {

@@ -25,5 +25,7 @@ mod setup;
 mod tracker;
 #[path = "engine/truncate.rs"]
 mod truncate;
+#[path = "engine/types.rs"]
+mod types;
 #[path = "engine/upgrade.rs"]
 mod upgrade;

@@ -160,6 +160,7 @@ impl Committer {
             Ok(()) => self.publish(batch),
             Err(LogError::Refused(why)) => {
                 tracing::warn!(%why, transactions = batch.len(), "the buffer refused to append");
+                self.published.set_refusing(why.clone());
                 answer_all(batch, || CommitError::Refused(why.clone()));
             }
             Err(LogError::Doubtful(why)) => return self.recover(batch, why).await,

@@ -52,6 +52,7 @@ struct State {
     generation: u64,
     available: bool,
     last_error: Option<String>,
+    refusing: Option<String>,
     appended: u64,
 }
 
@@ -113,6 +114,7 @@ impl Published {
         self.publishing.store(true, Ordering::Relaxed);
         let mut state = self.state();
         self.publishing.store(false, Ordering::Relaxed);
+        state.refusing = None;
         for (record, mut changes) in entries {
             let seq = record.seq();
             name_anonymous(&mut changes, seq);
@@ -209,12 +211,14 @@ impl Published {
         (state.aside.clone(), state.show_quarantined)
     }
 
-    /// What the log has of an entry.
-    pub(super) fn set_aside(&self, seq: Seq, aside: Aside) {
+    /// What the log has of an entry. Gives what was known before.
+    pub(super) fn set_aside(&self, seq: Seq, aside: Aside) -> Option<Aside> {
         let mut state = self.state();
         state.doubtful.remove(&seq);
-        let before = state.aside.insert(seq, aside).is_some_and(|before| before.fate.is_open());
+        let known = state.aside.insert(seq, aside);
+        let before = known.is_some_and(|before| before.fate.is_open());
         state.quarantined = (state.quarantined + u64::from(aside.fate.is_open())).saturating_sub(u64::from(before));
+        known
     }
 
     /// The log has nothing of this entry. What is aside here stays so: it may have got there after the log was asked.
@@ -268,6 +272,11 @@ impl Published {
         state.last_error = Some(why);
     }
 
+    /// The log answers, and does not take what it was given.
+    pub(super) fn set_refusing(&self, why: String) {
+        self.state().refusing = Some(why);
+    }
+
     /// Says why commits fail, when they do.
     pub(super) fn away(&self) -> Option<String> {
         let state = self.state();
@@ -284,6 +293,7 @@ impl Published {
             quarantined: state.quarantined,
             available: state.available,
             last_error: state.last_error.clone(),
+            refusing: state.refusing.clone(),
             appended: state.appended,
         }
     }

@@ -367,7 +367,12 @@ impl Buffer {
     async fn learn(&self, seq: Seq) -> Result<Option<Quarantined>, BufferError> {
         let record = self.quarantine_record(seq).await?;
         match &record {
-            Some(record) => self.published.set_aside(seq, record.aside()),
+            // Another fate: what was written, and not answered, has been decided.
+            Some(record) => {
+                if self.published.set_aside(seq, record.aside()).is_some_and(|known| known.fate != record.fate) {
+                    self.decided();
+                }
+            }
             None => self.published.not_doubtful(seq),
         }
         Ok(record)

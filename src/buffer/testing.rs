@@ -25,6 +25,7 @@ fn column(attnum: i16, name: &str) -> Column {
         typmod: -1,
         type_name: "text".into(),
         full_type_name: "text".into(),
+        shape: None,
         base_type_oid: 25,
         base_typmod: -1,
         base_type_name: "text".into(),
@@ -89,7 +90,9 @@ pub(super) fn draft(number: u32) -> Draft {
         statements: vec![format!("INSERT INTO numbers VALUES ({number}, 'note')")],
         tables: vec![EntryTable {
             name: name(),
-            columns: ["number", "note"].map(|name| EntryColumn { name: name.into(), type_name: "text".into() }).into(),
+            columns: ["number", "note"]
+                .map(|name| EntryColumn { name: name.into(), type_name: "text".into(), shape: None })
+                .into(),
             via: None,
             key: vec![0],
             fingerprint: 1,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::Catalog;
+use super::{Catalog, shapes};
 use crate::sqlstate::{INTERNAL_ERROR, SqlState};
 use crate::upstream::own;
 
@@ -112,5 +112,7 @@ async fn read(client: &Client) -> Result<Catalog, LoadError> {
         overloaded: rows::all(client, queries::OVERLOADED).await?,
         indirect: rows::all(client, &queries::indirect()).await?,
     };
-    Ok(assemble::assemble(version, rows))
+    let types: String = client.query_one(&queries::types(), &[]).await?.try_get(0)?;
+    let types = serde_json::from_str(&types).map_err(|error| own::Error::Unexpected(error.to_string()))?;
+    Ok(assemble::assemble(version, rows, &shapes::shapes(types)))
 }

@@ -120,8 +120,8 @@ fn buffer(now: &Snapshot) -> Reply {
         text(now.progress.applied),
         text(now.progress.confirmed),
         text(now.buffer.quarantined),
-        text(now.buffer.available),
-        now.buffer.last_error.clone(),
+        text(now.buffer.accepts()),
+        now.buffer.error().cloned(),
     ];
     Reply::rows("SHOW", &columns, vec![row])
 }

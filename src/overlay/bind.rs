@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use super::Change;
-use super::definition::Definition;
+use super::definition::{DefinedColumn, Definition};
 use super::row::RowId;
 use crate::catalog::{AttNum, Catalog, RelationKind, Table, TableId};
-use crate::entry::{Effect, Entry, EntryTable, Origin, Seq, TableName, Value};
+use crate::entry::{Effect, Entry, EntryTable, Origin, Seq, TableName, Terms, Value};
 
 /// An entry's effects in the numbers of this catalog, and the tables it does not know (dropped since, or not
 /// replicated yet): their effects cannot be shown.
@@ -129,8 +129,20 @@ impl<'a> Bound<'a> {
             },
             None => (Identity::Key((0..described.key.len()).collect(), described.key.clone()), own()),
         };
+        let terms = Terms {
+            same_cluster: described.origin.as_ref().is_some_and(|origin| Some(origin.cluster) == catalog.cluster),
+            by_name: entry.retry_of.is_some(),
+        };
         let columns = attnums.iter().zip(&described.columns);
-        let columns = columns.filter_map(|(attnum, column)| Some(((*attnum)?, Arc::clone(&column.type_name))));
+        let columns = columns.filter_map(|(attnum, column)| {
+            let attnum = (*attnum)?;
+            // While its values mean the same in the present shape, that one: entries know only the labels that they have.
+            let now = table.attribute(attnum).filter(|now| {
+                column.shape.is_some() && now.shape.is_some() && column.typed().stands_in(now.typed(), terms)
+            });
+            let shape = now.map_or_else(|| column.shape.clone(), |now| now.shape.clone());
+            Some(DefinedColumn { attnum, type_name: Arc::clone(&column.type_name), shape })
+        });
         let definition = Definition { columns: columns.collect(), key, fingerprint: described.fingerprint };
         Some(Bound { table, attnums, identity, definition: Arc::new(definition), rekeys })
     }

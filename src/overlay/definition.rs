@@ -9,21 +9,33 @@ use std::sync::Arc;
 use imbl::HashMap;
 
 use crate::catalog::{AttNum, Column, Table, TableId};
-use crate::entry::Seq;
+use crate::entry::{Seq, Shape, Terms, Typed};
 
 /// A table as it was when effects upon it were made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
-    /// Number and type (as `format_type` prints it, with modifier).
-    pub columns: Vec<(AttNum, Arc<str>)>,
+    pub columns: Vec<DefinedColumn>,
     /// By what its pending rows are told apart.
     pub key: Vec<AttNum>,
     pub fingerprint: u64,
 }
 
+/// Number and type (as `format_type` prints it, with modifier).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefinedColumn {
+    pub attnum: AttNum,
+    pub type_name: Arc<str>,
+    /// What the texts of its values mean.
+    pub shape: Option<Arc<Shape>>,
+}
+
 impl Definition {
     pub fn of(table: &Table) -> Definition {
-        let columns = table.columns.iter().map(|column| (column.attnum, Arc::clone(&column.full_type_name)));
+        let columns = table.columns.iter().map(|column| DefinedColumn {
+            attnum: column.attnum,
+            type_name: Arc::clone(&column.full_type_name),
+            shape: column.shape.clone(),
+        });
         Definition { columns: columns.collect(), key: table.key.clone(), fingerprint: table.fingerprint }
     }
 
@@ -31,20 +43,38 @@ impl Definition {
     pub fn is_of(&self, table: &Table) -> bool {
         self.fingerprint == table.fingerprint
             && self.key == table.key
-            && self.columns.iter().map(|(attnum, _)| *attnum).eq(table.columns.iter().map(|column| column.attnum))
+            && self.columns.len() == table.columns.len()
+            && self.columns.iter().zip(&table.columns).all(|(then, now)| then.attnum == now.attnum && then.suits(now))
+    }
+
+    /// Whether the types of the table's columns have exactly the shapes that they had.
+    pub fn has_shapes_of(&self, table: &Table) -> bool {
+        self.columns.iter().map(|column| &column.shape).eq(table.columns.iter().map(|column| &column.shape))
     }
 
     /// Whether rows that were made for it are whole rows of the table as it is now.
     pub fn suits(&self, table: &Table) -> bool {
         let same = |column: &Column| {
-            !column.generated && self.type_of(column.attnum).is_some_and(|then| *then == *column.full_type_name)
+            let then = self.column(column.attnum);
+            !column.generated && then.is_some_and(|then| then.type_name == column.full_type_name && then.suits(column))
         };
         self.is_of(table) || (self.key == table.key && table.columns.iter().all(same))
     }
 
-    /// The type that the column had; `None`: there was no such column.
-    pub fn type_of(&self, attnum: AttNum) -> Option<&str> {
-        self.columns.iter().find(|(known, _)| *known == attnum).map(|(_, type_name)| &**type_name)
+    /// What the column was; `None`: there was no such column.
+    pub fn column(&self, attnum: AttNum) -> Option<&DefinedColumn> {
+        self.columns.iter().find(|known| known.attnum == attnum)
+    }
+}
+
+impl DefinedColumn {
+    pub fn typed(&self) -> Typed<'_> {
+        Typed { name: &self.type_name, shape: self.shape.as_ref() }
+    }
+
+    /// Whether its type's shape, if it is known, is one in which texts mean what they meant.
+    fn suits(&self, now: &Column) -> bool {
+        self.shape.is_none() || now.shape.is_none() || self.typed().stands_in(now.typed(), Terms::NUMBERS)
     }
 }
 

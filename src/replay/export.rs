@@ -156,7 +156,7 @@ mod tests {
     fn what_main_computes_alone_is_left_to_it() {
         let table = EntryTable {
             name: TableName { schema: "s".into(), name: "t".into() },
-            columns: vec![EntryColumn { name: "id".into(), type_name: "integer".into() }],
+            columns: vec![EntryColumn { name: "id".into(), type_name: "integer".into(), shape: None }],
             via: None,
             key: vec![0],
             fingerprint: 0,

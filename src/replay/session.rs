@@ -17,7 +17,7 @@ use super::statements::Statements;
 use super::status::{ReplayState, ReplayStatus};
 use super::verdict::{self, StepKind, Verdict};
 use super::{Ending, ReplayConfig, flight, steps};
-use crate::buffer::{Buffer, BufferError, Quarantined};
+use crate::buffer::{Buffer, Quarantined};
 use crate::entry::{Effect, Entry, Seq};
 use crate::upstream::own::{self, Server};
 
@@ -261,12 +261,10 @@ impl<'a> Session<'a> {
     /// What is known of those entries that are in quarantine.
     async fn rejected(&self, entries: &[Arc<Entry>]) -> Result<Vec<Quarantined>, Ending> {
         let aside = entries.iter().map(|entry| entry.seq).filter(|seq| self.buffer.is_quarantined(*seq));
-        let unread = |error: BufferError| Ending::Refused(error.to_string());
-        let mut pages = self.buffer.quarantine_pages(aside.collect::<Vec<_>>()).await.map_err(unread)?;
-        let mut records = Vec::new();
-        while let Some(page) = pages.next().await.map_err(unread)? {
-            records.extend(page.into_iter().filter(|record| record.fate.is_open()));
-        }
+        // At once, and by their numbers: the entries are one group, and an index of all of them is asked for in vain each time.
+        let records = self.buffer.quarantined_of(&aside.collect::<Vec<_>>()).await;
+        let mut records = records.map_err(|error| Ending::Refused(error.to_string()))?;
+        records.retain(|record| record.fate.is_open());
         Ok(records)
     }
 
@@ -283,12 +281,14 @@ impl<'a> Session<'a> {
             conflict(&flight.entries[surprise.entry], surprise);
         }
         self.buffer.set_applied(flight.last);
+        // The ledger goes past rejected ones.
+        let applied = flight.entries.iter().filter(|entry| !self.buffer.is_quarantined(entry.seq)).count();
         self.retried.extend(flight.entries.iter().filter_map(|entry| Some(entry.retry_of?.seq)));
         *self.patience = STALL;
         self.window = (self.window * 2).min(self.config.window as usize);
         debug!(last = %flight.last, entries = flight.entries.len(), "applied");
         self.status.send_modify(|status| {
-            status.applied(flight.entries.len() as u64, flight.begun.elapsed());
+            status.applied(applied as u64, flight.begun.elapsed());
             for surprise in &landed.surprises {
                 let entry = &flight.entries[surprise.entry];
                 let table = entry.effects.get(surprise.effect).and_then(|effect| entry.tables.get(effect.table()));

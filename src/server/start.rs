@@ -43,6 +43,12 @@ pub(super) async fn start(
     let replica =
         own::parse_url(&config.replica.url).map_err(|error| ServerError::Url { key: "replica.url", error })?;
     let catalog = insist("the replica's catalog", || CatalogHandle::open(replica.clone())).await;
+    for table in crate::check::unknown(&catalog.current(), config.replay.conflicts.keys().map(String::as_str)) {
+        tracing::warn!(
+            table,
+            "[replay.conflicts] names a table that is not there: last-write-wins, until there is one of that name"
+        );
+    }
     let confirmed = insist("the replica's ledger", || ledger(&replica, &config.site.name)).await;
     let buffer = open_buffer(config, catalog.current(), (&replica, confirmed), parts).await?;
     buffer.show_quarantined(config.replay.quarantined_reads == QuarantinedReads::Show);

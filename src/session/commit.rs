@@ -10,7 +10,7 @@ use super::settings::{CommitLevel, Settings};
 use super::transaction::Work;
 use super::{Session, Waited};
 use crate::buffer::{CommitError, Draft, Progress};
-use crate::entry::{Entry, FORMAT, Origin, Seq};
+use crate::entry::{Entry, FORMAT, Origin, Seq, keep_used_labels};
 use crate::moment::rfc3339;
 use crate::report::Report;
 use crate::sqlstate::SqlState;
@@ -52,6 +52,7 @@ impl Session {
         for table in &mut work.tables {
             table.origin = table.origin.take().zip(cluster).map(|(origin, cluster)| Origin { cluster, ..origin });
         }
+        keep_used_labels(&mut work.tables, &work.effects);
         let entry = Entry {
             format: FORMAT,
             seq: Seq::ZERO,

@@ -140,7 +140,8 @@ impl Transaction {
     /// Whether the innermost open (sub)transaction has truncated the table.
     pub fn has_truncated(&self, table: TableId) -> bool {
         let from = self.savepoints.last().map_or(0, |savepoint| savepoint.effects);
-        let is_it = |place: &usize| self.work.places.iter().any(|(of, (known, _))| of.0 == table && known == place);
+        let is_it =
+            |place: &usize| self.work.tables[*place].origin.as_ref().is_some_and(|known| known.table == table.0);
         let truncates = |effect: &Effect| matches!(effect, Effect::Truncate { table } if is_it(table));
         self.work.effects.iter().skip(from).any(truncates)
     }
@@ -363,7 +364,10 @@ impl Work {
 
     fn place(&mut self, table: &Table, via: Option<&Table>) -> usize {
         let key = (table.id, via.map(|via| via.id), table.fingerprint);
-        if let Some((place, _)) = self.places.get(&key) {
+        // Types may have been altered between two statements, which the fingerprint does not show.
+        if let Some((place, definition)) = self.places.get(&key)
+            && definition.has_shapes_of(table)
+        {
             return *place;
         }
         let place = self.tables.len();
@@ -374,6 +378,7 @@ impl Work {
                 .map(|column| EntryColumn {
                     name: Arc::clone(&column.name),
                     type_name: Arc::clone(&column.full_type_name),
+                    shape: column.shape.clone(),
                 })
                 .collect(),
             via: via.map(|via| via.name.clone()),

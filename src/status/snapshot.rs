@@ -62,7 +62,11 @@ impl Snapshot {
             SiteKind::Secondary if !self.tracker.replica_up || !self.buffer.available => Health::Down,
             SiteKind::Secondary if self.replay.state == ReplayState::Stopped => Health::Down,
             SiteKind::Secondary if !self.replay.link_up || self.replay.state == ReplayState::Halted => Health::Degraded,
-            SiteKind::Secondary if self.buffer.quarantined > 0 || self.tracker.standing != Standing::Follows => {
+            SiteKind::Secondary
+                if !self.buffer.accepts()
+                    || self.buffer.quarantined > 0
+                    || self.tracker.standing != Standing::Follows =>
+            {
                 Health::Degraded
             }
             SiteKind::Secondary => Health::Ok,

@@ -116,11 +116,12 @@ fn a_client_is_listed_while_its_guard_lives_and_counted_for_ever() {
 #[test]
 fn health_is_down_only_when_clients_are_not_served() {
     type Change = fn(&mut Plain);
-    let cases: [(&str, Change, Health); 7] = [
+    let cases: [(&str, Change, Health); 8] = [
         ("all well", |_| {}, Health::Ok),
         ("link cut", |site| site.replay.link_up = false, Health::Degraded),
         ("rejected entries", |site| site.buffer.quarantined = 1, Health::Degraded),
         ("replica away", |site| site.tracker.replica_up = false, Health::Down),
+        ("commits refused", |site| site.buffer.refusing = Some("the disk is full".to_owned()), Health::Degraded),
         ("buffer away", |site| site.buffer.available = false, Health::Down),
         ("replay gone", |site| site.replay.state = ReplayState::Stopped, Health::Down),
         (

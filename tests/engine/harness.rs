@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicI64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lab::Link;
-use pgoutpost::buffer::log::{Answer, Claim, LeaseBlock, Log, Quarantined, Record};
+use pgoutpost::buffer::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
 use pgoutpost::buffer::{Buffer, BufferConfig, Draft};
 use pgoutpost::catalog::Catalog;
 use pgoutpost::cluster::MainRecord;
@@ -31,8 +31,10 @@ pub struct Memory {
     gate: Arc<RwLock<()>>,
     /// Told when something is to go there.
     asked: Notify,
-    /// How many records of quarantined entries were read.
+    /// How many records of quarantined entries were read, or their sizes asked for.
     asides_read: AtomicUsize,
+    /// The next record is written, and nobody hears of it.
+    answer_lost: AtomicBool,
     /// The process dies at the write after so many: it hears of nothing any more. Negative: it lives.
     writes_left: AtomicI64,
 }
@@ -57,6 +59,7 @@ impl Default for Memory {
             gate: Arc::default(),
             asked: Notify::new(),
             asides_read: AtomicUsize::new(0),
+            answer_lost: AtomicBool::new(false),
             writes_left: AtomicI64::new(-1),
         }
     }
@@ -101,12 +104,14 @@ impl Log for Memory {
             self.asked.notify_one();
             let _open = self.gate.read().await;
             self.quarantined.lock().unwrap().insert(quarantined.seq, quarantined.clone());
-            Ok(())
+            if self.answer_lost.swap(false, SeqCst) { Err(LogError::Doubtful("no answer".into())) } else { Ok(()) }
         })
     }
 
     fn quarantine_index(&self) -> Answer<'_, Vec<(Seq, u64)>> {
-        done(self.quarantined.lock().unwrap().keys().map(|seq| (*seq, 0)).collect())
+        let quarantined = self.quarantined.lock().unwrap();
+        self.asides_read.fetch_add(quarantined.len(), SeqCst);
+        done(quarantined.keys().map(|seq| (*seq, 0)).collect())
     }
 
     fn quarantined<'a>(&'a self, seqs: &'a [Seq]) -> Answer<'a, Vec<Quarantined>> {
@@ -142,7 +147,7 @@ impl Log for Memory {
 pub fn table(name: &str, columns: &[&str], key: usize) -> EntryTable {
     let column = |text: &&str| {
         let (name, type_name) = text.split_once(' ').unwrap();
-        EntryColumn { name: name.into(), type_name: type_name.into() }
+        EntryColumn { name: name.into(), type_name: type_name.into(), shape: None }
     };
     EntryTable {
         name: TableName { schema: "public".into(), name: name.into() },
@@ -268,6 +273,10 @@ impl Outpost {
     }
 
     /// How many records of quarantined entries were read so far.
+    pub fn lose_next_answer(&self) {
+        self.memory.answer_lost.store(true, SeqCst);
+    }
+
     pub fn asides_read(&self) -> usize {
         self.memory.asides_read.load(SeqCst)
     }

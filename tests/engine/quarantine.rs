@@ -271,8 +271,12 @@ async fn many_rejections_in_a_row_are_not_quadratic() {
     outpost.commit(of_parent(vec![insert(&["5000", "1", "NULL"])])).await;
     let replayer = outpost.replay();
     outpost.drained().await;
+    // Each is looked at when the ledger goes past it, and no other.
+    let read = outpost.asides_read();
+    assert!(read <= 1600, "800 rejections read {read} records");
     assert_eq!(outpost.buffer.quarantined().await.unwrap().len(), 800);
     assert_eq!(outpost.texts("SELECT count(*)::text FROM parent").await, ["1"]);
+    assert_eq!(replayer.status.borrow().applied_total, 1, "rejected ones do not count");
     let took = begun.elapsed();
     eprintln!("800 rejections: {took:?}");
     assert!(took < std::time::Duration::from_secs(50), "{took:?}");
@@ -289,6 +293,23 @@ async fn many_rejections_in_a_row_are_not_quadratic() {
     outpost.drained().await;
     let last = outpost.buffer.quarantined().await.unwrap().pop().unwrap();
     assert_eq!(message(&last), "it writes the row (700) of public.parent, which entry 701, in quarantine, wrote");
+    replayer.stop().await;
+}
+
+/// The record says that it was skipped, and who skipped it heard nothing: the second time it is told, and counts.
+#[tokio::test]
+async fn a_skip_whose_answer_was_lost_counts_when_it_is_learned() {
+    let outpost = Outpost::start("lost_skip", SCHEMA).await;
+    outpost.commit(of_parent(vec![insert(&["1", "-1", "NULL"])])).await;
+    let replayer = outpost.replay();
+    outpost.drained().await;
+    outpost.lose_next_answer();
+    outpost.buffer.skip(Seq(1), "anna").await.unwrap_err();
+    let second = outpost.buffer.skip(Seq(1), "anna").await.unwrap_err().to_string();
+    assert!(second.contains("skipped already"), "{second}");
+    outpost.commit(of_parent(vec![update(&["1"], &[(1, "5")])])).await;
+    outpost.drained().await;
+    assert_eq!(outpost.buffer.quarantined().await.unwrap(), [], "nothing waits for what was skipped");
     replayer.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgoutpost::catalog::CatalogHandle;
+use pgoutpost::catalog::load::load;
 use pgoutpost::check::{self, Grade};
 use pgoutpost::entry::Seq;
 use pgoutpost::ids::LeaseSource;
@@ -11,7 +12,7 @@ use pgoutpost::tracker::{self, TrackerConfig, TrackerStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Database, role};
+use crate::cluster::{Database, client, role};
 use crate::harness::{Outpost, entry, insert, table};
 
 #[tokio::test]
@@ -116,4 +117,21 @@ async fn check_finds_a_good_site_good_and_says_what_is_missing() {
     assert_eq!(grade(&feeble, replica, "s", "may advance the ledger").await, Grade::Fail);
     client.batch_execute("ALTER EVENT TRIGGER pgoutpost_ddl DISABLE").await.unwrap();
     assert_eq!(grade(main, replica, "s", "changes of definitions are noticed").await, Grade::Warn);
+}
+
+#[tokio::test]
+async fn a_policy_for_a_table_that_is_not_there_is_told() {
+    let database = Database::set_up("policies").await;
+    let main = client(&database.main).await;
+    main.batch_execute("CREATE TABLE unit (id int); CREATE VIEW seen AS SELECT 1; CREATE SCHEMA \"o.x\"; CREATE TABLE \"o.x\".t (id int)")
+        .await
+        .unwrap();
+    let names = ["public.unit", "public.seen", "public.nosuch", "o.x.t"];
+    let catalog = load(&main).await.unwrap();
+    assert_eq!(check::unknown(&catalog, names.into_iter()), ["public.seen", "public.nosuch"]);
+    let found = check::policies(&database.main, names.map(str::to_owned).to_vec()).await.unwrap();
+    assert_eq!((found.grade, &*found.detail), (Grade::Warn, "not there: public.nosuch, public.seen"));
+    let found = check::policies(&database.main, vec!["public.unit".to_owned()]).await.unwrap();
+    assert_eq!(found.grade, Grade::Ok);
+    assert!(check::policies(&database.main, Vec::new()).await.is_none());
 }

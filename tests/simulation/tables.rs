@@ -63,6 +63,7 @@ fn column(attnum: i16, name: &str) -> Column {
         typmod: -1,
         type_name: "text".into(),
         full_type_name: "text".into(),
+        shape: None,
         base_type_oid: 25,
         base_typmod: -1,
         base_type_name: "text".into(),
@@ -83,7 +84,7 @@ fn column(attnum: i16, name: &str) -> Column {
 
 /// A transaction with these effects.
 pub fn entry(uuid: Uuid, role: &str, created_at: String, effects: Vec<Effect>) -> Entry {
-    let columns = || COLUMNS.map(|name| EntryColumn { name: name.into(), type_name: "text".into() });
+    let columns = || COLUMNS.map(|name| EntryColumn { name: name.into(), type_name: "text".into(), shape: None });
     let described = |table| EntryTable {
         name: name(table),
         columns: columns().into(),

@@ -242,6 +242,43 @@ const CASES: &[Case] = &[
         Rows("1,2|10,1|11,1"),
     ),
     case("id int, n int; (10, 1), (11, 1)", "INSERT INTO @ VALUES (1, 2)", "ALTER TABLE @ ADD PRIMARY KEY (id)", Rows("1,2|10,1|11,1")),
+    // What types are made of.
+    case(
+        "id int PRIMARY KEY, c @_mood; (10, 'ok')",
+        "INSERT INTO @ VALUES (1, 'sad'); UPDATE @ SET c = 'sad' WHERE id = 10",
+        "ALTER TYPE @_mood ADD VALUE 'first' BEFORE 'sad'; ALTER TYPE @_mood RENAME VALUE 'ok' TO 'fine'",
+        Rows("1,sad|10,sad"),
+    ),
+    case(
+        "id int PRIMARY KEY, c @_felt[]; (10, '{ok}')",
+        "INSERT INTO @ VALUES (1, '{sad,NULL}'); UPDATE @ SET c = '{sad}' WHERE id = 10",
+        "ALTER TYPE @_mood RENAME VALUE 'sad' TO 'blue'",
+        Refused("column \"c\" is of a type that was altered since"),
+    ),
+    case(
+        "id @_mood PRIMARY KEY, n int; ('ok', 1)",
+        "UPDATE @ SET n = 5 WHERE id = 'ok'",
+        "ALTER TYPE @_mood RENAME VALUE 'ok' TO 'fine'",
+        RefusedUntilAside("its key"),
+    ),
+    case(
+        "id int PRIMARY KEY, c @_pair; (10, '(1,2)')",
+        "INSERT INTO @ VALUES (1, '(20,2)'); UPDATE @ SET c = row(11, 3) WHERE id = 10",
+        "ALTER TYPE @_pair DROP ATTRIBUTE b, ADD ATTRIBUTE d int",
+        RefusedUntilAside("column \"c\" has a value for attribute \"b\" of its type which was dropped"),
+    ),
+    case(
+        "id int PRIMARY KEY, c @_pair[]; (10, '{\"(1,2)\"}')",
+        "INSERT INTO @ VALUES (1, '{\"(20,2)\"}'); UPDATE @ SET c = c || row(11, 3)::@_pair WHERE id = 10",
+        "ALTER TYPE @_pair ADD ATTRIBUTE d int",
+        Refused("column \"c\" is of a type that was altered since"),
+    ),
+    case(
+        "id int PRIMARY KEY, c @_pair; (10, '(1,2)')",
+        "INSERT INTO @ VALUES (1, '(20,2)')",
+        "ALTER TYPE @_pair RENAME ATTRIBUTE a TO z; ALTER TYPE @_pair RENAME TO @_two",
+        Rows("1,(20,2)|10,(1,2)"),
+    ),
     // The table itself.
     case(
         "id int PRIMARY KEY, c text; (10, 'q')",
@@ -269,7 +306,8 @@ impl Case {
     fn schema(&self, number: usize) -> String {
         let (columns, rows) = self.table.split_once("; ").unwrap_or((self.table, ""));
         let rows = if rows.is_empty() { String::new() } else { format!("INSERT INTO @ VALUES {rows};") };
-        self.sql(number, &format!("CREATE TABLE @ ({columns}); {rows}"))
+        let types = "CREATE TYPE @_mood AS ENUM ('sad', 'ok'); CREATE DOMAIN @_felt AS @_mood; CREATE TYPE @_pair AS (a int, b int);";
+        self.sql(number, &format!("{types} CREATE TABLE @ ({columns}); {rows}"))
     }
 
     async fn look(&self, number: usize, client: &Client) -> Result<String, tokio_postgres::Error> {

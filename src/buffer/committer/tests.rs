@@ -106,6 +106,21 @@ fn limits_are_told_apart() {
 }
 
 #[test]
+fn a_log_that_refuses_is_not_said_to_accept() {
+    runtime().block_on(async {
+        let disk = Site::default();
+        let (buffer, ..) = open(&disk).await;
+        lock(&disk).faults.push_back(Fault::Refused);
+        let error = buffer.commit(draft(1)).await.unwrap_err();
+        assert!(matches!(error, CommitError::Refused(_)), "{error:?}");
+        let status = buffer.status();
+        assert!(status.available && !status.accepts() && status.error().is_some(), "{status:?}");
+        buffer.commit(draft(1)).await.unwrap();
+        assert!(buffer.status().accepts());
+    });
+}
+
+#[test]
 fn in_doubt_for_long_is_08007_and_still_completed() {
     runtime().block_on(async {
         let disk = Site::default();

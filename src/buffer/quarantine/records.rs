@@ -117,6 +117,14 @@ impl Buffer {
         Ok(QuarantinePages { buffer: self, pages: Pages::all(&*self.log.0).await? })
     }
 
+    /// The records of those of these entries that are in quarantine, all in memory: for few, whose size is known.
+    ///
+    /// # Errors
+    /// When the log does not answer.
+    pub async fn quarantined_of(&self, seqs: &[Seq]) -> Result<Vec<Quarantined>, BufferError> {
+        if seqs.is_empty() { Ok(Vec::new()) } else { Ok(self.log.0.quarantined(seqs).await?) }
+    }
+
     /// One entry's record.
     ///
     /// # Errors

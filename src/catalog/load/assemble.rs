@@ -1,6 +1,7 @@
 //! Puts the rows of the queries together. Pure.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::family;
 use super::rows::{ColumnRow, ConstraintRow, IndexRow, IndirectRow, PolicyRow, RelationRow, Rows};
@@ -9,9 +10,9 @@ use crate::catalog::{
     Partition, PartitionKey, Policy, PolicyCommand, ReferentialAction, RelationKind, SequenceId, Table, TableId,
     UniqueIndex,
 };
-use crate::entry::TableName;
+use crate::entry::{Shape, TableName};
 
-pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
+pub(super) fn assemble(version: i64, rows: Rows, shapes: &HashMap<u32, Arc<Shape>>) -> Catalog {
     let sequences = rows
         .relations
         .iter()
@@ -20,7 +21,8 @@ pub(super) fn assemble(version: i64, rows: Rows) -> Catalog {
     let mut tables: HashMap<u32, Table> = rows.relations.into_iter().filter_map(table).collect();
     for row in rows.columns {
         if let Some(table) = tables.get_mut(&row.relation) {
-            table.columns.push(column(row));
+            let shape = shapes.get(&row.type_oid).cloned();
+            table.columns.push(column(row, shape));
         }
     }
     for row in rows.indexes {
@@ -136,7 +138,7 @@ fn policy(row: PolicyRow) -> Policy {
     }
 }
 
-fn column(row: ColumnRow) -> Column {
+fn column(row: ColumnRow, shape: Option<Arc<Shape>>) -> Column {
     let identity = match row.identity as u8 {
         b'a' => Some(Identity::Always),
         b'd' => Some(Identity::ByDefault),
@@ -149,6 +151,7 @@ fn column(row: ColumnRow) -> Column {
         typmod: row.typmod,
         type_name: row.type_name.into(),
         full_type_name: row.full_type_name.into(),
+        shape,
         base_type_oid: row.base_type_oid,
         base_typmod: row.base_typmod,
         base_type_name: row.base_type_name.into(),

@@ -85,6 +85,16 @@ SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
   JOIN pg_catalog.pg_type b ON b.oid = coalesce(g.base, a.atttypid)
  ORDER BY a.attrelid, a.attnum";
 
+/// What their types are made of, as JSON.
+pub(super) fn types() -> String {
+    let seed = "SELECT DISTINCT a.atttypid
+          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't' AND a.attnum > 0 AND NOT a.attisdropped
+           AND a.atttypid >= 16384 AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')";
+    format!("SELECT {}::text", crate::catalog::shapes::query(seed))
+}
+
 /// Unique indexes that Postgres enforces (also those still invalid), and exclusion constraints.
 pub(super) const INDEXES: &str = r"
 SELECT i.indrelid, c.relname::text,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Difference;
 use super::known::{Column, Definition};
-use crate::entry::{Effect, Entry, EntryColumn, EntryTable, Own, Value, computes_alike, widens};
+use crate::entry::{Effect, Entry, EntryColumn, EntryTable, Lost, Own, Terms, Value, computes_alike, widens};
 
 /// How a table of an entry is to be written to main.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,15 +15,17 @@ pub(super) enum Fitted {
     As {
         table: EntryTable,
         places: Vec<Option<usize>>,
+        terms: Terms,
     },
 }
 
-/// Judges one table of an entry. `number`: its number in the catalog of this very cluster.
+/// Judges one table of an entry. `number`: its number in the catalog of this very cluster; what types are made of is known
+/// again by these terms.
 pub(super) fn table(
     entry: &Entry,
     place: usize,
     main: Option<&Definition>,
-    number: Option<u32>,
+    (number, terms): (Option<u32>, Terms),
 ) -> Result<Fitted, Difference> {
     let table = &entry.tables[place];
     let differs = |what: String| Err(Difference { table: table.name.clone(), what });
@@ -45,7 +47,9 @@ pub(super) fn table(
     let matched: Vec<Option<&Column>> =
         (0..table.columns.len()).map(|place| counterpart(table, place, main, number.is_some())).collect();
     let same = |(column, found): (&EntryColumn, &Option<&Column>)| {
-        found.is_some_and(|found| found.name == column.name && found.type_name == column.type_name)
+        let same_type =
+            |found: &Column| found.type_name == column.type_name && column.typed().stands_in(found.typed(), terms);
+        found.is_some_and(|found| found.name == column.name && same_type(found))
     };
     let added =
         || main.columns.iter().filter(|column| !matched.iter().flatten().any(|found| found.attnum == column.attnum));
@@ -74,80 +78,136 @@ pub(super) fn table(
             places.push(None);
             continue;
         };
-        let fits = widens(&column.type_name, &found.type_name);
+        // What has a shape is judged value by value, when they are written anew.
+        let shaped = column.shape.is_some() && found.shape.is_some();
+        let fits = shaped || widens(&column.type_name, &found.type_name);
         let computes = used.computes.contains(&place);
         if has_value && !fits || computes && !computes_alike(&column.type_name, &found.type_name) {
             return differs(format!("column \"{}\" was {} and is {}", column.name, column.type_name, found.type_name));
         }
         places.push(Some(columns.len()));
-        let type_name = if fits { &column.type_name } else { &found.type_name };
-        columns.push(EntryColumn { name: Arc::clone(&found.name), type_name: Arc::clone(type_name) });
+        let type_name = if fits && !shaped { &column.type_name } else { &found.type_name };
+        // Main computes its own.
+        let shape = if found.generated { column.shape.clone() } else { found.shape.clone() };
+        let name = Arc::clone(&found.name);
+        columns.push(EntryColumn { name, type_name: Arc::clone(type_name), shape });
     }
     // A key of which something is gone finds no row; it has been seen to that nothing looks for one.
     let key: Option<Vec<usize>> = table.key.iter().map(|&place| places[place]).collect();
     let table = EntryTable { name: main.name.clone(), columns, key: key.unwrap_or_default(), ..table.clone() };
-    Ok(Fitted::As { table, places })
+    Ok(Fitted::As { table, places, terms })
 }
 
 /// The entry with its tables as they were fitted; `None`: as it is.
-pub(super) fn entry(entry: &Entry, tables: &[Fitted]) -> Option<Entry> {
+pub(super) fn entry(entry: &Entry, tables: &[Fitted]) -> Result<Option<Entry>, Difference> {
     if tables.iter().all(|table| *table == Fitted::AsItIs) {
-        return None;
+        return Ok(None);
     }
-    let new_place = |table: usize, place: usize| match &tables[table] {
-        Fitted::AsItIs => Some(place),
-        Fitted::As { places, .. } => places[place],
-    };
-    let row = |table: usize, row: &[Value]| -> Vec<Value> {
-        let kept = row.iter().enumerate().filter(|(place, _)| new_place(table, *place).is_some());
-        kept.map(|(_, value)| value.clone()).collect()
-    };
-    let some = |table: usize, values: &[(usize, Value)]| -> Vec<(usize, Value)> {
-        values.iter().filter_map(|(place, value)| Some((new_place(table, *place)?, value.clone()))).collect()
-    };
-    let key = |table: usize, key: &[Value]| -> Vec<Value> {
-        let places = &entry.tables[table].key;
-        let whole = places.iter().all(|&place| new_place(table, place).is_some());
-        if whole { key.to_vec() } else { Vec::new() }
-    };
-    // Of a column that is gone: it was generated, or nothing of it was written; see `Used`.
-    let own = |table: usize, computed: &Own| {
-        let to = |place: usize| new_place(table, place);
-        Some(Own { column: to(computed.column)?, expression: computed.expression.moved(&to)? })
-    };
-    let effect = |effect: &Effect| match effect {
-        Effect::Insert { table, row: new } => Effect::Insert { table: *table, row: row(*table, new) },
-        Effect::Update { table, key: which, set, old, row: new, own: computed } => Effect::Update {
-            table: *table,
-            key: key(*table, which),
-            set: some(*table, set),
-            old: some(*table, old),
-            row: new.as_ref().map(|new| row(*table, new)),
-            own: computed.iter().filter_map(|computed| own(*table, computed)).collect(),
-        },
-        Effect::Move { table, key: which, set, old, to, row: new } => Effect::Move {
-            table: *table,
-            key: key(*table, which),
-            set: some(*table, set),
-            old: some(*table, old),
-            to: *to,
-            row: row(*to, new),
-        },
-        Effect::Delete { table, key: which, old } => {
-            let old = if old.is_empty() { Vec::new() } else { row(*table, old) };
-            Effect::Delete { table: *table, key: key(*table, which), old }
-        }
-        Effect::Truncate { table } => Effect::Truncate { table: *table },
-    };
+    let anew = Anew { entry, tables };
+    let effects = entry.effects.iter().map(|effect| anew.effect(effect)).collect::<Result<_, _>>()?;
     let fitted = |(table, fitted): (&EntryTable, &Fitted)| match fitted {
         Fitted::AsItIs => table.clone(),
         Fitted::As { table, .. } => table.clone(),
     };
-    Some(Entry {
-        tables: entry.tables.iter().zip(tables).map(fitted).collect(),
-        effects: entry.effects.iter().map(effect).collect(),
-        ..entry.clone()
-    })
+    let tables = entry.tables.iter().zip(tables).map(fitted).collect();
+    Ok(Some(Entry { tables, effects, ..entry.clone() }))
+}
+
+/// Effects written anew for the tables as they are.
+struct Anew<'a> {
+    entry: &'a Entry,
+    tables: &'a [Fitted],
+}
+
+impl Anew<'_> {
+    fn effect(&self, effect: &Effect) -> Result<Effect, Difference> {
+        Ok(match effect {
+            Effect::Insert { table, row } => {
+                Effect::Insert { table: *table, row: self.row(*table, row, Lost::Refused)? }
+            }
+            Effect::Update { table, key, set, old, row, own } => Effect::Update {
+                table: *table,
+                key: self.key(*table, key)?,
+                set: self.some(*table, set, Lost::Refused)?,
+                old: self.some(*table, old, Lost::Dropped)?,
+                row: row.as_ref().map(|row| self.row(*table, row, Lost::Refused)).transpose()?,
+                own: own.iter().filter_map(|computed| self.own(*table, computed)).collect(),
+            },
+            Effect::Move { table, key, set, old, to, row } => Effect::Move {
+                table: *table,
+                key: self.key(*table, key)?,
+                set: self.some(*table, set, Lost::Refused)?,
+                old: self.some(*table, old, Lost::Dropped)?,
+                to: *to,
+                row: self.row(*to, row, Lost::Refused)?,
+            },
+            Effect::Delete { table, key, old } => {
+                let old = if old.is_empty() { Vec::new() } else { self.row(*table, old, Lost::Dropped)? };
+                Effect::Delete { table: *table, key: self.key(*table, key)?, old }
+            }
+            Effect::Truncate { table } => Effect::Truncate { table: *table },
+        })
+    }
+
+    fn place(&self, table: usize, place: usize) -> Option<usize> {
+        match &self.tables[table] {
+            Fitted::AsItIs => Some(place),
+            Fitted::As { places, .. } => places[place],
+        }
+    }
+
+    fn row(&self, table: usize, row: &[Value], lost: Lost) -> Result<Vec<Value>, Difference> {
+        let kept = row.iter().enumerate().filter(|(place, _)| self.place(table, *place).is_some());
+        kept.map(|(place, value)| self.value(table, place, value, lost)).collect()
+    }
+
+    fn some(&self, table: usize, values: &[(usize, Value)], lost: Lost) -> Result<Vec<(usize, Value)>, Difference> {
+        let kept = values.iter().filter_map(|(place, value)| Some((self.place(table, *place)?, *place, value)));
+        kept.map(|(to, place, value)| Ok((to, self.value(table, place, value, lost)?))).collect()
+    }
+
+    fn key(&self, table: usize, key: &[Value]) -> Result<Vec<Value>, Difference> {
+        let places = &self.entry.tables[table].key;
+        if places.iter().any(|&place| self.place(table, place).is_none()) {
+            return Ok(Vec::new());
+        }
+        places.iter().zip(key).map(|(&place, value)| self.value(table, place, value, Lost::Refused)).collect()
+    }
+
+    /// Of a column that is gone: it was generated, or nothing of it was written; see `Used`.
+    fn own(&self, table: usize, computed: &Own) -> Option<Own> {
+        let to = |place: usize| self.place(table, place);
+        Some(Own { column: to(computed.column)?, expression: computed.expression.moved(&to)? })
+    }
+
+    /// A value in its column's type as it is.
+    fn value(&self, table: usize, place: usize, value: &Value, lost: Lost) -> Result<Value, Difference> {
+        let (Fitted::As { table: now, places, terms }, Some(text)) = (&self.tables[table], value) else {
+            return Ok(value.clone());
+        };
+        let Some(to) = places[place] else { return Ok(value.clone()) };
+        let (described, terms) = (&self.entry.tables[table], *terms);
+        let (was, is) = (&described.columns[place], &now.columns[to]);
+        if was.shape.is_none() || is.shape.is_none() {
+            return Ok(value.clone());
+        }
+        let mut found = was.typed().text_in(is.typed(), terms, lost, text);
+        if found.is_err() && lost == Lost::Dropped {
+            // It only says whether main's row is as the client saw it, and that has been made another one.
+            found = was.typed().text_in(is.typed(), Terms { by_name: true, ..terms }, lost, text);
+        }
+        let differs =
+            |what: &str| Difference { table: described.name.clone(), what: format!("column \"{}\" {what}", was.name) };
+        match found {
+            Ok(found) if found == **text => Ok(value.clone()),
+            // Others know the row by the text that it had.
+            Ok(_) if described.key.contains(&place) => {
+                Err(differs("is part of its key, and of a type that was altered"))
+            }
+            Ok(found) => Ok(Some(found.into())),
+            Err(what) => Err(differs(&what)),
+        }
+    }
 }
 
 /// What an entry does with one of its tables.

@@ -1,7 +1,7 @@
 //! What main says about the tables that entries speak of, all of one catalog version.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::try_join_all;
 use serde::Deserialize;
@@ -10,7 +10,8 @@ use tokio_postgres::types::Type;
 
 use super::Difference;
 use super::fit;
-use crate::entry::{Entry, EntryTable, TableName};
+use crate::catalog::shapes::{self, TypeRow};
+use crate::entry::{Entry, EntryTable, Shape, TableName, Terms, Typed};
 use crate::setup::identifier;
 use crate::upstream::own;
 
@@ -41,6 +42,24 @@ pub(super) struct Column {
     /// A row that does not mention it is refused.
     pub(super) required: bool,
     pub(super) generated: bool,
+    #[serde(rename = "of")]
+    type_oid: u32,
+    #[serde(skip)]
+    pub(super) shape: Option<Arc<Shape>>,
+}
+
+impl Column {
+    pub(super) fn typed(&self) -> Typed<'_> {
+        Typed { name: &self.type_name, shape: self.shape.as_ref() }
+    }
+}
+
+/// As main tells it.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(flatten)]
+    definition: Definition,
+    types: Vec<TypeRow>,
 }
 
 /// A table by its number, where that means something, and by its name.
@@ -101,9 +120,11 @@ impl Definitions {
         for (place, table) in entry.tables.iter().enumerate() {
             let asked = self.asked(entry, table);
             let definition = self.tables.get(&asked).and_then(Option::as_deref);
-            tables.push(fit::table(entry, place, definition, asked.1)?);
+            let same_cluster = table.origin.as_ref().is_some_and(|origin| Some(origin.cluster) == self.cluster);
+            let terms = Terms { same_cluster, by_name: entry.retry_of.is_some() };
+            tables.push(fit::table(entry, place, definition, (asked.1, terms))?);
         }
-        Ok(fit::entry(entry, &tables))
+        fit::entry(entry, &tables)
     }
 
     /// What to ask about a table of an entry.
@@ -115,15 +136,21 @@ impl Definitions {
 }
 
 /// Names of types are printed as entries have them: under an empty `search_path`, which ends with the statement.
-const ASK: &str = "WITH bare AS MATERIALIZED (SELECT pg_catalog.set_config('search_path', '', true))
+static ASK: LazyLock<String> = LazyLock::new(|| {
+    let types = shapes::query(
+        "SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped",
+    );
+    format!(
+        "WITH bare AS MATERIALIZED (SELECT pg_catalog.set_config('search_path', '', true))
 SELECT (SELECT v.version FROM pgoutpost.catalog v), pg_catalog.jsonb_build_object(
     'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind::text,
     'columns', coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'attnum', a.attnum, 'name', a.attname, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
             'required', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL,
-            'generated', a.attgenerated <> '') ORDER BY a.attnum)
+            'generated', a.attgenerated <> '', 'of', a.atttypid::int8) ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'),
+    'types', {types},
     'unique', coalesce((SELECT pg_catalog.jsonb_agg(ARRAY(
             SELECT a.attname FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n
               JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[n]))
@@ -135,17 +162,24 @@ SELECT (SELECT v.version FROM pgoutpost.catalog v), pg_catalog.jsonb_build_objec
         JOIN pg_catalog.pg_class p ON p.oid = a.oid JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
        WHERE c.relispartition), '[]'))::text, c.oid IS NULL
   FROM bare LEFT JOIN (pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
-    ON c.oid = coalesce((SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid::int8 = $2), pg_catalog.to_regclass($1))";
+    ON c.oid = coalesce((SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid::int8 = $2), pg_catalog.to_regclass($1))"
+    )
+});
 
 async fn ask(client: &Client, (name, oid): &Asked) -> Result<(i64, Option<Definition>), own::Error> {
     let relation = format!("{}.{}", identifier(&name.schema), identifier(&name.name));
     let oid = i64::from(oid.unwrap_or(0));
-    let row = client.query_typed_one(ASK, &[(&relation, Type::TEXT), (&oid, Type::INT8)]).await?;
+    let row = client.query_typed_one(ASK.as_str(), &[(&relation, Type::TEXT), (&oid, Type::INT8)]).await?;
     let version = row.try_get(0)?;
     if row.try_get(2)? {
         return Ok((version, None));
     }
     let text: &str = row.try_get(1)?;
-    let definition = serde_json::from_str(text).map_err(|error| own::Error::Unexpected(error.to_string()))?;
+    let answer = serde_json::from_str(text).map_err(|error| own::Error::Unexpected(error.to_string()))?;
+    let Answer { mut definition, types } = answer;
+    let shapes = shapes::shapes(types);
+    for column in &mut definition.columns {
+        column.shape = shapes.get(&column.type_oid).cloned();
+    }
     Ok((version, Some(definition)))
 }

@@ -20,7 +20,7 @@ fn tables() -> Tables {
 }
 
 fn table(table: &str, columns: [&str; 2]) -> EntryTable {
-    let column = |name: &str| EntryColumn { name: name.into(), type_name: "integer".into() };
+    let column = |name: &str| EntryColumn { name: name.into(), type_name: "integer".into(), shape: None };
     EntryTable {
         name: name(table),
         columns: columns.map(column).into(),

@@ -25,7 +25,8 @@ fn types_lose_their_modifiers() {
 }
 
 fn table(name: &str) -> EntryTable {
-    let column = |name: &str, type_name: &str| EntryColumn { name: name.into(), type_name: type_name.into() };
+    let column =
+        |name: &str, type_name: &str| EntryColumn { name: name.into(), type_name: type_name.into(), shape: None };
     EntryTable {
         name: TableName { schema: "s".into(), name: name.into() },
         columns: vec![column("id", "integer"), column("a\"b", "character varying(5)"), column("twice", "integer")],

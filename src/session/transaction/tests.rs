@@ -10,6 +10,7 @@ fn table() -> Table {
         typmod: -1,
         type_name: "text".into(),
         full_type_name: "text".into(),
+        shape: None,
         base_type_oid: 25,
         base_typmod: -1,
         base_type_name: "text".into(),

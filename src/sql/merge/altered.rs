@@ -11,7 +11,7 @@ use super::super::{Report, View, parse};
 use super::branches::collated;
 use super::{Row, Target, list};
 use crate::catalog::{AttNum, Column, Table};
-use crate::entry::{keeps_text, widens};
+use crate::entry::{Lost, Terms, keeps_text};
 use crate::overlay::Made;
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
@@ -28,8 +28,11 @@ impl<'a> Altered<'a> {
     pub(super) fn keys(&self) -> Result<(), Report> {
         for (member, made) in &self.0 {
             let same_text = |part: &AttNum| {
-                let now = member.attribute(*part).map(|column| &*column.full_type_name);
-                made.definition.type_of(*part).zip(now).is_some_and(|(then, now)| keeps_text(then, now))
+                let both = made.definition.column(*part).zip(member.attribute(*part));
+                both.is_some_and(|(then, now)| match (&then.shape, &now.shape) {
+                    (Some(_), Some(_)) => then.typed().stands_in(now.typed(), Terms::NUMBERS),
+                    _ => keeps_text(&then.type_name, &now.full_type_name),
+                })
             };
             if made.definition.key != member.key || !member.key.iter().all(same_text) {
                 let name = &member.name.name;
@@ -64,16 +67,18 @@ impl<'a> Altered<'a> {
         }
         for row in rows {
             let number = row.number(place, column);
-            let Some(pending) = row.state.column(number).filter(|pending| pending.value.is_some()) else { continue };
-            let now = &column.full_type_name;
-            let then = self.made(row, pending.seq).filter_map(|made| made.definition.type_of(number));
-            if let Some(then) = then.into_iter().find(|then| !widens(then, now)) {
-                let name = &row.member.name.name;
-                let message = format!(
-                    "table \"{name}\" has pending rows of which column \"{}\" was {then} and is {now}",
-                    column.name
-                );
-                return Err(refused(message));
+            let Some((seq, text)) = row.state.column(number).and_then(|pending| Some((pending.seq, pending.value?)))
+            else {
+                continue;
+            };
+            for then in self.made(row, seq).filter_map(|made| made.definition.column(number)) {
+                let what = match then.typed().text_in(column.typed(), Terms::NUMBERS, Lost::Refused, text) {
+                    Ok(now) if now == text => continue,
+                    Ok(_) => "is of a type that was altered since".to_owned(),
+                    Err(what) => what,
+                };
+                let (table, column) = (&row.member.name.name, &column.name);
+                return Err(refused(format!("table \"{table}\" has pending rows of which column \"{column}\" {what}")));
             }
         }
         Ok(())
