@@ -438,11 +438,11 @@ fn columns(statement: &Statement) -> Option<Vec<Datum>> {
 /// What a table looks like: as the entries say.
 fn definition(name: &str) -> String {
     let oid = TABLES.iter().position(|table| *table == name).map(|place| tables::id(place).0);
-    let column = |(attnum, name): (usize, &&str)| serde_json::json!({ "attnum": attnum + 1, "name": name, "type": "text", "required": false, "generated": false });
+    let column = |(attnum, name): (usize, &&str)| serde_json::json!({ "attnum": attnum + 1, "name": name, "type": "text", "required": false, "generated": false, "of": wire::TEXT });
     let columns: Vec<_> = COLUMNS.iter().enumerate().map(column).collect();
     serde_json::json!({
         "oid": oid, "schema": "public", "name": name, "kind": "r", "columns": columns, "unique": [["id"]],
-        "partition_of": [],
+        "partition_of": [], "types": [],
     })
     .to_string()
 }
