@@ -123,6 +123,9 @@ pub struct Table {
     pub family: Vec<Arc<Table>>,
     /// The uppermost partitioned table it is a part of; else itself.
     pub root: TableId,
+    /// Of a table that others inherit from, or that inherits (no partition): one of them all. Whichever of them is named, a row
+    /// of theirs is locked alike.
+    pub kin: Option<TableId>,
     /// Of a partition.
     pub partition: Option<Partition>,
     /// Of a partitioned table.

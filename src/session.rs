@@ -190,6 +190,8 @@ struct Session {
     locks: Holder,
     seat: Seat,
     settings: Option<Arc<Settings>>,
+    /// Those before a statement that may have changed them.
+    settings_before: Option<Arc<Settings>>,
     /// The transaction changed settings, which end with it.
     settings_changed: bool,
     /// Names with a dot that the client may have set.
@@ -211,6 +213,8 @@ struct Session {
     planned_with: i64,
     pinned: Option<Pinned>,
     one_snapshot: with::OneSnapshot,
+    /// The pipeline has bound a query that may change settings when it is executed.
+    binds_setter: bool,
     /// How many portals the pipeline has bound.
     binds: usize,
     /// The only portal of the pipeline, when the replica runs it as it came.

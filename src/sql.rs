@@ -266,8 +266,15 @@ pub fn execute_arguments(text: &str) -> Vec<String> {
     classify::execute_arguments(text)
 }
 
-/// The tables that a straight statement writes, as far as its text tells, and those whose rows its foreign keys look at.
-pub fn written(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>]) -> Vec<(TableId, Writes)> {
+/// Whether a text may call a function of somebody's own that does more than compute; by its words.
+pub fn calls_own(text: &str, catalog: &Catalog) -> bool {
+    !catalog.opaque_functions.is_empty()
+        && resolve::called(text).any(|name| catalog.opaque_functions.contains_key(&*name))
+}
+
+/// The tables that a straight statement writes, as far as its text tells, and those whose rows its foreign keys look at. Where
+/// the search path is not known: those of the name in every schema.
+pub fn written(statement: &Statement, catalog: &Catalog, search_path: Option<&[Arc<str>]>) -> Vec<(TableId, Writes)> {
     written::written(statement, catalog, search_path)
 }
 

@@ -60,6 +60,7 @@ pub(super) fn catalog() -> Catalog {
         has_triggers: false,
         parents: Vec::new(),
         root: BY_NUMBER,
+        kin: None,
         family: Vec::new(),
         partition: None,
         partition_key: None,

@@ -13,10 +13,10 @@ use super::transaction::{Phase, Route};
 use super::{Session, Waited};
 use crate::catalog::TableId;
 use crate::overlay::Overlay;
-use crate::replay::ReplayState;
 use crate::report::Report;
 use crate::sql::{self, Class, LockedRelation, Plan, Statement, WriteKind, WritePlan, Writes};
 use crate::sqlstate;
+use crate::upstream::raw::ConnectError;
 
 /// How often who waits looks whether main can still be reached.
 const LOOK: Duration = Duration::from_millis(250);
@@ -44,11 +44,15 @@ impl Session {
                     _ if !self.main_answers() => self.seat.overtake(table),
                     Way::Wait => self.side_changes(changed, until).await?,
                     Way::Main if !self.may_cross(&settings).await? => break,
-                    Way::Main if self.connect_main().await.is_ok() => {
-                        let message = "a transaction that runs on main is writing the same table";
-                        return Ok(Some(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)));
-                    }
-                    Way::Main => self.seat.overtake(table),
+                    Way::Main => match self.reach_main().await? {
+                        Ok(()) => {
+                            let message = "a transaction that runs on main is writing the same table";
+                            return Ok(Some(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)));
+                        }
+                        Err(ConnectError::Unreachable(_) | ConnectError::Timeout(_)) => self.seat.overtake(table),
+                        // Main is there, but not for this client: it waits.
+                        Err(_) => break,
+                    },
                 }
             }
         }
@@ -97,7 +101,7 @@ impl Session {
 
     /// Whether main could be reached when replay last looked.
     fn main_answers(&self) -> bool {
-        matches!(self.shared.status.replay().state, ReplayState::Idle | ReplayState::Replaying)
+        self.shared.status.replay().link_up
     }
 
     /// To be asked before the replica takes the snapshot that a write is evaluated in, or told what it was then.
@@ -237,13 +241,15 @@ impl Session {
         settings: &Settings,
     ) -> Result<Vec<(TableId, Writes)>, Failure> {
         let catalog = self.shared.catalog.current();
+        // What the transaction has set on main is known at its end only.
+        let path = (!self.pipeline.sets).then_some(&*settings.schemas);
         let Class::Execute { name } = &statement.class else {
-            return Ok(sql::written(statement, &catalog, &settings.schemas));
+            return Ok(sql::written(statement, &catalog, path));
         };
         let named = if self.transaction.phase == Phase::Failed { None } else { self.find_named(name).await? };
         let inner = named.map(|named| self.shared.statements.parse(&named.into_parse().0));
         let inner = inner.as_ref().and_then(|parsed| parsed.single());
-        Ok(inner.map_or_else(Vec::new, |inner| sql::written(inner, &catalog, &settings.schemas)))
+        Ok(inner.map_or_else(Vec::new, |inner| sql::written(inner, &catalog, path)))
     }
 
     /// The connection to main is gone, and whatever was done there is over.

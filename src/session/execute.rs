@@ -123,6 +123,7 @@ impl Session {
     pub(super) async fn execute_is_plain(&mut self, name: &str, execute: &Statement) -> Result<bool, Failure> {
         let takes_ids = self.shared.statements.parse(&execute.text).takes_ids;
         let named = self.named(name).await?;
+        self.may_set(&named.inner, &named.parsed);
         Ok(match named.parsed.single() {
             Some(inner) if inner.class == Class::Query => {
                 self.nothing_pending() && !takes_ids && !named.parsed.takes_ids && !named.parsed.locks
@@ -158,6 +159,7 @@ impl Session {
             _ if self.is_whole(inner).await? => self.whole(inner, &given, formats, By::Name).await?,
             _ => self.execute_named_read(inner, &given, formats, By::Name).await?,
         };
+        self.may_set(&named.inner, &named.parsed);
         Ok((description, written))
     }
 

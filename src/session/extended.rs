@@ -100,6 +100,7 @@ impl Session {
         self.skipping = false;
         self.held = false;
         self.batch = false;
+        self.binds_setter = false;
         self.binds = 0;
         if self.transaction.phase == Phase::Idle {
             self.names.portals.clear();
@@ -160,7 +161,8 @@ impl Session {
                 true
             }
             Some(Class::Query) if self.transaction.route == Route::Here => {
-                self.changes_settings(prepared.parsed.sets_config);
+                let text = String::from_utf8_lossy(&prepared.sql).into_owned();
+                self.binds_setter |= self.may_set(&text, &prepared.parsed);
                 if (prepared.parsed.takes_ids || prepared.parsed.locks)
                     && let Some(statement) = prepared.parsed.single()
                     && self.is_whole(statement).await?
@@ -175,7 +177,7 @@ impl Session {
                     }
                     let bound = self.bind_read(&prepared, &message, true).await;
                     // What was asked for it is true until it runs.
-                    self.changes_settings(prepared.parsed.sets_config);
+                    self.may_set(&text, &prepared.parsed);
                     return bound;
                 }
                 self.guard.statement(StatementKind::Untouched);

@@ -37,6 +37,8 @@ pub(super) struct Pipeline {
     pub(super) committed: bool,
     /// Main's session may be another than before.
     pub(super) may_set: bool,
+    /// What has been run there may have changed the search path.
+    pub(super) sets: bool,
     /// What has been run may have written tables that its text does not name.
     pub(super) unseen: bool,
 }

@@ -1,6 +1,7 @@
 //! Execute: what becomes of a portal, by who has it and what its statement is.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 
@@ -22,10 +23,14 @@ use crate::wire::{HEADER, build, error};
 impl Session {
     pub(super) async fn execute(&mut self, message: BytesMut) -> Result<(), Failure> {
         let portal = self.names.portals.get(Execute::read(&message[HEADER..])?.portal);
-        let sets_config = portal.is_some_and(|portal| portal.statement.parsed.sets_config);
+        let statement = portal.map(|portal| Arc::clone(&portal.statement));
         let outcome = self.execute_portal(message).await;
         // What was asked for the query was true until it ran.
-        self.changes_settings(sets_config);
+        match statement {
+            Some(statement) => drop(self.may_set(&String::from_utf8_lossy(&statement.sql), &statement.parsed)),
+            None if self.binds_setter => self.settings_may_differ(),
+            None => {}
+        }
         outcome
     }
 

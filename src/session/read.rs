@@ -14,12 +14,12 @@ use super::failure::{End, Failure};
 use super::relay::Expect;
 use super::serve::TRIES;
 use super::settings::{PROBE, ReadLevel, Settings};
-use super::statements::{Description, Place, Portal, PortalState, Prepared};
+use super::statements::{Description, Parsed, Place, Portal, PortalState, Prepared};
 use super::transaction::Phase;
 use super::with::OneSnapshot;
 use crate::overlay::{Overlay, View};
 use crate::report::Report;
-use crate::sql::{Isolation, Parameters, Plan, Rendered, Statement};
+use crate::sql::{self, Isolation, Parameters, Plan, Rendered, Statement};
 use crate::sqlstate::{self, SqlState};
 use crate::status::StatementKind;
 use crate::wire::build::Argument;
@@ -149,6 +149,26 @@ impl Session {
         }
     }
 
+    /// A statement that may change settings without saying SET is about to run, or has run: by `set_config`, or by a function of
+    /// somebody's own that calls it. Returns whether it is one.
+    pub(super) fn may_set(&mut self, text: &str, parsed: &Parsed) -> bool {
+        if parsed.sets_config {
+            self.changes_settings(true);
+            return true;
+        }
+        let may = parsed.calls && sql::calls_own(text, &self.shared.catalog.current());
+        if may {
+            self.settings_may_differ();
+        }
+        may
+    }
+
+    /// Settings are asked for again; what hangs on them is forgotten if they differ.
+    pub(super) fn settings_may_differ(&mut self) {
+        self.settings_before = self.settings.take().or(self.settings_before.take());
+        self.settings_changed = true;
+    }
+
     /// The session's settings, as the replica has them.
     pub(super) async fn settings(&mut self) -> Result<Arc<Settings>, Failure> {
         if let Some(settings) = &self.settings {
@@ -159,6 +179,9 @@ impl Session {
         let settings: Settings = serde_json::from_slice(&text)
             .map_err(|error| Report::new(sqlstate::INTERNAL_ERROR, format!("unexpected settings: {error}")))?;
         let settings = Arc::new(settings);
+        if self.settings_before.take().is_some_and(|before| before != settings) {
+            self.names.forget_descriptions();
+        }
         self.settings = Some(Arc::clone(&settings));
         Ok(settings)
     }

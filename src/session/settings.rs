@@ -30,7 +30,7 @@ pub const PROBE: &str = "SELECT pg_catalog.json_build_object(\
  'read', pg_catalog.current_setting('pgoutpost.read', true))::pg_catalog.text";
 
 /// See the module.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Settings {
     /// `current_schemas(true)`.
     pub schemas: Arc<[Arc<str>]>,

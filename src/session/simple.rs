@@ -48,6 +48,7 @@ impl Session {
             && self.transaction.route == Route::Here
             && self.transaction.phase != Phase::Failed
             && self.nothing_pending()
+            && !text.is_ok_and(|text| sql::calls_own(text, &self.shared.catalog.current()))
         {
             return self.forward_plain(&message);
         }
@@ -111,7 +112,7 @@ impl Session {
         let here = self.transaction.route == Route::Here;
         match &statement.class {
             Class::Query => {
-                self.changes_settings(parsed.sets_config);
+                self.may_set(&statement.text, parsed);
                 here && !parsed.takes_ids && !parsed.locks && self.nothing_pending()
             }
             Class::Replica => {
@@ -291,18 +292,20 @@ impl Session {
         let last = statements.last().is_some_and(|last| std::ptr::eq(last, statement));
         match &statement.class {
             Class::Query => {
-                self.changes_settings(parsed.sets_config);
+                self.may_set(&statement.text, parsed);
                 let read = self.simple_read(statement, last).await;
                 // What was asked for the query was true until it ran.
-                self.changes_settings(parsed.sets_config);
+                self.may_set(&statement.text, parsed);
                 self.or_on_main(read, statement, parsed).await
             }
             Class::Write => {
                 let written = self.simple_write(statement, last).await;
+                self.may_set(&statement.text, parsed);
                 self.or_on_main(written, statement, parsed).await
             }
             Class::With => {
                 let written = self.simple_with(statement, last).await;
+                self.may_set(&statement.text, parsed);
                 self.or_on_main(written, statement, parsed).await
             }
             Class::CopyIn => {

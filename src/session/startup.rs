@@ -257,6 +257,8 @@ impl Session {
             locks,
             seat,
             settings: None,
+            settings_before: None,
+            binds_setter: false,
             settings_changed: false,
             own_settings: std::collections::BTreeSet::new(),
             registered,

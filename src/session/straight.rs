@@ -16,12 +16,12 @@ use super::converse::Show;
 use super::failure::{End, Failure};
 use super::mirror::{REFUSED, may_run};
 use super::settings::Settings;
-use super::statements::{Lone, Prepared};
+use super::statements::{Lone, Parsed, Prepared};
 use super::transaction::{Phase, Route};
 use super::{Session, Waited, Wants};
 use crate::replay::ReplayState;
 use crate::report::Report;
-use crate::sql::{Class, Plan, Statement, TransactionCommand};
+use crate::sql::{self, Class, Plan, Statement, TransactionCommand};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::upstream::raw::{self, ConnectError, Raw};
@@ -82,6 +82,8 @@ impl Session {
             statements.iter().try_for_each(may_run)?;
         }
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        // Those behind a SET of the same string go by what it says.
+        self.pipeline.sets |= statements.len() > 1 && self.may_set_path(text, &parsed);
         self.enter_main(statements).await?;
         let gives_back = |statement: &Statement| match &statement.class {
             Class::Transaction(TransactionCommand::RollbackTo(name)) => self.gives_back(name),
@@ -128,9 +130,25 @@ impl Session {
     /// Remembers what a text that main is to run may do to its session.
     pub(super) fn goes_to_main(&mut self, text: &str) {
         self.pipeline.may_set |= may_set(text);
+        self.pipeline.sets |= self.may_set_path(text, &self.shared.statements.parse(text));
         if let Some(main) = &mut self.main {
             main.has_names |= prepares(text);
         }
+    }
+
+    /// Whether a text may change the search path.
+    fn may_set_path(&self, text: &str, parsed: &Parsed) -> bool {
+        let sets = |statement: &Statement| match &statement.class {
+            Class::Settings { .. } => true,
+            Class::Straight { .. } => {
+                let first = statement.text.split_whitespace().next().unwrap_or_default();
+                ["do", "call"].iter().any(|word| first.eq_ignore_ascii_case(word))
+            }
+            _ => false,
+        };
+        parsed.sets_config
+            || parsed.script.as_ref().map_or(true, |script| script.statements.iter().any(sets))
+            || sql::calls_own(text, &self.shared.catalog.current())
     }
 
     /// Transaction control within a straight transaction.
@@ -363,11 +381,16 @@ impl Session {
     }
 
     pub(super) async fn connect_main(&mut self) -> Result<(), Failure> {
+        self.reach_main().await?.map_err(|error| unreachable(&error).into())
+    }
+
+    /// The same; why main does not take this client is for the caller to tell.
+    pub(super) async fn reach_main(&mut self) -> Result<Result<(), ConnectError>, Failure> {
         if let Some(main) = &mut self.main {
             // What came while nobody looked: the end, perhaps.
             main.raw.link.look().await;
             if !main.raw.link.ended {
-                return Ok(());
+                return Ok(Ok(()));
             }
         }
         let shared = Arc::clone(&self.shared);
@@ -376,9 +399,9 @@ impl Session {
         match self.wait(raw::connect(&shared.main, &parameters, limit)).await? {
             Waited::Done(Ok(raw)) => {
                 self.main = Some(Main { raw, settings: None, state: None, has_names: false });
-                Ok(())
+                Ok(Ok(()))
             }
-            Waited::Done(Err(error)) => Err(unreachable(&error).into()),
+            Waited::Done(Err(error)) => Ok(Err(error)),
             Waited::Cancelled => Err(canceled().into()),
         }
     }

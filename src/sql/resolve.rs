@@ -15,7 +15,7 @@ use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod functions;
 mod indirect;
-pub(super) use functions::opaque_call;
+pub(super) use functions::{called, opaque_call};
 mod locking;
 pub(super) mod rows;
 mod scope;

@@ -46,7 +46,11 @@ fn is_of_tables(words: &[String]) -> bool {
 
 /// The tables that a straight statement writes, with those that their foreign keys lead to, and the rest of their family.
 /// What functions and triggers write is not known.
-pub(super) fn written(statement: &Statement, catalog: &Catalog, search_path: &[Arc<str>]) -> Vec<(TableId, Writes)> {
+pub(super) fn written(
+    statement: &Statement,
+    catalog: &Catalog,
+    search_path: Option<&[Arc<str>]>,
+) -> Vec<(TableId, Writes)> {
     let found = parse::with_tree(&statement.text, |root| {
         let mut found = Found { catalog, tables: BTreeMap::new() };
         match &statement.class {
@@ -95,17 +99,21 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn target(&mut self, statement: &SyntaxNode, search_path: &[Arc<str>], inserts: bool) {
+    fn target(&mut self, statement: &SyntaxNode, search_path: Option<&[Arc<str>]>, inserts: bool) {
         let Some(path) = target_path(statement) else { return };
         let (schema, name) = match path.as_slice() {
             [.., schema, name] => (Some(schema.as_str()), name.as_str()),
             [name] => (None, name.as_str()),
             [] => return,
         };
-        if let Some(table) = self.catalog.resolve(schema, name, search_path) {
-            let table = Arc::clone(table);
+        let catalog = self.catalog;
+        let tables: Vec<&Arc<Table>> = match (schema, search_path) {
+            (None, None) => catalog.relations.values().filter(|table| &*table.name.name == name).collect(),
+            (schema, path) => catalog.resolve(schema, name, path.unwrap_or_default()).into_iter().collect(),
+        };
+        for table in tables {
             let inserts = inserts && table.kind != RelationKind::View;
-            self.add(&table, Writes::of(&table, inserts));
+            self.add(table, Writes::of(table, inserts));
         }
     }
 
@@ -144,7 +152,7 @@ impl Found<'_> {
         self.tables.insert(table.id, writes);
         let catalog = self.catalog;
         let known = |id: &TableId| catalog.relations.get(id).cloned();
-        let family = table.children.iter().chain(table.partition.as_ref().and(table.parents.first())).filter_map(known);
+        let family = table.children.iter().chain(&table.parents).filter_map(known);
         family.collect::<Vec<_>>().iter().for_each(|member| self.add(member, writes));
         if writes == Writes::Additions {
             return;

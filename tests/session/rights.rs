@@ -157,3 +157,62 @@ async fn what_main_does_it_does_with_the_applications_settings() {
     let owner = connect(&outpost.url()).await;
     assert_eq!(value(&owner, "SELECT string_agg(tenant || v, ' ' ORDER BY id) FROM ten").await, "a1 b2");
 }
+
+/// A tenant or a role is often chosen by a function of the application's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_functions_have_set_is_noticed() {
+    let schema = "CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t (id int PRIMARY KEY, who text);
+        CREATE TABLE b.t (id int PRIMARY KEY, who text);
+        CREATE FUNCTION tenant(text) RETURNS void LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM set_config('search_path', $1 || ',public', false); END $$;
+        CREATE FUNCTION become(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('role', $1, false) $$";
+    let (site, outpost) = outpost("set_by_functions", schema).await;
+    let main = connect(&site.main_url).await;
+    main.batch_execute(
+        "DROP ROLE IF EXISTS chosen; CREATE ROLE chosen; GRANT USAGE ON SCHEMA a, b TO chosen; GRANT ALL ON a.t, b.t TO chosen;
+         CREATE FUNCTION sign() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.who := current_user; RETURN NEW; END $$;
+         CREATE TRIGGER sign BEFORE INSERT ON b.t FOR EACH ROW EXECUTE FUNCTION sign()",
+    )
+    .await
+    .unwrap();
+    site.wait_replica_caught_up().await.unwrap();
+    let all = "SELECT concat((SELECT string_agg(id || coalesce(who, ''), ' ' ORDER BY id) FROM a.t), '|',
+        (SELECT string_agg(id::text, ' ' ORDER BY id) FROM b.t))";
+    let mut id = 0;
+    for by in ["simple", "extended", "execute", "pipeline"] {
+        let client = connect(&outpost.url()).await;
+        // Functions are not called past pending rows.
+        client.batch_execute("SET pgoutpost.commit = 'visible'; SET search_path = a, public").await.unwrap();
+        id += 10;
+        client.batch_execute(&format!("INSERT INTO t VALUES ({})", id + 1)).await.unwrap();
+        let insert = format!("INSERT INTO t VALUES ({})", id + 2);
+        match by {
+            "simple" => client.batch_execute("SELECT tenant('b')").await.unwrap(),
+            "extended" => drop(client.query("SELECT \"tenant\" ($1)", &[&"b"]).await.unwrap()),
+            "execute" => {
+                client.batch_execute("PREPARE p (text) AS SELECT TENANT($1)").await.unwrap();
+                client.batch_execute("EXECUTE p('b')").await.unwrap();
+            }
+            _ => {
+                let tenant = client.prepare("SELECT tenant('b')").await.unwrap();
+                let (chosen, inserted) =
+                    tokio::join!(client.query(&tenant, &[]), async { client.batch_execute(&insert).await });
+                chosen.unwrap();
+                inserted.unwrap();
+            }
+        }
+        if by != "pipeline" {
+            client.batch_execute(&insert).await.unwrap();
+        }
+        assert_eq!(value(&client, "SELECT max(id) FROM t").await, (id + 2).to_string(), "{by}");
+        client.batch_execute(&format!("SELECT become('chosen'); INSERT INTO t VALUES ({})", id + 3)).await.unwrap();
+        assert_eq!(value(&client, "SELECT current_user").await, "chosen", "{by}");
+    }
+    let client = connect(&outpost.url()).await;
+    let expected = "11 21 31 41|12 13 22 23 32 33 42 43";
+    assert_eq!(value(&client, all).await, expected);
+    client.batch_execute("SET pgoutpost.commit = 'applied'; INSERT INTO a.t VALUES (51)").await.unwrap();
+    assert_eq!(value(&main, all).await, expected.replace('|', " 51|"));
+    let signed = value(&main, "SELECT string_agg(DISTINCT who, ' ') FROM b.t WHERE id % 10 = 3").await;
+    assert_eq!(signed, "chosen");
+}

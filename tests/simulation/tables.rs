@@ -44,6 +44,7 @@ fn table(place: usize) -> Table {
         has_triggers: false,
         parents: Vec::new(),
         root: id(place),
+        kin: None,
         family: Vec::new(),
         partition: None,
         partition_key: None,

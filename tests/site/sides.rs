@@ -215,3 +215,60 @@ async fn foreign_keys_are_judged_by_what_was_handed_over() {
         "22"
     );
 }
+
+/// Who writes on main and who writes here name the same rows by other tables, or by a search path that only main knows.
+#[tokio::test]
+async fn rows_are_the_same_by_whatever_name() {
+    let schema = "CREATE TABLE log (said text); CREATE SCHEMA b; CREATE TABLE k (id int PRIMARY KEY, v int);
+        CREATE TABLE b.k (id int PRIMARY KEY, v int); INSERT INTO b.k VALUES (7, 1);
+        CREATE TABLE base (id int PRIMARY KEY, v int); CREATE TABLE derived (PRIMARY KEY (id)) INHERITS (base);
+        INSERT INTO derived VALUES (7, 1)";
+    let stage = Stage::shared("sides_names", schema).await;
+    let one = stage.client().await;
+    for (path, there, here, table) in [
+        ("public", "derived", "base", "derived"),
+        ("public", "base", "derived", "derived"),
+        ("b, public", "k", "b.k", "b.k"),
+    ] {
+        execute(&one, "BEGIN").await;
+        execute(&one, "DELETE FROM log").await;
+        execute(&one, &format!("SET LOCAL search_path = {path}")).await;
+        execute(&one, &format!("UPDATE {there} SET v = 100 WHERE id = 7")).await;
+        let two = stage.client().await;
+        let add = format!("UPDATE {here} SET v = v + 1 WHERE id = 7");
+        let waiting = tokio::spawn(async move { execute(&two, &add).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!waiting.is_finished(), "{there}, {here}");
+        execute(&one, "COMMIT").await;
+        waiting.await.unwrap();
+        stage.drain().await;
+        let all = format!("SELECT v FROM {table} WHERE id = 7");
+        assert_eq!(value(&stage.main().await, &all).await, "101", "{there}, {here}");
+        assert_eq!(value(&one, &all).await, "101", "{there}, {here}");
+    }
+}
+
+/// Main is there, but not for everybody: who is not let in waits, and throws nobody out.
+#[tokio::test]
+async fn who_may_not_connect_to_main_overtakes_nobody() {
+    let stage = Stage::own("sides_refused", SCHEMA).await;
+    let main = stage.main().await;
+    execute(&main, "CREATE ROLE site_only LOGIN; GRANT ALL ON t TO site_only").await;
+    let rules = value(&main, "SHOW hba_file").await;
+    let known = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("host all site_only 0.0.0.0/0 reject\n{known}")).unwrap();
+    execute(&main, "SELECT pg_reload_conf()").await;
+    let (one, two) = (stage.client().await, stage.client().await);
+    eventually("the role is at the site", async || two.batch_execute("SET ROLE site_only").await.is_ok()).await;
+    drop(two);
+    let two = stage.client_as("site_only").await;
+    execute(&one, "BEGIN").await;
+    execute(&one, "UPDATE view_of_t SET v = 5 WHERE id = 1").await;
+    let waiting = tokio::spawn(async move { execute(&two, "UPDATE t SET v = v + 1 WHERE id = 1").await });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!waiting.is_finished());
+    execute(&one, "COMMIT").await;
+    waiting.await.unwrap();
+    stage.drain().await;
+    assert_eq!(value(&stage.main().await, "SELECT v FROM t WHERE id = 1").await, "6");
+}

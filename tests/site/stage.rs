@@ -146,6 +146,14 @@ impl Stage {
         lab::postgres::connect(&self.outpost.url()).await.unwrap()
     }
 
+    /// The same as another role.
+    pub async fn client_as(&self, role: &str) -> Client {
+        let mut config: tokio_postgres::Config = self.outpost.url().parse().unwrap();
+        let (client, connection) = config.user(role).connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
     /// The console.
     pub async fn console(&self) -> Client {
         lab::postgres::connect(&self.outpost.console_url()).await.unwrap()

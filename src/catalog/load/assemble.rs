@@ -108,6 +108,7 @@ fn table(row: RelationRow) -> Option<(u32, Table)> {
         children: Vec::new(),
         family: Vec::new(),
         root: TableId(row.oid),
+        kin: None,
         partition: row.is_partition.then_some(Partition { constraint: row.partition_constraint }),
         partition_key: row.partition_columns.map(|columns| PartitionKey {
             columns: columns.into_iter().map(AttNum).collect(),

@@ -11,6 +11,7 @@ pub(super) fn shared(tables: HashMap<u32, Table>) -> HashMap<TableId, Arc<Table>
     let mut done = HashMap::with_capacity(open.len());
     let ids: Vec<TableId> = open.keys().copied().collect();
     roots(&mut open);
+    kin(&mut open);
     for id in ids {
         finish(id, &mut open, &mut done);
     }
@@ -27,6 +28,35 @@ fn roots(tables: &mut HashMap<TableId, Table>) {
     for table in tables.values_mut() {
         while let Some(parent) = above.get(&table.root) {
             table.root = *parent;
+        }
+    }
+}
+
+/// Says of each table of plain inheritance which is the first of all that are related to it.
+fn kin(tables: &mut HashMap<TableId, Table>) {
+    let is_plain = |table: &&Table| table.partition.is_none() && !table.parents.is_empty();
+    let links: Vec<(TableId, TableId)> = tables
+        .values()
+        .filter(is_plain)
+        .flat_map(|table| table.parents.iter().map(|parent| (table.id, *parent)))
+        .collect();
+    let mut first: HashMap<TableId, TableId> =
+        links.iter().flat_map(|&(one, other)| [(one, one), (other, other)]).collect();
+    loop {
+        let mut changed = false;
+        for (one, other) in &links {
+            let least = first[one].min(first[other]);
+            for member in [one, other] {
+                changed |= first.insert(*member, least) != Some(least);
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    for (id, least) in first {
+        if let Some(table) = tables.get_mut(&id) {
+            table.kin = Some(least);
         }
     }
 }

@@ -42,6 +42,7 @@ fn table() -> Table {
         has_triggers: false,
         parents: vec![],
         root: TableId(1),
+        kin: None,
         family: vec![],
         partition: None,
         partition_key: None,

@@ -1,5 +1,7 @@
 //! Function calls that mean more than a value: those that may read tables, and those that take values of sequences.
 
+use std::borrow::Cow;
+
 use squawk_syntax::SyntaxNode;
 
 use super::super::Report;
@@ -32,16 +34,25 @@ impl Text<'_> {
 
 /// A function that may read tables, called in an expression of the catalog. By its words: better once too often.
 pub(in super::super) fn opaque_call(expression: &str, names: Names<'_>) -> Option<String> {
-    let called = |(at, _): (usize, &str)| {
-        let before = &expression[..at];
+    let opaque = |name: &str| names.catalog.opaque_functions.contains_key(name) || READS_TABLES.contains(&name);
+    let called = called(expression).find(|name| opaque(name)).map(Cow::into_owned);
+    called.or_else(|| indirect::in_expression(expression, names))
+}
+
+/// What stands before the brackets of a text, as Postgres folds names: the functions that it may call, and more.
+pub(in super::super) fn called(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    text.match_indices('(').filter_map(|(at, _)| {
+        let before = text[..at].trim_ascii_end();
         let name = match before.strip_suffix('"') {
-            Some(before) => before.rsplit('"').next(),
-            None => before.rsplit(|letter: char| !(letter.is_alphanumeric() || "_$".contains(letter))).next(),
-        }?;
-        let opaque = names.catalog.opaque_functions.contains_key(name) || READS_TABLES.contains(&name);
-        opaque.then(|| name.to_owned())
-    };
-    expression.match_indices('(').find_map(called).or_else(|| indirect::in_expression(expression, names))
+            Some(quoted) => return quoted.rsplit('"').next().map(Cow::Borrowed),
+            None => before.rsplit(|letter: char| !(letter.is_alphanumeric() || "_$".contains(letter))).next()?,
+        };
+        match name.bytes().any(|letter| letter.is_ascii_uppercase()) {
+            _ if name.is_empty() => None,
+            true => Some(Cow::Owned(name.to_ascii_lowercase())),
+            false => Some(Cow::Borrowed(name)),
+        }
+    })
 }
 
 /// Built-in functions that read tables named by text.

@@ -6,9 +6,11 @@ use crate::catalog::{AttNum, Column, IndexItem, Table};
 
 /// A hash that stands for the row with this key.
 pub(in super::super) fn row(table: &Table, key: Vec<String>) -> String {
-    // By the index: a partition and the table above it, if their keys are one, mean the same row.
+    // By the index: a partition and the table above it, if their keys are one, mean the same row. Tables that inherit have indexes
+    // of their own.
     let index = table.unique.iter().find(|index| index.predicate.is_none() && by_key(table, &index.items));
-    let salt = i64::from(index.map_or(table.id.0, |index| index.root)) << 8;
+    let index = index.map(|index| index.root).filter(|_| table.kin.is_none());
+    let salt = i64::from(index.unwrap_or(table.kin.unwrap_or(table.id).0)) << 8;
     hash(key_columns(table).into_iter().map(Some).collect(), key, salt)
 }
 
@@ -42,7 +44,9 @@ pub(in super::super) fn existence(parent: &Table, columns: &[AttNum], values: &[
     let typed = pairs.iter().map(|(column, value)| format!("({value})::{}", column.base_type_name));
     // Apart from the row's own locks, so that referring to a row and changing its other columns do not wait.
     let names = pairs.iter().flat_map(|(column, _)| column.name.bytes());
-    let salt = (i64::from(parent.root.0) << 8) + 0x80 + names.fold(0, |sum, byte| (sum * 31 + i64::from(byte)) & 0x7f);
+    let salt = (i64::from(parent.kin.unwrap_or(parent.root).0) << 8)
+        + 0x80
+        + names.fold(0, |sum, byte| (sum * 31 + i64::from(byte)) & 0x7f);
     let given = list(pairs.iter().map(|(_, value)| format!("{value} {IS_GIVEN}"))).replace(", ", " AND ");
     let (typed, columns) = (typed.collect(), pairs.iter().map(|(column, _)| Some(*column)).collect());
     format!("CASE WHEN {given} THEN {} END", hash(columns, typed, salt))
