@@ -231,6 +231,11 @@ pub fn statements(text: &str) -> Vec<std::ops::Range<usize>> {
     parse::statements(text)
 }
 
+/// The first parameter of a text, and the character where it stands, from 1.
+pub fn first_parameter(text: &str) -> Option<(&str, usize)> {
+    parse::first_parameter(text)
+}
+
 /// Whether a text is, at a glance and beyond doubt, one query that only reads. False says nothing: then [`parse()`] it.
 pub fn plainly_reads(text: &str) -> bool {
     classify::plainly_reads(text)

@@ -151,6 +151,7 @@ impl Session {
                     self.settings = None;
                 }
                 let open = self.transaction.phase != Phase::Idle;
+                self.names.portals.clear();
                 self.end_transaction(*chain && open);
             }
             TransactionCommand::Savepoint(name) => self.transaction.save(name, self.locks.mark()),

@@ -18,11 +18,14 @@ use super::failure::{End, Failure};
 use super::read::{as_clients, values};
 use super::relay::{Expect, Retry, broken};
 use super::statements::{Description, Parsed, Prepared};
+use super::write::no_parameter;
 use super::{Session, Wants};
-use crate::sqlstate;
+use crate::sqlstate::{self, SqlState};
 use crate::wire::build::Argument;
 use crate::wire::read::{Column, columns, parameter_types};
 use crate::wire::{self, HEADER, MESSAGE_MAX, build, error};
+
+const INDETERMINATE_DATATYPE: SqlState = SqlState(*b"42P18");
 
 /// Types without modifiers, of ordinary columns.
 const UNMODIFIED: [u32; 13] = [16, 17, 20, 21, 23, 25, 26, 114, 700, 701, 1082, 2950, 3802];
@@ -147,7 +150,13 @@ impl Session {
         self.reads_first = true;
         let described = self.description().await;
         self.reads_first = false;
-        let mut description = described?;
+        let mut description = described.map_err(|failure| match failure {
+            // Of one that is not there: Parse lets types be found out, a query string has none.
+            Failure::Server(error) if error::code(&error[HEADER..]) == INDETERMINATE_DATATYPE => {
+                no_parameter(text).into()
+            }
+            failure => failure,
+        })?;
         if description.types.is_empty() && planning_tells(text, &description)? {
             description.columns = self.planned(b"", &[], &[]).await?.or(description.columns);
         }

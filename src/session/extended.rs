@@ -146,9 +146,16 @@ impl Session {
         let portal = bind.portal.to_vec();
         self.use_late(bind.statement).await?;
         self.only_bind = None;
-        self.names.portals.remove(&portal);
+        let open = self.names.portals.remove(&portal).is_some_and(|known| known.is_ours_alone());
+        if open && !portal.is_empty() && self.transaction.phase != Phase::Failed {
+            let message = format!("cursor \"{}\" already exists", String::from_utf8_lossy(&portal));
+            return Err(Report::new(sqlstate::SqlState(*b"42P03"), message).into());
+        }
         let Some(prepared) = self.prepared(bind.statement) else {
-            self.refuse_blind("a statement made by SQL PREPARE")?;
+            self.unnamed_is_ours(bind.statement)?;
+            if self.may_be_blind() && self.is_made_by_sql(bind.statement).await? {
+                self.refuse_blind("a statement made by SQL PREPARE")?;
+            }
             self.forward(&message);
             self.expected.push_back(Expect::Bare);
             return Ok(());
@@ -199,7 +206,9 @@ impl Session {
                 | Class::ShowMode(_)
                 | Class::Constraints(_),
             ) => true,
-            Some(Class::Query | Class::Replica | Class::Prepare { .. }) => self.transaction.route == Route::Straight,
+            Some(Class::Query | Class::Replica | Class::Prepare { .. }) => {
+                self.transaction.route == Route::Straight || prepared.parsed.single().is_some_and(deallocates)
+            }
             Some(Class::Execute { .. }) => true,
             None if prepared.parsed.is_empty() => false,
             None => {
@@ -234,6 +243,26 @@ impl Session {
         Ok(())
     }
 
+    /// The replica's unnamed statement may be one of ours, when the client has none.
+    fn unnamed_is_ours(&self, name: &[u8]) -> Result<(), Report> {
+        if !name.is_empty() || self.transaction.phase == Phase::Failed {
+            return Ok(());
+        }
+        Err(Report::new(sqlstate::INVALID_SQL_STATEMENT_NAME, "unnamed prepared statement does not exist"))
+    }
+
+    /// Whether the replica has a statement by this name, which the client has not made by Parse.
+    async fn is_made_by_sql(&mut self, name: &[u8]) -> Result<bool, Failure> {
+        self.settle().await?;
+        Ok(self.find_named(&String::from_utf8_lossy(name)).await?.is_some())
+    }
+
+    /// Whether something could be looked at behind our back.
+    fn may_be_blind(&mut self) -> bool {
+        self.transaction.phase != Phase::Failed
+            && (!self.nothing_pending() || self.transaction.route == Route::Straight)
+    }
+
     /// Refuses what could look at pending rows behind our back.
     ///
     /// # Errors
@@ -251,6 +280,9 @@ impl Session {
         let named = Named::read(&message[HEADER..])?;
         if named.statement {
             self.use_late(named.name).await?;
+            if self.prepared(named.name).is_none() {
+                self.unnamed_is_ours(named.name)?;
+            }
         }
         if !named.statement
             && let Some(Portal {

@@ -15,6 +15,7 @@ use super::straight::Leaves;
 use super::transaction::{Phase, Route};
 use crate::report::Report;
 use crate::sql::Class;
+use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::link::OUTPUT_HIGH;
 use crate::wire::read::{Bind, Execute};
@@ -52,7 +53,11 @@ impl Session {
         let state = match state {
             PortalState::Rows { rows, tag } => {
                 self.settle().await?;
-                self.hand_out(rows, tag, limit, true)
+                Some(self.hand_out(rows, tag, limit, true))
+            }
+            PortalState::Done => {
+                let message = format!("portal \"{}\" cannot be run", String::from_utf8_lossy(&name));
+                return Err(Report::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).into());
             }
             PortalState::Merged { description, begun } => {
                 self.execute_read(&statement, &bind, &message, begun).await?;
@@ -64,7 +69,7 @@ impl Session {
                     return self.run_on_main(&statement, &bind, limit, Leaves::Rows, why).await;
                 }
                 let (rows, tag) = self.execute_whole(inner, &bind, &description).await?;
-                self.hand_out(rows, tag, limit, false)
+                Some(self.hand_out(rows, tag, limit, false))
             }
             PortalState::Straight { why } => {
                 let settings = self.settings().await?;
@@ -116,7 +121,9 @@ impl Session {
                 };
                 // Nothing may reach the client before it is durable, unless it insists.
                 self.held = self.transaction.phase == Phase::Idle;
-                Ok(self.hand_out(rows, tag, limit, false))
+                let left = self.hand_out(rows, tag, limit, false);
+                let returns = self.names.description(prepared).is_some_and(|known| known.columns.is_some());
+                Ok(Some(if returns { left } else { PortalState::Done }))
             }
             Class::CopyIn | Class::Truncate(_) => {
                 self.settle().await?;
@@ -129,7 +136,7 @@ impl Session {
                 };
                 build::command_complete(&mut self.client.output, &tag);
                 self.held = self.transaction.phase == Phase::Idle;
-                Ok(None)
+                Ok(Some(PortalState::Done))
             }
             Class::Transaction(command) => {
                 self.settle().await?;
@@ -151,14 +158,22 @@ impl Session {
                 self.straight_portal(prepared, bind, limit, (leaves, *outside_transaction)).await?;
                 Ok(None)
             }
+            Class::Settings { .. } | Class::Replica if deallocates(statement) => {
+                self.settle().await?;
+                self.changes_settings(true);
+                self.ask().extend_from_slice(message);
+                build::flush(self.ask());
+                let answer = self.reply_of(b'C').await.map_err(super::read::as_clients)?;
+                self.names.forget_all();
+                self.forget_ids(statement);
+                self.client.output.extend_from_slice(&answer);
+                Ok(None)
+            }
             Class::Settings { .. } | Class::OwnSetting { .. } => {
                 self.guard.statement(StatementKind::Settings);
                 self.changes_settings(true);
                 self.forward(message);
                 self.expected.push_back(Expect::Execute);
-                if deallocates(statement) {
-                    self.names.forget_all();
-                }
                 self.forget_ids(statement);
                 Ok(None)
             }
@@ -171,7 +186,7 @@ impl Session {
                 };
                 let mut row = BytesMut::new();
                 build::data_row(&mut row, std::iter::once(Some(value.as_bytes())));
-                Ok(self.hand_out([row].into(), "SHOW".to_owned(), limit, false))
+                Ok(Some(self.hand_out([row].into(), "SHOW".to_owned(), limit, false)))
             }
             Class::Execute { name } if !self.execute_is_plain(name, statement).await? => {
                 if let Some(why) = self.execute_not_bufferable(name).await? {
@@ -182,7 +197,7 @@ impl Session {
                 let results = Bind::read(&bind[HEADER..])?.results;
                 let (_, (rows, tag)) = self.execute_named(name, statement, &results).await?;
                 self.held = self.transaction.phase == Phase::Idle;
-                Ok(self.hand_out(rows, tag, limit, false))
+                Ok(Some(self.hand_out(rows, tag, limit, false)))
             }
             Class::Query
             | Class::Part
@@ -213,7 +228,7 @@ impl Session {
 
     /// Gives the client rows that are ready, up to a limit, and the tag when there are no more. `later`: not the portal's
     /// first; its tag then counts the last rows only, as Postgres' does.
-    fn hand_out(&mut self, mut rows: VecDeque<BytesMut>, tag: String, limit: i32, later: bool) -> Option<PortalState> {
+    fn hand_out(&mut self, mut rows: VecDeque<BytesMut>, tag: String, limit: i32, later: bool) -> PortalState {
         let most = usize::try_from(limit).ok().filter(|&limit| limit > 0).unwrap_or(usize::MAX);
         let mut given = 0;
         while given < most
@@ -226,15 +241,13 @@ impl Session {
             self.held = false;
         }
         if rows.is_empty() && given < most {
-            let tag = match tag.rsplit_once(' ').filter(|_| later) {
-                Some((verb, _)) => format!("{verb} {given}"),
-                None => tag,
-            };
-            build::command_complete(&mut self.client.output, &tag);
-            None
+            match tag.rsplit_once(' ').filter(|_| later) {
+                Some((verb, _)) => build::command_complete(&mut self.client.output, &format!("{verb} {given}")),
+                None => build::command_complete(&mut self.client.output, &tag),
+            }
         } else {
             build::bare(&mut self.client.output, b's');
-            Some(PortalState::Rows { rows, tag })
         }
+        PortalState::Rows { rows, tag }
     }
 }

@@ -118,12 +118,7 @@ impl Session {
             }
             // COPY data for a COPY that has failed or ended.
             b'd' | b'c' | b'f' => Ok(()),
-            b'F' => {
-                let message = "the fast-path function call is not available through pgoutpost";
-                self.say(&Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Use SELECT."));
-                build::ready(&mut self.client.output, self.transaction.phase.status());
-                Ok(())
-            }
+            b'F' => self.function_call().await,
             _ if kind & TOO_LONG != 0 => {
                 if self.transaction.route == Route::Straight {
                     match kind & !TOO_LONG {

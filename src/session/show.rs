@@ -9,6 +9,7 @@ use super::serve::TRIES;
 use super::statements::Description;
 use super::transaction::Phase;
 use super::write::Written;
+use super::write::no_parameter;
 use crate::sql::{Isolation, Mode, Statement};
 use crate::sqlstate;
 use crate::wire::{HEADER, build, error};
@@ -93,14 +94,14 @@ impl Session {
     pub(super) async fn simple_read(&mut self, statement: &Statement, last: bool) -> Result<(), Failure> {
         for _ in 0..TRIES {
             let description = self.describe_text(&statement.text).await?;
-            if description.types.is_empty() && self.is_whole(statement).await? {
+            if !description.types.is_empty() {
+                return Err(no_parameter(&statement.text).into());
+            }
+            if self.is_whole(statement).await? {
                 return self.simple_whole(statement, &description, last).await;
             }
-            let given = Given { types: &description.types, ..Given::default() };
-            let rendered = match description.types.is_empty() {
-                true => self.render_read(statement, &given).await?,
-                false => None,
-            };
+            let given = Given::default();
+            let rendered = self.render_read(statement, &given).await?;
             let out = self.ask();
             match &rendered {
                 None => build::bind(out, b"", b"", &[], &[]),

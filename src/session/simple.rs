@@ -39,6 +39,12 @@ impl Session {
         {
             return self.finish(Err(failure), 0).await;
         }
+        // As Postgres does with what has no name.
+        self.names.statements.remove(&b""[..]);
+        match self.transaction.phase {
+            Phase::Idle => self.names.portals.clear(),
+            Phase::Open | Phase::Failed => drop(self.names.portals.remove(&b""[..])),
+        }
         let sql = match query(&message[HEADER..]) {
             Ok(sql) => sql,
             Err(malformed) => return self.finish(Err(malformed.into()), 0).await,
@@ -67,6 +73,25 @@ impl Session {
         let text = text.to_owned();
         let (outcome, before) = self.script(&text, &parsed).await;
         self.finish(outcome, before).await
+    }
+
+    /// The fast path: a statement of its own, as a query string is.
+    pub(super) async fn function_call(&mut self) -> Result<(), End> {
+        match self.settle().await {
+            Ok(()) => {}
+            Err(Failure::End(end)) => return Err(end),
+            Err(_) => return Ok(()),
+        }
+        let ended = if self.batch { self.end_pipeline().await } else { Ok(()) };
+        let outcome = match ended {
+            Ok(()) => {
+                let message = "the fast-path function call is not available through pgoutpost";
+                let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Use SELECT.");
+                Err(report.into())
+            }
+            ended => ended,
+        };
+        self.finish(outcome, 0).await
     }
 
     /// A query string comes in the place of a pipeline's Sync.
@@ -115,21 +140,13 @@ impl Session {
                 self.may_set(&statement.text, parsed);
                 here && !parsed.takes_ids && !parsed.locks && self.nothing_pending()
             }
-            Class::Replica => {
-                if deallocates(statement) {
-                    self.names.forget_all();
-                }
-                here
-            }
+            Class::Replica => here && !deallocates(statement),
             Class::Prepare { .. } => here,
             Class::Settings { .. } => {
                 self.guard.statement(StatementKind::Settings);
                 self.changes_settings(true);
-                if deallocates(statement) {
-                    self.names.forget_all();
-                }
                 self.forget_ids(statement);
-                here && self.for_standby(statement).is_none()
+                here && !deallocates(statement) && self.for_standby(statement).is_none()
             }
             Class::Transaction(_)
             | Class::Write
@@ -331,12 +348,13 @@ impl Session {
             Class::ShowMode(mode) => self.show_mode(*mode, &statement.text, last).await,
             Class::Settings { .. } | Class::Replica | Class::Prepare { .. } => {
                 self.changes_settings(matches!(statement.class, Class::Settings { .. }));
+                self.forget_ids(statement);
+                let replacement = self.for_standby(statement);
+                self.pass(replacement.as_deref().unwrap_or(&statement.text), last).await?;
                 if deallocates(statement) {
                     self.names.forget_all();
                 }
-                self.forget_ids(statement);
-                let replacement = self.for_standby(statement);
-                self.pass(replacement.as_deref().unwrap_or(&statement.text), last).await
+                Ok(())
             }
             Class::Execute { name } => self.simple_execute(name, statement, last).await,
             Class::Refused(report) => {

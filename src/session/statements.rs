@@ -221,6 +221,17 @@ pub struct Portal {
     pub state: PortalState,
 }
 
+impl Portal {
+    /// Whether the replica has none by its name.
+    pub fn is_ours_alone(&self) -> bool {
+        match &self.state {
+            PortalState::Whole { .. } => true,
+            PortalState::Rows { .. } => self.statement.parsed.locks || self.statement.parsed.takes_ids,
+            PortalState::Ours | PortalState::Merged { .. } | PortalState::Straight { .. } | PortalState::Done => false,
+        }
+    }
+}
+
 /// The only portal of a pipeline, which the replica runs as it came.
 #[derive(Debug)]
 pub struct Lone {
@@ -244,6 +255,8 @@ pub enum PortalState {
     Straight { why: Report },
     /// Run; these rows are left to be fetched. Then the tag.
     Rows { rows: VecDeque<BytesMut>, tag: String },
+    /// Run, and it has no rows.
+    Done,
 }
 
 /// What was prepared on main, and the replica could not prepare yet.
@@ -309,10 +322,10 @@ impl Names {
         self.rendered.pop(&(sql.to_owned(), types.to_vec()));
     }
 
-    /// The replica has deallocated everything.
+    /// The replica has deallocated everything that has a name.
     pub fn forget_all(&mut self) {
         self.rendered.clear();
-        self.statements.clear();
+        self.statements.retain(|name, _| name.is_empty());
         self.late.clear();
     }
 

@@ -85,7 +85,7 @@ impl Session {
     pub(super) async fn simple_with(&mut self, statement: &Statement, last: bool) -> Result<(), Failure> {
         let description = self.describe_text(&statement.text).await?;
         if !description.types.is_empty() {
-            return Err(Report::new(sqlstate::SqlState(*b"42P02"), "there is no parameter $1").into());
+            return Err(super::write::no_parameter(&statement.text).into());
         }
         let written = self.with(statement, &Given::default(), returning(&description, &[])?).await?;
         self.show(&description, written, last).await

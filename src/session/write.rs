@@ -71,8 +71,7 @@ impl Session {
         let description = self.describe_text(&statement.text).await?;
         let given = Given { types: &description.types, ..Given::default() };
         if !given.types.is_empty() {
-            let message = "there is no parameter $1";
-            return Err(Report::new(sqlstate::SqlState(*b"42P02"), message).into());
+            return Err(no_parameter(&statement.text).into());
         }
         let written = self.write(statement, &given, returning(&description, &[])?, By::Once).await?;
         self.show(&description, written, last).await
@@ -382,4 +381,11 @@ pub(super) fn returning(description: &Description, results: &[i16]) -> Result<Ve
         None => 0,
     };
     Ok(expand(results, columns))
+}
+
+/// A query string has no values for parameters.
+pub(super) fn no_parameter(text: &str) -> Report {
+    let (name, position) = sql::first_parameter(text).map_or(("$1", None), |(name, place)| (name, Some(place)));
+    let report = Report::new(sqlstate::SqlState(*b"42P02"), format!("there is no parameter {name}"));
+    Report { position, ..report }
 }

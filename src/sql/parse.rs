@@ -84,6 +84,12 @@ pub(super) fn statements(text: &str) -> Vec<Range<usize>> {
     found
 }
 
+/// The first parameter of a text, and the character where it stands, from 1.
+pub(super) fn first_parameter(text: &str) -> Option<(&str, usize)> {
+    let word = words::words(text).into_iter().find(|word| matches!(word.kind, TokenKind::PositionalParam { .. }))?;
+    Some((word.text, text[..word.start].chars().count() + 1))
+}
+
 fn parse_here<R>(text: &str, use_tree: impl FnOnce(&SyntaxNode) -> R) -> Result<R, Unparsed> {
     let rewritten = between::as_operators(text);
     let parse = SourceFile::parse(rewritten.as_deref().unwrap_or(text));

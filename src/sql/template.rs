@@ -195,6 +195,9 @@ impl Template {
 /// A view over it must not be expanded: other policies than the owner's would apply then.
 pub(super) const UNDER_VIEW: &str = "row security under a view";
 
+/// As many as the protocol can count.
+const PARAMETERS_MAX: usize = u16::MAX as usize;
+
 /// What makes two merged relations the same.
 type Whole = (TableId, bool, bool, Option<PolicyCommand>);
 
@@ -398,13 +401,13 @@ impl<'a> Rendering<'a> {
         }
     }
 
-    /// An array as SQL: a parameter, or a literal.
+    /// An array as SQL: a parameter, or a literal where there can be no more of them.
     pub(super) fn array<'v>(
         &mut self,
         element: Element,
         values: impl ExactSizeIterator<Item = Option<&'v str>>,
     ) -> Result<String, Report> {
-        if self.inline {
+        if self.inline || self.parameters.types.len() + self.extra.len() >= PARAMETERS_MAX {
             return Ok(arrays::inline(element, values));
         }
         self.extra.push(arrays::parameter(element, values)?);

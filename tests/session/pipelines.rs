@@ -36,6 +36,10 @@ impl Both {
         })
     }
 
+    pub(super) fn plain_only(&mut self, sql: &str) {
+        block_in_place(|| self.plain.script(sql));
+    }
+
     pub(super) fn exchange(&mut self, messages: &[Message<'_>]) -> Vec<String> {
         block_in_place(|| {
             let (expected, got) = (self.plain.exchange(messages), self.daemon.exchange(messages));
