@@ -49,6 +49,8 @@ struct Owed {
     /// The client does not see the answer.
     hidden: bool,
     deed: Option<Deed>,
+    /// What the client prepares by it, once main has taken it.
+    prepares: Option<(Vec<u8>, Arc<Prepared>)>,
     /// What the client is told instead of the error that this message is.
     refused: Option<Report>,
 }
@@ -56,6 +58,12 @@ struct Owed {
 impl Pipeline {
     pub(super) fn knows(&mut self, name: &[u8]) {
         self.known.insert(name.to_vec());
+    }
+
+    /// What a Parse that main has not answered gives this name.
+    fn under_way(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
+        let mut given = self.owed.iter().rev().filter_map(|owed| owed.prepares.as_ref());
+        given.find_map(|(given, prepared)| (given == name).then_some(prepared))
     }
 
     /// A statement is there no more.
@@ -96,16 +104,13 @@ impl Session {
                         self.introduce_by_sql(&name).await?;
                     }
                     let prepared = Prepared { sql: parse.sql.to_vec().into(), types: parse.types, parsed };
-                    let (name, prepared) = (parse.name.to_vec(), Arc::new(prepared));
-                    self.pipeline.known.insert(name.clone());
-                    self.pipeline.fresh.push((name.clone(), Arc::clone(&prepared)));
-                    self.names.statements.insert(name, prepared);
+                    owed.prepares = Some((parse.name.to_vec(), Arc::new(prepared)));
                 }
             }
             b'B' => {
                 if let Ok(bind) = Bind::read(&message[HEADER..]) {
                     self.introduce(bind.statement);
-                    let prepared = self.names.statements.get(bind.statement).cloned();
+                    let prepared = self.prepared_on_main(bind.statement);
                     let statement = prepared.as_ref().and_then(|prepared| prepared.parsed.single());
                     owed.refused = statement.and_then(|statement| may_run(statement).err());
                     if let Some(statement) = statement.filter(|_| owed.refused.is_none()) {
@@ -181,10 +186,24 @@ impl Session {
         }
     }
 
+    /// What the client means by a statement's name, when all that is under way has been answered.
+    fn prepared_on_main(&self, name: &[u8]) -> Option<Arc<Prepared>> {
+        let under_way = self.pipeline.under_way(name).cloned();
+        under_way.or_else(|| self.names.statements.get(name).cloned())
+    }
+
+    /// Main has taken what the client prepares.
+    fn has_prepared(&mut self, name: Vec<u8>, prepared: Arc<Prepared>) {
+        self.pipeline.known.insert(name.clone());
+        self.pipeline.fresh.push((name.clone(), Arc::clone(&prepared)));
+        self.names.statements.insert(name, prepared);
+    }
+
     /// Prepares on main what it does not know yet.
     fn introduce(&mut self, name: &[u8]) {
         if let Some(prepared) = self.names.statements.get(name)
             && !self.pipeline.known.contains(name)
+            && self.pipeline.under_way(name).is_none()
             && let Some(main) = &mut self.main
         {
             build::parse(&mut main.raw.link.output, name, &prepared.sql, &prepared.types);
@@ -298,7 +317,10 @@ impl Session {
                 }
                 b'G' => copying = true,
                 b'1' | b'2' | b'3' | b'n' | b'T' | b'C' | b's' | b'I' => {
-                    let deed = self.pipeline.owed.pop_front().and_then(|owed| owed.deed);
+                    let Owed { deed, prepares, .. } = self.pipeline.owed.pop_front().unwrap_or_default();
+                    if let Some((name, prepared)) = prepares {
+                        self.has_prepared(name, prepared);
+                    }
                     if let Some(deed) = deed.filter(|_| kind == b'C') {
                         let tag = String::from_utf8_lossy(super::control::tag(&message)).into_owned();
                         self.pipeline.done.push((deed, tag));

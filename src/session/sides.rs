@@ -174,16 +174,18 @@ impl Seat {
     /// Notes that the transaction has written the table here. `evaluated`: from before it was evaluated. `waited`: as for
     /// [`Seat::way`].
     pub fn enter(&mut self, table: TableId, writes: Writes, evaluated: Moment, waited: Duration) -> Entered {
-        if self.here.iter().any(|(known, has)| *known == table && *has >= writes) {
-            return Entered::In;
-        }
+        let is_in = self.here.iter().any(|(known, has)| *known == table && *has >= writes);
         let mut state = self.sides.state();
         let writers = state.tables.entry(table).or_default();
-        if writers.way(self.owner, writes, waited) != Way::Free {
+        if !is_in && writers.way(self.owner, writes, waited) != Way::Free {
             return Entered::Busy;
         }
+        // Also of who is in: what was handed over claims nothing.
         if writers.changed(writes) > evaluated {
             return Entered::Changed;
+        }
+        if is_in {
+            return Entered::In;
         }
         writers.here.retain(|(owner, _)| *owner != self.owner);
         writers.here.push((self.owner, writes));

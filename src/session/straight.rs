@@ -95,6 +95,8 @@ impl Session {
             return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
         }
         self.goes_to_main(text);
+        // What our parser cannot read may write anything.
+        self.pipeline.unseen |= parsed.script.is_err();
         let Some(main) = &mut self.main else { return Err(lost().into()) };
         build::query(&mut main.raw.link.output, text.as_bytes());
         let outcome = self.converse(Show::Answers, false).await;

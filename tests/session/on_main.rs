@@ -136,6 +136,31 @@ async fn names_that_are_taken_away_afterwards_are_free_there_too() {
     }
 }
 
+/// What Postgres refuses to prepare is not prepared, and what has a name keeps it.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_stay_with_their_statements() {
+    let (_site, outpost) = outpost("main_named", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "main_named"));
+    let mut told = |messages: &[super::wire::Message<'_>]| block_in_place(|| wire.exchange(messages));
+    let run = [Open("", "st"), Execute(0), Sync];
+    let (one, two) = ("SELECT v FROM t WHERE id = 1", "SELECT v FROM t WHERE id = 2");
+    // Given in the transaction, and then again.
+    told(&[Query("BEGIN; DELETE FROM keyless")]);
+    assert_eq!(told(&[ParseAs("st", one), Sync]), ["1"]);
+    assert_eq!(told(&[ParseAs("st", two), Sync]), ["E 42P05"]);
+    assert_eq!(told(&[Query("COMMIT")]), ["C ROLLBACK"]);
+    assert_eq!(told(&run), ["2", "D one", "C SELECT 1"]);
+    // Given when it had failed, and in one pipeline with what uses it.
+    told(&[Query("DEALLOCATE st"), Query("BEGIN; DELETE FROM keyless"), Query("SELECT 1/0")]);
+    assert_eq!(told(&[ParseAs("st", two), Sync]), ["E 25P02"]);
+    told(&[Query("ROLLBACK")]);
+    assert_eq!(told(&run), ["E 26000"]);
+    told(&[Query("BEGIN; DELETE FROM keyless")]);
+    assert_eq!(told(&[ParseAs("st", two), run[0], run[1], Sync]), ["1", "2", "D two", "C SELECT 1"]);
+    told(&[Query("COMMIT")]);
+    assert_eq!(told(&run), ["2", "D two", "C SELECT 1"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_with_an_open_cursor_stays_here() {
     let (_site, outpost) = outpost("main_cursor", SCHEMA).await;

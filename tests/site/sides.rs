@@ -272,3 +272,66 @@ async fn who_may_not_connect_to_main_overtakes_nobody() {
     stage.drain().await;
     assert_eq!(value(&stage.main().await, "SELECT v FROM t WHERE id = 1").await, "6");
 }
+
+/// Who has written a table already and waits for rows of a transaction that goes on on main judges by what that did.
+#[tokio::test]
+async fn who_has_written_the_table_before_sees_what_was_handed_over() {
+    let schema =
+        "CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 0), (2, 0), (3, 0), (4, 0), (5, 0);
+        CREATE TABLE part (id int PRIMARY KEY, t int REFERENCES t); CREATE TABLE log (said text)";
+    let stage = Stage::shared("sides_before", schema).await;
+    let one = stage.client().await;
+    for (first, second, begin, expected) in [
+        (
+            "UPDATE t SET v = v + 1 WHERE id = 1",
+            "UPDATE t SET v = (SELECT 1) + v WHERE id = 1 RETURNING v",
+            "BEGIN",
+            Ok("2"),
+        ),
+        ("UPDATE t SET v = 7 WHERE id = 3", "SELECT v FROM t WHERE id = 3 FOR UPDATE", "BEGIN", Ok("7")),
+        ("UPDATE t SET v = 8 WHERE id = 3", "UPDATE t SET v = 9 WHERE id = 3 AND v = 7 RETURNING v", "BEGIN", Ok("")),
+        ("DELETE FROM t WHERE id = 4", "UPDATE t SET v = 9 WHERE id = 4 RETURNING v", "BEGIN", Ok("")),
+        (
+            "INSERT INTO t VALUES (9, 0)",
+            "INSERT INTO t VALUES (9, 1) RETURNING v",
+            "BEGIN",
+            Err(&SqlState::UNIQUE_VIOLATION),
+        ),
+        (
+            "DELETE FROM t WHERE id = 5",
+            "INSERT INTO part VALUES (1, 5) RETURNING id",
+            "BEGIN",
+            Err(&SqlState::FOREIGN_KEY_VIOLATION),
+        ),
+        (
+            "UPDATE t SET v = 11 WHERE id = 3",
+            "UPDATE t SET v = 12 WHERE id = 3 RETURNING v",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            Err(&SqlState::T_R_SERIALIZATION_FAILURE),
+        ),
+    ] {
+        let two = stage.client().await;
+        execute(&two, begin).await;
+        execute(&two, "UPDATE t SET v = v + 5 WHERE id = 2").await;
+        execute(&two, "INSERT INTO part VALUES (100, NULL)").await;
+        execute(&one, "BEGIN").await;
+        execute(&one, first).await;
+        execute(&one, "DELETE FROM log").await;
+        let waiting = tokio::spawn(async move {
+            let answered = two.query_opt(second, &[]).await.map(|row| row.map(|row| row.get::<_, i32>(0).to_string()));
+            execute(&two, "ROLLBACK").await;
+            answered
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!waiting.is_finished(), "{second}");
+        execute(&one, "COMMIT").await;
+        match (waiting.await.unwrap(), expected) {
+            (Ok(value), Ok(expected)) => assert_eq!(value.unwrap_or_default(), expected, "{second}"),
+            (Err(error), Err(expected)) => assert_eq!(error.code(), Some(expected), "{second}"),
+            (answered, _) => panic!("{second}: {answered:?}"),
+        }
+    }
+    stage.drain().await;
+    let all = "SELECT string_agg(id || ':' || v, ' ' ORDER BY id) FROM t";
+    assert_eq!(value(&stage.main().await, all).await, "1:1 2:0 3:11 9:0");
+}

@@ -195,6 +195,14 @@ fn what_was_handed_over_is_in_nobodys_way_and_has_changed_when_it_is_over() {
     two.leave_main(true);
     one.leave_main(false);
     assert_eq!(here.enter(T, Writes::Rows, before, NOW), Entered::Changed);
+    // Who was in already as well.
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
+    one.enter(T, Writes::Rows, sides.moment(), NOW);
+    one.hand_over(<[_]>::to_vec);
+    let before = sides.moment();
+    one.leave_main(true);
+    assert_eq!(here.enter(T, Writes::Rows, before, NOW), Entered::Changed);
+    assert_eq!(here.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
 }
 
 #[test]
