@@ -3,7 +3,7 @@
 //! Real, as they are: `buffer` (committer, publishing, quarantine, retention; in some runs the log in files, on a disk that forgets
 //! what was not synced), `overlay`, `replay`, `tracker`, `ids`, the site's
 //! row locks, and tokio-postgres with them. Simulated: main and replica (tables with foreign keys, transactions, locks and the ledger behind
-//! Postgres' protocol), the links to them, the log's storage, the clock, and of the session what Postgres would evaluate:
+//! Postgres' protocol; their columns change on main, and other sites write there), the links to them, the log's storage, the clock, and of the session what Postgres would evaluate:
 //! which effects a statement has, and the merging of rows, which the real session has Postgres do.
 //!
 //! A seed always does the same: one thread, a clock that moves only when all wait, all chance from the seed.
@@ -26,6 +26,8 @@ mod daemon;
 mod depends;
 #[path = "simulation/dice.rs"]
 mod dice;
+#[path = "simulation/drift.rs"]
+mod drift;
 #[path = "simulation/files.rs"]
 mod files;
 #[path = "simulation/link.rs"]
@@ -237,4 +239,19 @@ fn a_ledger_that_stays_locked_is_found() {
 #[test]
 fn a_session_that_goes_by_the_clock_is_found() {
     finds(Bug::TrustsTheClock, &["a read at ledger"]);
+}
+
+#[test]
+fn a_main_that_has_no_policies_is_found() {
+    finds(Bug::DeafToPolicies, &["on main:", "is applied, and overwrites"]);
+}
+
+#[test]
+fn a_main_that_keeps_quiet_about_its_definitions_is_found() {
+    finds(Bug::SilentDrift, &["on main:", "is applied, and has a value for", "is in quarantine for"]);
+}
+
+#[test]
+fn a_main_that_counts_its_columns_anew_is_found() {
+    finds(Bug::RenumberedColumns, &["on main:", "is applied, and has a value for", "is put aside for"]);
 }

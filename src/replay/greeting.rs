@@ -16,6 +16,7 @@ use crate::cluster::{History, MainServer};
 use crate::entry::Seq;
 use crate::lsn::Lsn;
 use crate::setup::{REPLAY_VERSION, SCHEMA_VERSION};
+use crate::upstream::own;
 
 /// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
 /// notice a dead link too, and set our locks free. Read only: when a BEGIN (READ WRITE) fails, what was sent after it must
@@ -72,7 +73,13 @@ impl Session<'_> {
             return Err(Ending::Refused("the server of [main] url is a standby".to_owned()));
         }
         let history = history.ok().and_then(|row| row.try_get::<_, Option<String>>(0).ok()?);
-        let place = match server.ok().and_then(|row| described(&row, history.as_deref())) {
+        let server = match server.map_err(own::Error::from) {
+            Ok(row) => described(&row, history.as_deref()),
+            Err(error) if error.code().is_some_and(|code| code.class() == "42") => None,
+            // Without it the numbers of tables and columns would mean nothing, and names not what they meant.
+            Err(error) => return Err(begin(error)),
+        };
+        let place = match server {
             Some((server, place)) => {
                 self.identify(server, &found).await?;
                 Some(place)

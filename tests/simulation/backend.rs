@@ -7,9 +7,8 @@ use bytes::{Bytes, BytesMut};
 use pgoutpost::entry::Seq;
 use uuid::Uuid;
 
-use crate::main_db::{COLUMNS, Commit, Key, Lock, PARENT, REFERENCE, REFERRING, Row, TABLES, Text};
+use crate::main_db::{COLUMNS, Commit, Key, Lock, PARENT, REFERENCE, REFERRING, Row, TABLES, place_of};
 use crate::statement::Statement;
-use crate::tables;
 use crate::wire::{self, Datum, Frame};
 use crate::world::{Bug, World};
 
@@ -21,7 +20,7 @@ const SYSTEM: &str = "7000000000000000001";
 #[path = "rows.rs"]
 mod rows;
 
-use rows::column;
+use rows::Guarded;
 
 /// Which server a connection goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,6 +254,7 @@ impl Backend {
                 | Statement::Insert { .. }
                 | Statement::Truncate(_)
                 | Statement::Guarded { .. }
+                | Statement::InsertUnless { .. }
         );
         if self.transaction.is_some() || !changes {
             return self.perform(statement, values).await;
@@ -279,7 +279,11 @@ impl Backend {
                 return self.insert(table, columns, *several, values).await;
             }
             Statement::Truncate(tables) => return self.truncate(tables).await,
-            Statement::Guarded { table, set, key, old } => self.settle(table, set, key, old, values).await?,
+            Statement::Guarded { policy, looks, table, set, key, old } => {
+                let guarded = Guarded { policy: *policy, looks: *looks, table, set, key, old };
+                self.settle(&guarded, values).await?
+            }
+            Statement::InsertUnless { table, set } => self.insert_unless(table, set, values).await?,
             Statement::Advance => {
                 let advance = Advance {
                     from: Seq(wire::int8(&values[1]) as u64),
@@ -297,9 +301,10 @@ impl Backend {
                 vec![vec![Datum::Int8(ledger.0.as_i64()), ledger.1.map_or(Datum::Null(wire::UUID), Datum::Uuid)]]
             }
             Statement::Rows { table, by } => {
+                let places = by.iter().map(|name| self.column(table, name)).collect::<Outcome<Vec<usize>>>()?;
                 let found = shown.rows.iter().filter(|(key, row)| {
-                    let equal = |(name, value): (&Text, &Option<Bytes>)| row[column(name)] == wire::text(value);
-                    key.0 == *table && by.iter().zip(values).all(equal)
+                    let equal = |(place, value): (&usize, &Option<Bytes>)| row[*place] == wire::text(value);
+                    key.0 == *table && places.iter().zip(values).all(equal)
                 });
                 found.take(10).map(|(_, row)| vec![Datum::Text(serde_json::json!(row).to_string())]).collect()
             }
@@ -316,11 +321,18 @@ impl Backend {
             }
             Statement::Place => vec![vec![Datum::Text(self.lsn())]],
             Statement::SchemaVersion => vec![vec![Datum::Int4(SCHEMA_VERSION)]],
-            Statement::Gate => vec![vec![Datum::Int8(shown.ledger.0.as_i64())]],
+            Statement::Gate => {
+                let (asked, is) = (wire::int8(&values[1]), shown.definitions.version);
+                if asked != is && !self.world.planted(Bug::SilentDrift) {
+                    return refused("PO002", format!("catalog version is {is}, not {asked}"));
+                }
+                vec![vec![Datum::Int8(shown.ledger.0.as_i64())]]
+            }
             Statement::Definition => {
                 let relation = wire::text(&values[0]).expect("a table is named");
-                let definition = definition(relation.split('"').nth(3).expect("a name in quotes"));
-                vec![vec![Datum::Int8(1), Datum::Text(definition), Datum::Bool(false)]]
+                let table = place_of(relation.split('"').nth(3).expect("a name in quotes"));
+                let told = shown.definitions.told(table, self.world.planted(Bug::RenumberedColumns));
+                vec![vec![Datum::Int8(shown.definitions.version), Datum::Text(told), Datum::Bool(false)]]
             }
             Statement::Standby => {
                 let unknown = || Datum::Null(wire::INT4);
@@ -428,23 +440,12 @@ fn columns(statement: &Statement) -> Option<Vec<Datum>> {
         | Statement::Table
         | Statement::Rows { .. }
         | Statement::History
-        | Statement::Guarded { .. } => vec![text()],
+        | Statement::Guarded { .. }
+        | Statement::InsertUnless { .. } => vec![text()],
         Statement::Poll => {
             vec![Datum::Int8(0), Datum::Int8(0), Datum::Bool(false), text(), text(), Datum::Float8(0.0), text()]
         }
     })
-}
-
-/// What a table looks like: as the entries say.
-fn definition(name: &str) -> String {
-    let oid = TABLES.iter().position(|table| *table == name).map(|place| tables::id(place).0);
-    let column = |(attnum, name): (usize, &&str)| serde_json::json!({ "attnum": attnum + 1, "name": name, "type": "text", "required": false, "generated": false, "of": wire::TEXT });
-    let columns: Vec<_> = COLUMNS.iter().enumerate().map(column).collect();
-    serde_json::json!({
-        "oid": oid, "schema": "public", "name": name, "kind": "r", "columns": columns, "unique": [["id"]],
-        "partition_of": [], "types": [],
-    })
-    .to_string()
 }
 
 /// What main says about one of its tables.

@@ -118,7 +118,7 @@ impl Session {
             Some(Bug::TrustsTheClock) if old => base.last(),
             _ => snapshot.ledger.0,
         };
-        let rows = merged(View { base: &base, own: &self.own }, &snapshot.rows, ledger);
+        let rows = merged(View { base: &base, own: &self.own }, &snapshot.known_rows(), ledger);
         if !self.daemon.process.is_dead() && self.world.is_owner(&self.daemon.process) {
             let since = self.daemon.asides;
             let mut oracle = self.world.oracle.lock().unwrap();

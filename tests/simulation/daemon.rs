@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Target;
 use crate::link::Way;
 use crate::log::SimulatedLog;
+use crate::main_db::TABLES;
 use crate::run::Fault;
 use crate::sequences::{self, LEASE, Sequences};
 use crate::tables;
@@ -173,6 +174,7 @@ async fn start(
         retry_delay_max: Duration::from_secs(5),
         group: [1, 3, 256][world.dice.below(3)],
         window: [1, 4, 64][world.dice.below(3)],
+        conflicts: TABLES.iter().map(|table| format!("public.{table}")).zip(*world.policies.lock().unwrap()).collect(),
         ..ReplayConfig::default()
     };
     let (tell, replay) = watch::channel(ReplayStatus::default());

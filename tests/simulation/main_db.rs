@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::depends;
+use crate::dice::Dice;
+use crate::drift::{Change, Definitions};
 
 /// The columns of every simulated table; the first is its key.
 pub const COLUMNS: [&str; 3] = ["id", "a", "b"];
@@ -44,6 +46,17 @@ pub struct Commit {
     pub drawn: i64,
     /// Transactions of the site's clients that are applied, by their first place.
     pub applied: OrdSet<Seq>,
+    pub definitions: Arc<Definitions>,
+}
+
+impl Commit {
+    /// What the site sees of the rows: the columns that it knows.
+    pub fn known_rows(&self) -> Rows {
+        if self.definitions.tables.iter().all(|table| table.had == COLUMNS.len()) {
+            return self.rows.clone();
+        }
+        self.rows.iter().map(|(key, row)| (key.clone(), row[..COLUMNS.len()].to_vec())).collect()
+    }
 }
 
 pub struct Main {
@@ -141,6 +154,25 @@ impl Main {
         self.starts += 1;
         self.locks.clear();
         self.freed.notify_waiters();
+    }
+
+    /// A table's definition changes: at once, if nobody has locked any of it.
+    pub fn alter(&mut self, table: usize, change: Change, dice: &Dice) -> bool {
+        if self.is_locked(&Lock::Table(TABLES[table].into())) {
+            return false;
+        }
+        let mut next = self.now().clone();
+        let before = Arc::clone(&next.definitions.tables[table]);
+        let Some(after) = before.changed(table, change, dice) else { return false };
+        let rows = next.rows.iter().filter(|(key, _)| &*key.0 == TABLES[table]);
+        let rows: Vec<(Key, Row)> =
+            rows.map(|(key, row)| (key.clone(), after.converted(row.clone(), &before))).collect();
+        next.rows.extend(rows);
+        let definitions = Arc::make_mut(&mut next.definitions);
+        definitions.version += 1;
+        definitions.tables[table] = Arc::new(after);
+        self.commit(next);
+        true
     }
 
     /// Another site, or a person, changes a row: at once, if nobody is about to.

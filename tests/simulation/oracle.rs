@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use pgoutpost::buffer::memory::Disk;
 use pgoutpost::buffer::{Fate, Quarantined};
-use pgoutpost::entry::{Effect, Entry, Seq};
+use pgoutpost::entry::{Effect, Entry, Seq, Value};
 use pgoutpost::overlay::Overlay;
+use pgoutpost::replay::Policy;
 use uuid::Uuid;
 
 use crate::depends;
+use crate::drift::Definitions;
 use crate::main_db::{Commit, Key, Row, Rows, TABLES};
 
 /// What clients were told, and what follows from it.
@@ -26,6 +28,8 @@ pub struct Oracle {
     records: BTreeMap<Seq, Quarantined>,
     /// Values of the sequence.
     handed: BTreeSet<i64>,
+    /// All that main's tables have ever been.
+    definitions: Vec<Arc<Definitions>>,
     pub violation: Option<String>,
     pub reads: u64,
 }
@@ -39,15 +43,6 @@ pub enum Told {
 }
 
 type Judged = Result<(), String>;
-
-/// How an entry's effects are laid over rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum As {
-    /// By main: an update with a new key takes the row with it as main has it.
-    Main,
-    /// Pending: the whole row as the client saw it.
-    Pending,
-}
 
 impl Oracle {
     pub fn submitted(&mut self, uuid: Uuid) {
@@ -71,6 +66,11 @@ impl Oracle {
         } else {
             Err(format!("value {value} of the sequence is handed out twice"))
         }
+    }
+
+    /// Main's tables are these from now on.
+    pub fn defined(&mut self, definitions: &Arc<Definitions>) {
+        self.definitions.push(Arc::clone(definitions));
     }
 
     pub fn acknowledged(&self) -> Seq {
@@ -116,8 +116,11 @@ impl Oracle {
         self.records = disk.quarantined.clone();
         for (seq, record) in &disk.quarantined {
             let code = record.error["code"].as_str().unwrap_or_default();
-            if record.waits_for.is_none() && !["23505", "23514", "23503", "P0001"].contains(&code) {
+            if record.waits_for.is_none() && !["23505", "23514", "23503", "P0001", "PO003", "PO004"].contains(&code) {
                 return Err(format!("entry {seq} is in quarantine for {}", record.error));
+            }
+            if code == "PO004" && !self.definitions.iter().any(|were| were.misfit(&record.entry).is_some()) {
+                return Err(format!("entry {seq} is put aside for {}, and always fitted", record.error));
             }
             let ours = |key: &Key| &*key.1 < "p" && !main.rows.contains_key(key);
             // As long as no operator has decided anything, what this site alone writes is all there.
@@ -145,7 +148,13 @@ impl Oracle {
     }
 
     /// A transaction with entries is about to commit on main: it does exactly what they say.
-    pub fn commit(&self, before: &Commit, after: &mut Commit, from: Seq, to: Seq) -> Judged {
+    pub fn commit(
+        &self,
+        before: &Commit,
+        after: &mut Commit,
+        (from, to): (Seq, Seq),
+        policies: [Policy; TABLES.len()],
+    ) -> Judged {
         if from != before.ledger.0 {
             return Err(format!("main's ledger goes from {} to {to}, sent was from {from}", before.ledger.0));
         }
@@ -165,7 +174,14 @@ impl Oracle {
             if after.applied.insert(entry.place()).is_some() {
                 return Err(format!("entry {seq}, of place {}, is applied twice", entry.place()));
             }
-            apply(&mut expected, &entry.effects, As::Main);
+            if let Some(why) = before.definitions.misfit(entry) {
+                return Err(format!("entry {seq} is applied, and {why}"));
+            }
+            let on_main = OnMain { definitions: &before.definitions, entry };
+            for effect in &entry.effects {
+                let applied = on_main.apply(&mut expected, effect, policies[effect.table()]);
+                applied.map_err(|why| format!("entry {seq} is applied, and {why}"))?;
+            }
         }
         if expected == after.rows {
             return Ok(());
@@ -226,13 +242,13 @@ impl Oracle {
     }
 
     fn expected(&self, snapshot: &Commit, last: Seq, aside: &BTreeSet<Seq>, own: &[Effect]) -> Result<Rows, String> {
-        let mut expected = snapshot.rows.clone();
+        let mut expected = snapshot.known_rows();
         for seq in (snapshot.ledger.0.0 + 1..=last.0).map(Seq).filter(|seq| !aside.contains(seq)) {
             let entry =
                 self.history.get(&seq).ok_or_else(|| format!("entry {seq} is shown, which the log never had"))?;
-            apply(&mut expected, &entry.effects, As::Pending);
+            apply(&mut expected, &entry.effects);
         }
-        apply(&mut expected, own, As::Pending);
+        apply(&mut expected, own);
         Ok(expected)
     }
 
@@ -269,7 +285,7 @@ impl Oracle {
                 if let Some(key) = parent.filter(|key| &*key.1 < "p" && !rows.contains_key(key)) {
                     return Err(format!("entry {seq} refers to {key:?} which was not there"));
                 }
-                apply(&mut rows, std::slice::from_ref(effect), As::Pending);
+                apply(&mut rows, std::slice::from_ref(effect));
             }
         }
         Ok(())
@@ -280,12 +296,70 @@ pub fn key_of(table: usize, values: &[pgoutpost::entry::Value]) -> Key {
     Key(TABLES[table].into(), values[0].clone().expect("keys are not null"))
 }
 
-fn apply(rows: &mut Rows, effects: &[Effect], how: As) {
+/// An entry's effects as main takes them: in its columns as they are, under a table's policy.
+struct OnMain<'a> {
+    definitions: &'a Definitions,
+    entry: &'a Entry,
+}
+
+impl OnMain<'_> {
+    fn apply(&self, rows: &mut Rows, effect: &Effect, policy: Policy) -> Judged {
+        let place = |table, place| self.definitions.column(self.entry, table, place).map(crate::drift::Column::place);
+        let saw = |table, row: &Row, old: &mut dyn Iterator<Item = (usize, &Value)>| {
+            old.filter_map(|(at, value)| Some((place(table, at)?, value))).all(|(at, value)| row[at] == *value)
+        };
+        // Whether the row is the entry's to change.
+        let yields = |key: &Key, row: Option<&Row>, same: &dyn Fn(&Row) -> bool| match (row, policy) {
+            (Some(row), _) if same(row) => Ok(true),
+            (_, Policy::Reject) => Err(format!("overwrites {key:?}, which is {row:?}")),
+            (Some(_), Policy::LastWriteWins) => Ok(true),
+            (None, _) | (_, Policy::MainWins) => Ok(false),
+        };
+        match effect {
+            Effect::Insert { table, row } => {
+                let key = key_of(*table, row);
+                if policy == Policy::MainWins && rows.contains_key(&key) {
+                    return Ok(());
+                }
+                let mut new = self.definitions.tables[*table].row();
+                for (at, value) in row.iter().enumerate() {
+                    place(*table, at).into_iter().for_each(|at| new[at].clone_from(value));
+                }
+                rows.insert(key, new);
+            }
+            Effect::Delete { table, key, old } => {
+                let key = key_of(*table, key);
+                let same = |row: &Row| saw(*table, row, &mut old.iter().enumerate());
+                if yields(&key, rows.get(&key), &same)? {
+                    rows.remove(&key);
+                }
+            }
+            Effect::Update { table, key, set, old, .. } => {
+                let key = key_of(*table, key);
+                let same = |row: &Row| saw(*table, row, &mut old.iter().map(|(at, value)| (*at, value)));
+                if yields(&key, rows.get(&key), &same)?
+                    && let Some(mut row) = rows.remove(&key)
+                {
+                    for (at, value) in set {
+                        place(*table, *at).into_iter().for_each(|at| row[at].clone_from(value));
+                    }
+                    rows.insert(key_of(*table, &row), row);
+                }
+            }
+            Effect::Truncate { .. } => apply(rows, std::slice::from_ref(effect)),
+            Effect::Move { .. } => unreachable!("not simulated"),
+        }
+        Ok(())
+    }
+}
+
+/// Pending: whole rows as the client saw them.
+fn apply(rows: &mut Rows, effects: &[Effect]) {
     for effect in effects {
         match effect {
             Effect::Insert { table, row } => drop(rows.insert(key_of(*table, row), row.clone())),
             Effect::Delete { table, key, .. } => drop(rows.remove(&key_of(*table, key))),
-            Effect::Update { table, key, row: Some(row), .. } if how == As::Pending => {
+            Effect::Update { table, key, row: Some(row), .. } => {
                 rows.remove(&key_of(*table, key));
                 rows.insert(key_of(*table, row), row.clone());
             }

@@ -9,9 +9,12 @@ use tokio::time::timeout;
 
 use super::{Backend, Done, Outcome, Trouble, refused};
 use crate::depends;
-use crate::main_db::{COLUMNS, Key, Lock, PARENT, REFERENCE, REFERRING, Row, Rows, TABLES, Text, place_of};
+use pgoutpost::replay::Policy;
+
+use crate::main_db::{Key, Lock, PARENT, REFERENCE, REFERRING, Row, Rows, TABLES, Text, place_of};
 use crate::statement::Given;
 use crate::wire::{self, Datum};
+use crate::world::Bug;
 
 /// As replay asks for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,10 +48,10 @@ impl Backend {
     ) -> Outcome<Done> {
         let rows: Vec<Row> = if several {
             let arrays: Vec<Vec<Value>> = values.iter().map(wire::texts).collect();
-            let row = |n: usize| whole(columns, arrays.iter().map(|array| array[n].clone()).collect());
-            (0..arrays[0].len()).map(row).collect()
+            let row = |n: usize| self.whole(table, columns, arrays.iter().map(|array| array[n].clone()).collect());
+            (0..arrays[0].len()).map(row).collect::<Outcome<_>>()?
         } else {
-            vec![whole(columns, values.iter().map(wire::text).collect())]
+            vec![self.whole(table, columns, values.iter().map(wire::text).collect())?]
         };
         let tag = format!("INSERT 0 {}", rows.len());
         for row in rows {
@@ -110,28 +113,57 @@ impl Backend {
         rows
     }
 
-    /// An UPDATE or DELETE by key under the policy that the last write wins. Tells what became of a row that is not as the client
-    /// saw it.
-    pub(super) async fn settle(
+    /// An INSERT that leaves main's row where there is one.
+    pub(super) async fn insert_unless(
         &mut self,
         table: &Text,
         set: &[Given],
-        key: &[Given],
-        old: &[Given],
         values: &[Option<Bytes>],
     ) -> Outcome<Vec<Vec<Datum>>> {
+        let (columns, texts) = set.iter().map(|(name, place)| (name.clone(), wire::text(&values[*place]))).unzip();
+        let columns: Vec<Text> = columns;
+        let row = self.whole(table, &columns, texts)?;
+        let key = Key(table.clone(), row[0].clone().expect("keys are not null"));
+        self.lock(Lock::Row(key.clone())).await?;
+        if self.row(&key).is_some() {
+            return Ok(vec![vec![Datum::Text("{\"kept\": 1}".to_owned())]]);
+        }
+        self.has_parent(&key, &row).await?;
+        self.put(key, Some(row))?;
+        Ok(Vec::new())
+    }
+
+    /// An UPDATE or DELETE by key. Tells what became of a row that is not as the client saw it.
+    pub(super) async fn settle(&mut self, guarded: &Guarded<'_>, values: &[Option<Bytes>]) -> Outcome<Vec<Vec<Datum>>> {
+        let Guarded { table, set, key, old, .. } = *guarded;
+        let policy = if self.world.planted(Bug::DeafToPolicies) { Policy::LastWriteWins } else { guarded.policy };
         let text = |place: usize| wire::text(&values[place]);
         let [(_, place)] = key else { panic!("one key column") };
         let key = Key(table.clone(), text(*place).expect("keys are not null"));
         self.lock(Lock::Row(key.clone())).await?;
         let told = |outcome: &str| vec![vec![Datum::Text(format!("{{\"{outcome}\": 1}}"))]];
-        let Some(mut row) = self.row(&key) else { return Ok(told("gone")) };
-        let same = old.iter().all(|(name, place)| row[column(name)] == text(*place));
+        let Some(mut row) = self.row(&key) else {
+            return if policy == Policy::Reject { refused("PO003", "it is gone") } else { Ok(told("gone")) };
+        };
+        let mut same = true;
+        for (name, place) in old {
+            same &= row[self.column(table, name)?] == text(*place);
+        }
+        match policy {
+            Policy::Reject if !same => return refused("PO003", "it is another one"),
+            Policy::MainWins if !same => return Ok(told("kept")),
+            _ => {}
+        }
+        if guarded.looks {
+            return Ok(Vec::new());
+        }
         if set.is_empty() {
             self.is_free(&key)?;
             self.put(key, None)?;
         } else {
-            set.iter().for_each(|(name, place)| row[column(name)] = text(*place));
+            for (name, place) in set {
+                row[self.column(table, name)?] = text(*place);
+            }
             let new = Key(table.clone(), row[0].clone().expect("keys are not null"));
             if new != key {
                 self.lock(Lock::Row(new.clone())).await?;
@@ -141,7 +173,9 @@ impl Backend {
                 self.is_free(&key)?;
                 self.put(key, None)?;
             }
-            if set.iter().any(|(name, _)| depends::is_reference(table, column(name))) {
+            let refers =
+                |(name, _): &Given| self.column(table, name).is_ok_and(|place| depends::is_reference(table, place));
+            if set.iter().any(refers) {
                 self.has_parent(&new, &row).await?;
             }
             self.put(new, Some(row))?;
@@ -175,12 +209,33 @@ impl Backend {
     }
 }
 
-pub(super) fn column(name: &str) -> usize {
-    COLUMNS.iter().position(|column| *column == name).expect("a column of the simulated tables")
+/// A statement that notices what others did to its row.
+#[derive(Clone, Copy)]
+pub(super) struct Guarded<'a> {
+    pub(super) policy: Policy,
+    pub(super) looks: bool,
+    pub(super) table: &'a Text,
+    pub(super) set: &'a [Given],
+    pub(super) key: &'a [Given],
+    pub(super) old: &'a [Given],
 }
 
-fn whole(columns: &[Text], values: Vec<Value>) -> Row {
-    let mut row = vec![None; COLUMNS.len()];
-    columns.iter().zip(values).for_each(|(name, value)| row[column(name)] = value);
-    row
+impl Backend {
+    /// Where main has the values of the column that is called so now.
+    pub(super) fn column(&self, table: &Text, name: &str) -> Outcome<usize> {
+        let definitions = Arc::clone(&self.world.main.lock().unwrap().now().definitions);
+        match definitions.tables[place_of(table)].named(name) {
+            Some(column) => Ok(column.place()),
+            None => refused("42703", format!("column {name} of {table} does not exist")),
+        }
+    }
+
+    fn whole(&self, table: &Text, columns: &[Text], values: Vec<Value>) -> Outcome<Row> {
+        let definitions = Arc::clone(&self.world.main.lock().unwrap().now().definitions);
+        let mut row = definitions.tables[place_of(table)].row();
+        for (name, value) in columns.iter().zip(values) {
+            row[self.column(table, name)?] = value;
+        }
+        Ok(row)
+    }
 }

@@ -4,13 +4,16 @@ use std::cell::RefCell;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use pgoutpost::entry::Value;
+use pgoutpost::replay::Policy;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend::Target;
 use crate::daemon::{self, Daemon, Process};
+use crate::drift::Change;
 use crate::link::Road;
-use crate::main_db::{Key, REFERRING, TABLES};
+use crate::main_db::{Key, REFERRING, Row, TABLES, place_of};
 use crate::world::{Bug, Weather, World};
 
 /// How long it may take until everything is on the replica once the faults have stopped.
@@ -31,9 +34,13 @@ pub enum Fault {
     TwoDaemons,
     Clock,
     LostTail,
+    /// Columns change on main.
+    Drift,
+    /// Tables have policies about what others wrote.
+    Policies,
 }
 
-pub const FAULTS: [Fault; 12] = [
+pub const FAULTS: [Fault; 14] = [
     Fault::Link,
     Fault::Crash,
     Fault::Log,
@@ -46,6 +53,8 @@ pub const FAULTS: [Fault; 12] = [
     Fault::TwoDaemons,
     Fault::Clock,
     Fault::LostTail,
+    Fault::Drift,
+    Fault::Policies,
 ];
 
 /// What a run came to.
@@ -123,6 +132,10 @@ impl Stage {
             world.change_weather(|weather| weather.tail = true);
         } else {
             faults.retain(|fault| *fault != Fault::LostTail);
+        }
+        if faults.contains(&Fault::Policies) {
+            let any = [Policy::LastWriteWins, Policy::MainWins, Policy::Reject];
+            *world.policies.lock().unwrap() = std::array::from_fn(|_| any[world.dice.below(3)]);
         }
         Stage { world, faults, running: watch::channel(None).0, processes: 0, newest: Process::new(0) }
     }
@@ -255,13 +268,38 @@ impl Stage {
                 true => Some(format!("s{}", world.dice.below(4)).into()),
                 false => value(),
             };
+            let definition = Arc::clone(&main.now().definitions.tables[place_of(&key.0)]);
+            // In the columns that there are.
+            let written = |mut row: Row, first: Option<(Value, Value)>, last: Value| {
+                let mut put = |place: usize, value: Value| {
+                    if definition.columns.iter().any(|column| column.place() == place) {
+                        row[place] = value;
+                    }
+                };
+                first.into_iter().for_each(|(id, first)| {
+                    put(0, id);
+                    put(1, first);
+                });
+                put(2, last);
+                row
+            };
             let row = match main.now().rows.get(&key) {
                 Some(_) if world.dice.happens(300) => None,
-                Some(row) => Some(vec![row[0].clone(), row[1].clone(), value()]),
-                None => Some(vec![Some(key.1.clone()), first(), value()]),
+                Some(row) => Some(written(row.clone(), None, value())),
+                None => Some(written(definition.row(), Some((Some(key.1.clone()), first())), value())),
             };
             world.note(|| format!("another site writes {key:?}: {row:?}"));
             main.write(key, row);
+        }
+        if self.may(Fault::Drift, 80) {
+            use Change::{Add, Drop, Exchange, Narrow, Rename, Replace, Widen};
+            let change = [Add, Drop, Exchange, Narrow, Rename, Replace, Widen, Rename, Exchange][world.dice.below(9)];
+            let (table, mut main) = (world.dice.below(TABLES.len()), world.main.lock().unwrap());
+            if main.alter(table, change, &world.dice) {
+                let now = &main.now().definitions;
+                world.note(|| format!("main alters {}: {change:?}: {:?}", TABLES[table], now.tables[table].columns));
+                world.oracle.lock().unwrap().defined(now);
+            }
         }
         if self.may(Fault::Failover, 40) {
             self.fail_over();

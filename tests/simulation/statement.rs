@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use pgoutpost::replay::Policy;
+
 /// A column, and the place of its value among the parameters.
 pub type Given = (Arc<str>, usize);
 
@@ -30,11 +32,19 @@ pub enum Statement {
     },
     /// An UPDATE or DELETE of the row with this key, whatever it is, which tells when it is not as the client saw it.
     Guarded {
+        policy: Policy,
+        /// Nothing is written: the row has to be there.
+        looks: bool,
         table: Arc<str>,
         /// Columns and the places of their new values; none, of a DELETE.
         set: Vec<Given>,
         key: Vec<Given>,
         old: Vec<Given>,
+    },
+    /// An INSERT that leaves main's row where there is one.
+    InsertUnless {
+        table: Arc<str>,
+        set: Vec<Given>,
     },
     Truncate(Vec<Arc<str>>),
     SchemaVersion,
@@ -74,14 +84,23 @@ impl Statement {
             let several = sql.contains(" SELECT ");
             assert!(several || sql.contains(" VALUES "), "the simulated server does not know {sql}");
             Statement::Insert { table, columns: names(rest.split(')').next().unwrap_or_default()), several }
-        } else if starts("WITH done AS (UPDATE ") || starts("WITH done AS (DELETE ") {
-            assert!(sql.contains("'last-write-wins'"), "the simulated server does not know {sql}");
-            let attempt = rest.split(" RETURNING 1) ").next().unwrap_or_default();
+        } else if starts("WITH done AS (INSERT ") {
+            assert!(sql.contains("'main-wins'"), "the simulated server does not know {sql}");
+            let (columns, values) = rest.split_once(" SELECT ").unwrap_or_default();
+            let values = values.split(" ON CONFLICT DO NOTHING").next().unwrap_or_default();
+            let values = values.split('$').skip(1).map(|value| leading(value) - 1);
+            Statement::InsertUnless { table, set: names(columns).into_iter().zip(values).collect() }
+        } else if ["UPDATE ", "DELETE ", "SELECT 1 FROM "].iter().any(|verb| starts(&format!("WITH done AS ({verb}"))) {
+            let policies = [Policy::LastWriteWins, Policy::MainWins, Policy::Reject];
+            let policy = policies.into_iter().find(|policy| sql.contains(&format!("'{}'", policy.as_str())));
+            let policy = policy.unwrap_or_else(|| panic!("the simulated server does not know {sql}"));
+            let looks = starts("WITH done AS (SELECT 1 ");
+            let attempt = rest.split(") SELECT pgoutpost.settle_conflict(").next().unwrap_or_default();
             let (set, condition) = attempt.split_once(" WHERE ").unwrap_or_default();
             let mut conditions = condition.split(" AND CASE ");
             let key = conditions.next().map(|key| given(key, " = $")).unwrap_or_default();
             let old = conditions.flat_map(|old| given(old, " IS NOT DISTINCT FROM $")).collect();
-            Statement::Guarded { table, set: given(set, " = $"), key, old }
+            Statement::Guarded { policy, looks, table, set: given(set, " = $"), key, old }
         } else if starts("TRUNCATE ONLY ") {
             let tables = sql.split(", ").filter_map(|one| one.split('"').nth(3));
             Statement::Truncate(tables.map(Arc::from).collect())
@@ -127,9 +146,14 @@ fn given(text: &str, mark: &str) -> Vec<Given> {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(mark) {
         let name = before.split('"').nth(1).expect("a name in quotes");
-        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
-        found.push((name.into(), digits.parse::<usize>().expect("a number") - 1));
+        found.push((name.into(), leading(after) - 1));
         rest = after;
     }
     found
+}
+
+/// The number that the text begins with.
+fn leading(text: &str) -> usize {
+    let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
 }

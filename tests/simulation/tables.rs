@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pgoutpost::catalog::{AttNum, Catalog, Column, RelationKind, Table, TableId};
-use pgoutpost::entry::{Effect, Entry, EntryColumn, EntryTable, FORMAT, Seq, TableName};
+use pgoutpost::entry::{Effect, Entry, EntryColumn, EntryTable, FORMAT, Origin, Seq, TableName};
 use uuid::Uuid;
 
 use crate::main_db::{COLUMNS, TABLES};
 
 /// The first table's; the others follow.
-const FIRST: u32 = 16384;
+pub const FIRST: u32 = 16384;
+/// The system identifier of main and replica.
+pub const CLUSTER: u64 = 7_000_000_000_000_000_001;
 
 pub fn id(table: usize) -> TableId {
     TableId(FIRST + table as u32)
@@ -24,7 +26,7 @@ pub fn catalog() -> Catalog {
     let tables = (0..TABLES.len()).map(table);
     let relations: HashMap<TableId, Arc<Table>> = tables.map(|table| (table.id, Arc::new(table))).collect();
     let by_name = relations.values().map(|table| (table.name.clone(), table.id)).collect();
-    Catalog { version: 1, by_name, relations, ..Catalog::default() }
+    Catalog { version: 1, cluster: Some(CLUSTER), by_name, relations, ..Catalog::default() }
 }
 
 fn table(place: usize) -> Table {
@@ -92,7 +94,7 @@ pub fn entry(uuid: Uuid, role: &str, created_at: String, effects: Vec<Effect>) -
         via: None,
         key: vec![0],
         fingerprint: 1,
-        origin: None,
+        origin: Some(Origin { cluster: CLUSTER, table: id(table).0, attnums: Vec::new() }),
     };
     Entry {
         format: FORMAT,

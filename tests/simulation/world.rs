@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pgoutpost::buffer::log::{LogError, Record};
 use pgoutpost::buffer::memory::{self, Disk};
+use pgoutpost::replay::Policy;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ use crate::daemon::Process;
 use crate::dice::Dice;
 use crate::files::Files;
 use crate::link::{Road, Sever};
-use crate::main_db::{Key, Main, Replica, Row};
+use crate::main_db::{Key, Main, Replica, Row, TABLES};
 use crate::oracle::Oracle;
 use crate::run::Fault;
 
@@ -66,6 +67,12 @@ pub enum Bug {
     CarelessChildren,
     /// A read takes for granted that the replica has what is old.
     TrustsTheClock,
+    /// Main writes over what others wrote, whatever the table's policy.
+    DeafToPolicies,
+    /// Main does not say that its definitions have changed.
+    SilentDrift,
+    /// Main says that its columns are the first, the second and so on, whatever was dropped before.
+    RenumberedColumns,
 }
 
 impl Bug {
@@ -86,6 +93,8 @@ impl Bug {
             Bug::BlankQuarantine => &[Fault::Rejections, Fault::Crash],
             Bug::BlindProbe => &[Fault::TwoDaemons, Fault::Rejections, Fault::Link],
             Bug::NoTakeOver => &[Fault::TwoDaemons, Fault::Rejections],
+            Bug::DeafToPolicies => &[Fault::Policies, Fault::OtherWriters],
+            Bug::SilentDrift | Bug::RenumberedColumns => &[Fault::Drift],
             _ => &[],
         }
     }
@@ -138,6 +147,8 @@ pub struct World {
     pub replica: Mutex<Replica>,
     pub disk: Arc<Mutex<Disk>>,
     pub oracle: Mutex<Oracle>,
+    /// Of each table, when main's row is not as the client saw it.
+    pub policies: Mutex<[Policy; TABLES.len()]>,
     /// What arrives at the log after it was claimed again.
     pub late: Mutex<Vec<Record>>,
     /// When a client was last told that it has committed.
@@ -177,6 +188,7 @@ impl World {
             replica: Mutex::new(Replica::new()),
             disk: Arc::default(),
             oracle: Mutex::default(),
+            policies: Mutex::default(),
             late: Mutex::default(),
             committed: Mutex::new(Instant::now()),
             weather: Mutex::new(Weather::calm()),
@@ -385,7 +397,8 @@ impl World {
         if let Some(Advance { from, to, entry }) = advance {
             self.note(|| format!("main commits entries after {from} up to {to}"));
             next.ledger = (to, entry);
-            let judged = self.oracle.lock().unwrap().commit(&before, &mut next, from, to);
+            let judged =
+                self.oracle.lock().unwrap().commit(&before, &mut next, (from, to), *self.policies.lock().unwrap());
             if let Err(what) = judged {
                 self.violation(what);
             }
