@@ -164,10 +164,17 @@ impl Leases {
         Ok(Leases { shared: Arc::new(shared) })
     }
 
-    /// Leases blocks ahead for sequences that may be needed when main is away. Returns at once.
-    pub fn prepare<'a>(&self, sequences: impl IntoIterator<Item = (&'a str, SequenceId)>) {
+    /// Leases blocks ahead for sequences that may be needed when main is away. One after the other: whoever needs values
+    /// at once waits for one of these leases at most, not for those of hundreds of new tables.
+    pub async fn prepare(&self, sequences: Vec<(Arc<str>, SequenceId)>) {
         for (name, made) in sequences {
-            self.refill_if_low(name, &self.sequence(name), Some(made));
+            let held = self.sequence(&name);
+            let refilled = held.refilled.notified();
+            tokio::pin!(refilled);
+            refilled.as_mut().enable();
+            if self.refill_if_low(&name, &held, Some(made)) {
+                refilled.await;
+            }
         }
     }
 
@@ -229,7 +236,7 @@ impl Leases {
             let mut stock = lock(&held.stock);
             self.shared.renewals.fetch_add(1, Ordering::SeqCst);
             stock.chunk.clear();
-            stock.pause_until = None;
+            stock.pause = None;
         }
         drop(storing);
         self.refill_if_low(sequence, &held, None);

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::buffer::Buffer;
 use crate::catalog::CatalogHandle;
+use crate::entry::Seq;
 use crate::ids::Leases;
 use crate::overlay::Overlay;
 use crate::status::{ClientGuard, Status};
@@ -226,6 +227,8 @@ struct Session {
     pipeline: Pipeline,
     /// The WAL position of a straight commit that the replica did not have when its bound was over.
     behind: Option<String>,
+    /// The last TRUNCATE of this session that the replica did not have soon.
+    unseen_truncate: Seq,
     /// The CommandComplete of a query string that is still to be committed.
     last_tag: BytesMut,
     /// The tags of what main has run in the last exchange.

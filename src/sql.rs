@@ -28,6 +28,8 @@ use crate::report::Report;
 pub struct Script {
     /// Empty for an empty query string.
     pub statements: Vec<Statement>,
+    /// Only Postgres can read it; what it is, is told by its first words.
+    pub guessed: bool,
 }
 
 /// One statement, classified.
@@ -132,6 +134,8 @@ pub enum TransactionCommand {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
+    /// In Postgres another name for READ COMMITTED, which only SHOW tells.
+    ReadUncommitted,
     ReadCommitted,
     RepeatableRead,
     Serializable,
@@ -223,7 +227,7 @@ mod written;
 /// # Errors
 /// The text is not SQL as our parser knows it, or nested too deeply.
 pub fn parse(text: &str) -> Result<Script, Unparsed> {
-    classify::script(text)
+    classify::script(text).or_else(|why| classify::definition(text).ok_or(why))
 }
 
 /// Where the statements of a text stand that [`parse()`] cannot read.

@@ -35,19 +35,21 @@ impl Leases {
         timeout_at(deadline, refilled).await.map_err(|_| exhausted())
     }
 
-    pub(super) fn refill_if_low(&self, name: &str, held: &Arc<Sequence>, made: Option<SequenceId>) {
-        if !lock(&held.stock).has(made, u64::from(self.shared.lease_size).div_ceil(2)) {
-            self.start_refill(name, held, (made, 0));
-        }
+    /// Whether a refill runs.
+    pub(super) fn refill_if_low(&self, name: &str, held: &Arc<Sequence>, made: Option<SequenceId>) -> bool {
+        let enough = lock(&held.stock).has(made, u64::from(self.shared.lease_size).div_ceil(2));
+        !enough && self.start_refill(name, held, (made, 0))
     }
 
-    /// Sees to it that a refill runs. False: main failed a moment ago.
+    /// Sees to it that a refill runs. False: main failed a moment ago to give values of this sequence; one that has been
+    /// made anew since has not failed.
     fn start_refill(&self, name: &str, held: &Arc<Sequence>, wanted: (Option<SequenceId>, u64)) -> bool {
         let mut stock = lock(&held.stock);
         if stock.refilling {
             return true;
         }
-        if stock.pause_until.is_some_and(|until| Instant::now() < until) {
+        let another = |of: Option<SequenceId>| of.is_some() && wanted.0.is_some() && of != wanted.0;
+        if stock.pause.is_some_and(|(until, of)| Instant::now() < until && !another(of)) {
             return false;
         }
         stock.refilling = true;
@@ -61,7 +63,7 @@ impl Leases {
         let result = self.lease(name, held, wanted).await;
         let mut stock = lock(&held.stock);
         stock.refilling = false;
-        stock.pause_until = result.is_err().then(|| Instant::now() + REFILL_PAUSE);
+        stock.pause = result.is_err().then(|| (Instant::now() + REFILL_PAUSE, wanted.0));
         if let Err(why) = &result {
             tracing::warn!(sequence = name, %why, remaining = stock.remaining(), "no lease");
         }

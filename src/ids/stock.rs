@@ -34,8 +34,8 @@ pub(super) struct Stock {
     /// The last version that was tried: a write that got no answer may have been stored.
     pub(super) version_tried: u64,
     pub(super) refilling: bool,
-    /// No refill before this moment.
-    pub(super) pause_until: Option<Instant>,
+    /// No refill before this moment, of that sequence.
+    pub(super) pause: Option<(Instant, Option<SequenceId>)>,
     pub(super) last_error: Option<String>,
 }
 

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod ahead;
+
 /// What survives a crash. Writes fail with or without effect, as told.
 #[derive(Clone, Default)]
 struct Disk {
@@ -153,8 +155,7 @@ fn a_lease_outlives_the_link_and_a_restart() {
     runtime().block_on(async {
         let (disk, main) = (Disk::default(), Main::new(1));
         let leases = open(100, &disk, &main).await;
-        leases.prepare([("s", main.made())]);
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        leases.prepare(vec![("s".into(), main.made())]).await;
         assert_eq!(leases.remaining()["s"], 100);
         main.reachable.store(false, Ordering::Relaxed);
         assert_eq!(leases.take("s", None, 10).await.unwrap().len(), 10);

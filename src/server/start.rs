@@ -202,11 +202,15 @@ async fn verify(mut replay: watch::Receiver<ReplayStatus>, leases: Leases, stop:
 async fn follow(catalog: CatalogHandle, leases: Leases, stop: CancellationToken) {
     let mut versions = catalog.subscribe();
     loop {
-        let current = catalog.current();
-        leases.prepare(current.sequences.iter().map(|(name, made)| (&**name, *made)));
+        let sequences = catalog.current().sequences.iter().map(|(name, made)| (Arc::clone(name), *made)).collect();
+        let prepared = async {
+            leases.prepare(sequences).await;
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             () = stop.cancelled() => return,
             changed = versions.changed() => if changed.is_err() { return },
+            () = prepared => {}
         }
     }
 }

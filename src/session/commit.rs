@@ -12,12 +12,16 @@ use super::{Session, Waited};
 use crate::buffer::{CommitError, Draft, Progress};
 use crate::entry::{Entry, FORMAT, Origin, Seq, keep_used_labels};
 use crate::moment::rfc3339;
+use crate::overlay::Change;
 use crate::report::Report;
 use crate::sqlstate::SqlState;
 use crate::wire::error::{self, Severity};
 
 /// How often it is looked whether a commit in doubt is settled.
 const DOUBT_POLL: Duration = Duration::from_millis(50);
+
+/// How long a TRUNCATE's own session waits for the replica, unless that was in vain the last time.
+const TRUNCATE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Postgres' class for transactions that did not take place.
 const TRANSACTION_ROLLBACK: SqlState = SqlState(*b"40000");
@@ -67,6 +71,7 @@ impl Session {
             actions: work.actions,
             retry_of: None,
         };
+        let truncates = work.changes.iter().any(|(_, change)| matches!(change, Change::Truncate));
         let began = std::time::Instant::now();
         let committed = self.shared.buffer.commit(Draft { entry, changes: work.changes }).await;
         let seq = match committed {
@@ -82,6 +87,7 @@ impl Session {
         self.locks.release(Some(seq));
         self.guard.commit(began.elapsed());
         match settings.commit() {
+            CommitLevel::Buffered if truncates => self.let_truncate_pass(seq).await?,
             CommitLevel::Buffered => {}
             CommitLevel::Applied => self.wait_for(seq, "main has", |progress| progress.applied, &settings).await?,
             CommitLevel::Visible => {
@@ -101,6 +107,21 @@ impl Session {
             }
             holder.release(Some(shared.buffer.overlay().last()));
         });
+    }
+
+    /// Gives the replica a moment to replay a TRUNCATE: it locks the tables whole, and a transaction that reads several of
+    /// them meanwhile, as this session's next one may, would be in a deadlock with it.
+    async fn let_truncate_pass(&mut self, seq: Seq) -> Result<(), Failure> {
+        let mut progress = self.shared.buffer.progress();
+        let confirmed = progress.borrow_and_update().confirmed;
+        if !self.main_answers() || confirmed < self.unseen_truncate {
+            return Ok(());
+        }
+        let passed = async move { progress.wait_for(|progress| progress.confirmed >= seq).await.is_ok() };
+        if let Waited::Done(Err(_)) = self.wait(tokio::time::timeout(TRUNCATE_PATIENCE, passed)).await? {
+            self.unseen_truncate = seq;
+        }
+        Ok(())
     }
 
     /// Who waits for main hears main's word.

@@ -31,15 +31,24 @@ pub(super) fn for_standby(command: &TransactionCommand) -> Option<String> {
         return None;
     }
     let isolation = match isolation {
-        Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
-        Some(Isolation::RepeatableRead | Isolation::Serializable) => " ISOLATION LEVEL REPEATABLE READ",
-        None => "",
+        Some(Isolation::Serializable) => level(&Some(Isolation::RepeatableRead)),
+        other => level(other),
     };
     let read_only = if *read_only == Some(true) { " READ ONLY" } else { "" };
     match (verb, isolation, read_only) {
         // Something that changes nothing, has the same tag and may come at any place.
         ("SET TRANSACTION", "", "") => Some("SET LOCAL pgoutpost.nothing = ''".into()),
         _ => Some(format!("{verb}{isolation}{read_only}")),
+    }
+}
+
+fn level(isolation: &Option<Isolation>) -> &'static str {
+    match isolation {
+        Some(Isolation::ReadUncommitted) => " ISOLATION LEVEL READ UNCOMMITTED",
+        Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
+        Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
+        Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
+        None => "",
     }
 }
 
@@ -216,12 +225,7 @@ pub(super) fn plain(command: &TransactionCommand) -> String {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let chained = |verb: &str, chain: bool| if chain { format!("{verb} AND CHAIN") } else { verb.to_owned() };
     let modes = |verb: &str, isolation: &Option<Isolation>, read_only: &Option<bool>| {
-        let isolation = match isolation {
-            Some(Isolation::ReadCommitted) => " ISOLATION LEVEL READ COMMITTED",
-            Some(Isolation::RepeatableRead) => " ISOLATION LEVEL REPEATABLE READ",
-            Some(Isolation::Serializable) => " ISOLATION LEVEL SERIALIZABLE",
-            None => "",
-        };
+        let isolation = level(isolation);
         let access = match read_only {
             Some(true) => " READ ONLY",
             Some(false) => " READ WRITE",

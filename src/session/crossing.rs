@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// Whether main could be reached when replay last looked.
-    fn main_answers(&self) -> bool {
+    pub(super) fn main_answers(&self) -> bool {
         self.shared.status.replay().link_up
     }
 

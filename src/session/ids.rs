@@ -13,7 +13,7 @@ use super::settings::Settings;
 use super::transaction::Phase;
 use crate::catalog::{Column, SequenceId};
 use crate::report::Report;
-use crate::sql::{Ids, LAST, SequenceUse, Statement, Stock, counter};
+use crate::sql::{Class, Ids, LAST, SequenceUse, Statement, Stock, counter};
 use crate::sqlstate;
 
 /// What the session has taken last.
@@ -192,8 +192,11 @@ impl Session {
         }
     }
 
-    /// After `setval` on main: what is leased of the sequence lies at the old place, and is given up.
+    /// After a text that main has run: what is leased of sequences that it has set lies at the old place, and is given up.
     pub(super) async fn sequences_were_set(&mut self, text: &str) -> Result<(), Failure> {
+        if names(text, "truncate") && names(text, "restart") {
+            self.sequences_were_restarted(text).await?;
+        }
         let has = |name: &str| names(text, name);
         if !has("setval") {
             return Ok(());
@@ -222,6 +225,24 @@ impl Session {
         Ok(())
     }
 
+    /// After TRUNCATE … RESTART IDENTITY. Main has not committed it yet, perhaps: the leases are given up when it has.
+    async fn sequences_were_restarted(&mut self, text: &str) -> Result<(), Failure> {
+        let settings = self.settings().await?;
+        let (parsed, catalog) = (self.shared.statements.parse(text), self.shared.catalog.current());
+        let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        let restarted = statements.iter().flat_map(|statement| match &statement.class {
+            Class::Truncate(truncate) => truncate.restarted(&catalog, &settings.schemas),
+            _ => Vec::new(),
+        });
+        let restarted: Vec<Arc<str>> = restarted.collect();
+        if !restarted.is_empty() {
+            // No event trigger sees a TRUNCATE; by this the other sites do.
+            self.ask_main("SELECT pgoutpost.definitions_changed()").await?;
+            self.pipeline.restarted.extend(restarted);
+        }
+        Ok(())
+    }
+
     /// DISCARD ALL and DISCARD SEQUENCES.
     pub(super) fn forget_ids(&mut self, statement: &Statement) {
         let mut words = statement.text.split_whitespace();
@@ -231,6 +252,11 @@ impl Session {
             self.remembered = Remembered::default();
         }
     }
+}
+
+/// Whether a text may set sequences.
+pub(super) fn may_set_sequences(text: &str) -> bool {
+    names(text, "setval") || names(text, "restart")
 }
 
 /// Whether the text has this name in it, as a whole word.

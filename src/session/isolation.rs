@@ -23,7 +23,7 @@ impl Session {
     /// Whether each statement has a snapshot of its own.
     pub(super) fn reads_committed(&self, settings: &Settings) -> bool {
         let isolation = self.transaction.isolation.unwrap_or_else(|| settings.isolation());
-        isolation == Isolation::ReadCommitted
+        matches!(isolation, Isolation::ReadUncommitted | Isolation::ReadCommitted)
     }
 
     /// What was evaluated is not true any more: READ COMMITTED evaluates again, the others fail.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::failure::{End, Failure};
+use super::ids::may_set_sequences;
 use super::mirror::{Deed, REFUSED, deed, may_run, names};
 use super::statements::{Parsed, Prepared};
 use super::straight::Leaves;
@@ -39,6 +40,10 @@ pub(super) struct Pipeline {
     pub(super) may_set: bool,
     /// What has been run there may have changed the search path.
     pub(super) sets: bool,
+    /// Sequences that begin anew when main has committed.
+    pub(super) restarted: Vec<Arc<str>>,
+    /// Texts under way that may set sequences.
+    set_sequences: Vec<String>,
     /// What has been run may have written tables that its text does not name.
     pub(super) unseen: bool,
 }
@@ -115,6 +120,11 @@ impl Session {
                     owed.refused = statement.and_then(|statement| may_run(statement).err());
                     if let Some(statement) = statement.filter(|_| owed.refused.is_none()) {
                         owed.refused = self.alone_on_main(statement).await?;
+                    }
+                    if let Some(text) = prepared.as_ref().and_then(|prepared| std::str::from_utf8(&prepared.sql).ok())
+                        && may_set_sequences(text)
+                    {
+                        self.pipeline.set_sequences.push(text.to_owned());
                     }
                     match statement.and_then(deed) {
                         Some(deed) => drop(self.pipeline.portals.insert(bind.portal.to_vec(), deed)),
@@ -245,6 +255,13 @@ impl Session {
         self.sync().await?;
         let now = Phase::of_status(status);
         let done = std::mem::take(&mut self.pipeline.done);
+        for text in std::mem::take(&mut self.pipeline.set_sequences) {
+            if now == Phase::Open
+                && let Err(failure) = self.sequences_were_set(&text).await
+            {
+                self.tell(failure, 0)?;
+            }
+        }
         let settled = match self.mirror(&done, now).await {
             Ok(()) if now == Phase::Idle => self.leave_main(Leaves::Nothing).await,
             mirrored => mirrored,

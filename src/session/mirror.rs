@@ -164,6 +164,9 @@ impl Session {
                 let committed = tag == "COMMIT";
                 self.end_here(if committed { "COMMIT" } else { "ROLLBACK" }).await?;
                 self.pipeline.committed |= committed;
+                if !committed {
+                    self.pipeline.restarted.clear();
+                }
                 if *chain { self.begin_here(None, Phase::Open).await } else { Ok(()) }
             }
             TransactionCommand::Savepoint(name) if !idle => {
@@ -252,7 +255,11 @@ impl Session {
     /// get what main has.
     pub(super) async fn leave_main(&mut self, leaves: Leaves) -> Result<(), Failure> {
         let pipeline = std::mem::take(&mut self.pipeline);
-        let leaves = if pipeline.committed { Leaves::Definitions } else { leaves };
+        let redefined = pipeline.committed || !pipeline.restarted.is_empty();
+        let leaves = if redefined { Leaves::Definitions } else { leaves };
+        for sequence in &pipeline.restarted {
+            self.shared.leases.renew(sequence).await.map_err(|error| error.report())?;
+        }
         let left = self.take_back(pipeline, leaves).await;
         // Others may evaluate writes of what it had claimed: the replica has it now.
         self.seat.leave_main(leaves != Leaves::Nothing);

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::Session;
 use super::failure::{End, Failure};
-use super::relay::Expect;
+use super::relay::{Expect, is_recovery_conflict};
 use super::serve::TRIES;
 use super::settings::{PROBE, ReadLevel, Settings};
 use super::statements::{Description, Parsed, Place, Portal, PortalState, Prepared};
@@ -82,9 +82,11 @@ pub(super) enum Passed {
 }
 
 pub(super) fn again(message: &[u8]) -> Again {
+    if is_recovery_conflict(&message[HEADER..]) {
+        return Again::Repeat;
+    }
     match error::code(&message[HEADER..]) {
         CATALOG_CHANGED => Again::Reload,
-        sqlstate::SERIALIZATION_FAILURE => Again::Repeat,
         // The last: "cached plan must not change result type".
         code if code.class() == "42" || [sqlstate::INTERNAL_ERROR, sqlstate::FEATURE_NOT_SUPPORTED].contains(&code) => {
             Again::Doubt
@@ -134,7 +136,9 @@ impl Session {
     pub(super) fn base(&mut self, settings: &Settings) -> Arc<Overlay> {
         let now = self.overlay();
         match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
-            Isolation::ReadCommitted => self.pinned.as_ref().map_or(now, |pinned| Arc::clone(&pinned.overlay)),
+            Isolation::ReadUncommitted | Isolation::ReadCommitted => {
+                self.pinned.as_ref().map_or(now, |pinned| Arc::clone(&pinned.overlay))
+            }
             Isolation::RepeatableRead | Isolation::Serializable => self.transaction.frozen(|| now),
         }
     }

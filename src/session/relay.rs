@@ -261,7 +261,13 @@ pub(super) fn broken(malformed: wire::Malformed) -> End {
 }
 
 /// Whether the replica cancelled a query because replay needed what it was using. The message is not translated when
-/// the server's `lc_messages` is English; otherwise the class alone decides, and repeating is harmless.
+/// the server's `lc_messages` is English; otherwise the class alone decides, and repeating is harmless. A deadlock with
+/// somebody who locks a table whole is one, too: on a standby only replay does (names of lock modes are not translated).
 pub(super) fn is_recovery_conflict(body: &[u8]) -> bool {
-    error::code(body) == sqlstate::SERIALIZATION_FAILURE
+    let locked_whole = |detail: &[u8]| String::from_utf8_lossy(detail).contains("AccessExclusiveLock");
+    match error::code(body) {
+        sqlstate::SERIALIZATION_FAILURE => true,
+        sqlstate::DEADLOCK_DETECTED => error::field(body, b'D').is_some_and(locked_whole),
+        _ => false,
+    }
 }

@@ -80,6 +80,7 @@ impl Settings {
         match self.isolation.as_str() {
             "serializable" => Isolation::Serializable,
             "repeatable read" => Isolation::RepeatableRead,
+            "read uncommitted" => Isolation::ReadUncommitted,
             _ => Isolation::ReadCommitted,
         }
     }

@@ -233,7 +233,8 @@ impl Session {
     /// Runs the statements of a string. The failed one's place in it is given in characters.
     async fn script(&mut self, text: &str, parsed: &Parsed) -> (Result<(), Failure>, usize) {
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
-        if statements.len() > 1
+        let guessed = parsed.script.as_ref().is_ok_and(|script| script.guessed);
+        if (statements.len() > 1 || guessed)
             && let Err(failure) = self.is_readable(text, parsed).await
         {
             return (Err(failure), 0);

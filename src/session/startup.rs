@@ -278,6 +278,7 @@ impl Session {
             unread: lru::LruCache::new(PERMITTED),
             pipeline: Pipeline::default(),
             behind: None,
+            unseen_truncate: Seq::ZERO,
             last_tag: bytes::BytesMut::new(),
             tags: Vec::new(),
             asked: None,

@@ -104,10 +104,11 @@ impl Session {
 
     /// The statements by which the transaction has declared cursors that are open. `held`: those WITH HOLD, too.
     pub(super) async fn open_cursors(&mut self, held: bool) -> Result<Vec<String>, Failure> {
-        // Not the portals of reads that are over, which the replica keeps for a while.
+        // Not the portals of reads that are over, which the replica keeps for a while, nor the one by which a driver is
+        // about to declare the cursor.
         let question = format!(
             "SELECT statement FROM pg_catalog.pg_cursors WHERE creation_time >= pg_catalog.now() \
-             AND statement ~* '^[[:space:]]*declare[[:space:]]' AND ({held} OR NOT is_holdable)"
+             AND statement ~* '^[[:space:]]*declare[[:space:]]' AND name <> '' AND ({held} OR NOT is_holdable)"
         );
         let rows = self.question(&question).await?;
         let texts = rows.into_iter().filter_map(|row| row.into_iter().next().flatten());

@@ -20,7 +20,7 @@ use super::whole::shown;
 use super::write::{By, PART, Rights, Written, returning};
 use crate::overlay::View;
 use crate::report::Report;
-use crate::sql::{self, Ids, Isolation, Judged, Plan, Rendered, Returned, Statement, WithPlan, WritePlan};
+use crate::sql::{self, Ids, Judged, Plan, Rendered, Returned, Statement, WithPlan, WritePlan};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, columns};
@@ -150,9 +150,7 @@ impl Session {
         formats: &[i16],
         settings: &Settings,
     ) -> Result<Evaluation, Failure> {
-        if self.transaction.isolation.unwrap_or_else(|| settings.isolation()) != Isolation::ReadCommitted
-            && self.transaction.phase == Phase::Open
-        {
+        if !self.reads_committed(settings) && self.transaction.phase == Phase::Open {
             return self.parts_once(plan, given, formats, settings).await;
         }
         let until = Instant::now() + PARTS_FOR;

@@ -14,8 +14,28 @@ use SyntaxKind as K;
 pub(super) fn script(text: &str) -> Result<Script, Unparsed> {
     parse::with_tree(text, |root| {
         let statements = root.children().filter(|node| node.kind() != K::EMPTY_STMT).map(|node| statement(text, &node));
-        Script { statements: statements.collect() }
+        Script { statements: statements.collect(), guessed: false }
     })
+}
+
+/// A single definition that our parser cannot read, by its first word: all of these are main's, whatever follows. What
+/// may not be within a transaction, or is refused, is not guessed at, nor what may hold several statements.
+pub(super) fn definition(text: &str) -> Option<Script> {
+    let (places, words) = (parse::statements(text), parse::first_words(text));
+    let word = |place: usize| words.get(place).map(String::as_str).unwrap_or_default();
+    let made = match word(0) {
+        "ALTER" => !matches!(word(1), "SYSTEM" | "DATABASE" | "SUBSCRIPTION"),
+        "CREATE" => {
+            matches!(word(1), "TABLE" | "INDEX" | "UNIQUE" | "TYPE" | "DOMAIN" | "POLICY" | "TRIGGER" | "STATISTICS")
+        }
+        "COMMENT" => true,
+        _ => false,
+    };
+    let [place] = places.as_slice() else { return None };
+    let odd = words.iter().any(|word| matches!(word.as_str(), "CONCURRENTLY" | "ATOMIC"));
+    let text = Arc::from(&text[place.clone()]);
+    let class = Class::Straight { ddl: true, outside_transaction: false };
+    (made && !odd).then(|| Script { statements: vec![Statement { text, class }], guessed: true })
 }
 
 /// Longer texts are dearer to plan than to parse. Bytes.
@@ -256,7 +276,8 @@ fn characteristic(name: &str, value: &str) -> Option<TransactionCommand> {
         ("transaction_read_only", "off" | "false" | "no" | "0") => (None, Some(false)),
         ("transaction_isolation", "serializable") => (Some(Isolation::Serializable), None),
         ("transaction_isolation", "repeatable read") => (Some(Isolation::RepeatableRead), None),
-        ("transaction_isolation", "read committed" | "read uncommitted") => (Some(Isolation::ReadCommitted), None),
+        ("transaction_isolation", "read committed") => (Some(Isolation::ReadCommitted), None),
+        ("transaction_isolation", "read uncommitted") => (Some(Isolation::ReadUncommitted), None),
         _ => return None,
     };
     Some(TransactionCommand::Characteristics { isolation, read_only })
@@ -301,7 +322,8 @@ fn modes(node: &SyntaxNode) -> (Option<Isolation>, Option<bool>) {
         match inner.kind() {
             K::SERIALIZABLE => isolation = Some(Isolation::Serializable),
             K::REPEATABLE_READ => isolation = Some(Isolation::RepeatableRead),
-            K::READ_COMMITTED | K::READ_UNCOMMITTED => isolation = Some(Isolation::ReadCommitted),
+            K::READ_COMMITTED => isolation = Some(Isolation::ReadCommitted),
+            K::READ_UNCOMMITTED => isolation = Some(Isolation::ReadUncommitted),
             K::READ_ONLY => read_only = Some(true),
             K::READ_WRITE => read_only = Some(false),
             _ => {}

@@ -84,19 +84,16 @@ impl<'a> Target<'a> {
                 self.table.columns.iter().map(of).collect()
             });
             let row = |id, state| Row { member, id, state, numbers: numbers.clone() };
+            let start = found.len();
             match keys.filter(|_| same_key(member, self.table)) {
-                None => {
-                    let start = found.len();
-                    found.extend(view.rows(member.id).map(|(id, state)| row(Cow::Borrowed(id), state)));
-                    // As a table comes to hold them: what depends on that order is then the same each time, and mostly as
-                    // on main.
-                    found[start..].sort_by_cached_key(|row| (row.state.newest(), row.state.change));
-                }
+                None => found.extend(view.rows(member.id).map(|(id, state)| row(Cow::Borrowed(id), state))),
                 Some(keys) => {
                     let known = keys.iter().filter_map(|id| Some((id, view.row(member.id, id)?)));
                     found.extend(known.map(|(id, state)| row(Cow::Owned(id.clone()), state)));
                 }
             }
+            // As a table comes to hold them: what depends on that order is then the same each time, and mostly as on main.
+            found[start..].sort_by_cached_key(|row| (row.state.newest(), row.state.change));
         }
         found
     }

@@ -90,6 +90,12 @@ pub(super) fn first_parameter(text: &str) -> Option<(&str, usize)> {
     Some((word.text, text[..word.start].chars().count() + 1))
 }
 
+/// The words of a text in capitals, as far as it begins with nothing else than words.
+pub(super) fn first_words(text: &str) -> Vec<String> {
+    let words = words::words(text).into_iter().take_while(|word| matches!(word.kind, TokenKind::Ident));
+    words.map(|word| word.text.to_ascii_uppercase()).collect()
+}
+
 fn parse_here<R>(text: &str, use_tree: impl FnOnce(&SyntaxNode) -> R) -> Result<R, Unparsed> {
     let rewritten = between::as_operators(text);
     let parse = SourceFile::parse(rewritten.as_deref().unwrap_or(text));

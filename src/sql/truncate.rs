@@ -31,8 +31,7 @@ pub struct Truncated {
     pub notices: Vec<String>,
     /// Why it cannot be buffered.
     pub obstacle: Option<Report>,
-    /// Why it cannot be done at all, if nobody uses the tables: 0A000 for rows that others refer to, and for RESTART IDENTITY
-    /// where there are sequences.
+    /// Why it cannot be done at all, if nobody uses the tables: 0A000 for rows that others refer to.
     pub refused: Option<Report>,
 }
 
@@ -64,19 +63,16 @@ impl Truncate {
             tables.append(&mut more);
             more = next(&tables);
         }
-        let obstacle = tables.iter().find_map(obstacle);
-        let refused = if obstacle.is_none() { self.refused(&tables, catalog).err() } else { None };
+        let restarts = self.restart && tables.iter().any(|table| sequences(table).next().is_some());
+        let obstacle = tables.iter().find_map(obstacle).or_else(|| restarts.then(leased));
+        let refused = if obstacle.is_none() { unreferred(&tables, catalog).err() } else { None };
         Ok(Truncated { tables, notices, obstacle, refused })
     }
 
-    fn refused(&self, tables: &[Arc<Table>], catalog: &Catalog) -> Result<(), Report> {
-        unreferred(tables, catalog)?;
-        if self.restart && tables.iter().any(|table| table.columns.iter().any(|c| c.sequence.is_some())) {
-            let message =
-                "RESTART IDENTITY is not available through pgoutpost: values of sequences are leased to sites";
-            return Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use CONTINUE IDENTITY."));
-        }
-        Ok(())
+    /// The sequences that begin anew.
+    pub fn restarted(&self, catalog: &Catalog, search_path: &[Arc<str>]) -> Vec<Arc<str>> {
+        let plan = if self.restart { self.plan(catalog, search_path).ok() } else { None };
+        plan.iter().flat_map(|plan| &plan.tables).flat_map(|table| sequences(table)).collect()
     }
 }
 
@@ -126,6 +122,15 @@ fn find(path: &[String], catalog: &Catalog, search_path: &[Arc<str>]) -> Result<
             Err(Report::new(SqlState(*b"42809"), format!("\"{name}\" is not a table")))
         }
     }
+}
+
+fn sequences(table: &Table) -> impl Iterator<Item = Arc<str>> {
+    table.columns.iter().filter_map(|column| column.sequence.clone())
+}
+
+fn leased() -> Report {
+    let message = "TRUNCATE with RESTART IDENTITY cannot be buffered: values of the sequences are leased to sites";
+    Report::new(FEATURE_NOT_SUPPORTED, message).hint("Use CONTINUE IDENTITY.")
 }
 
 fn obstacle(table: &Arc<Table>) -> Option<Report> {

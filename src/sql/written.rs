@@ -81,7 +81,12 @@ pub(super) fn written(
         }
         found.tables.into_iter().collect()
     });
-    found.unwrap_or_default()
+    found.unwrap_or_else(|_| {
+        // A definition of which only the first word is known.
+        let mut found = Found { catalog, tables: BTreeMap::new() };
+        found.named_in(&statement.text, Writes::Definition);
+        found.tables.into_iter().collect()
+    })
 }
 
 /// Tables whose rows a transaction that has written these may have looked at or acted upon, these among them.

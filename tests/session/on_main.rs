@@ -191,3 +191,49 @@ async fn a_write_by_way_of_a_function_that_writes_is_done_on_main() {
     assert_eq!(client.execute("UPDATE paper SET no = next() WHERE v = $1", &[&"a"]).await.unwrap(), 1);
     assert_eq!(value(&client, "SELECT string_agg(no || v, ' ' ORDER BY no) FROM paper").await, "12b 13a");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_named_in_one_transaction_there_is_known_in_the_next() {
+    let (_site, outpost) = outpost("main_names_known", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("BEGIN; DELETE FROM keyless").await.unwrap();
+    let named = client.prepare("SELECT v FROM t WHERE id = $1").await.unwrap();
+    assert_eq!(client.query_one(&named, &[&1]).await.unwrap().get::<_, String>(0), "one");
+    client.batch_execute("COMMIT; BEGIN; DELETE FROM keyless").await.unwrap();
+    assert_eq!(client.query_one(&named, &[&2]).await.unwrap().get::<_, String>(0), "two");
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(client.query_one(&named, &[&1]).await.unwrap().get::<_, String>(0), "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_locks_is_declared_there_in_both_protocols() {
+    let (_site, outpost) = outpost("main_declare", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    let declare = "DECLARE c CURSOR FOR SELECT v FROM t WHERE id = 2 FOR UPDATE";
+    for extended in [true, false] {
+        client.batch_execute("BEGIN").await.unwrap();
+        match extended {
+            true => drop(client.execute(declare, &[]).await.unwrap()),
+            false => client.batch_execute(declare).await.unwrap(),
+        }
+        assert_eq!(value(&client, "FETCH c").await, "two");
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    // One that is open here stays here.
+    client.batch_execute("BEGIN; DECLARE here CURSOR FOR SELECT 1").await.unwrap();
+    assert_eq!(fails(&client, declare).await, "0A000");
+    client.batch_execute("ROLLBACK").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setval_in_the_extended_protocol_is_noticed() {
+    let (_site, outpost) =
+        outpost("main_setval", "CREATE TABLE ids (id serial PRIMARY KEY); CREATE TABLE keyless (v text)").await;
+    let client = connect(&outpost.url()).await;
+    assert_eq!(value(&client, "INSERT INTO ids DEFAULT VALUES RETURNING id::text").await, "1");
+    client.batch_execute("BEGIN; DELETE FROM keyless").await.unwrap();
+    let set = client.query_one("SELECT setval('ids_id_seq', $1)", &[&500i64]).await.unwrap();
+    assert_eq!(set.get::<_, i64>(0), 500);
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(value(&client, "INSERT INTO ids DEFAULT VALUES RETURNING id::text").await, "501");
+}

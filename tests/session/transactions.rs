@@ -149,3 +149,19 @@ async fn a_role_that_is_serializable_by_default_is_served() {
         assert_eq!(value(&client, "SELECT count(*) FROM t").await, (id + 1).to_string());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_is_not_in_the_way_of_what_its_session_reads_next() {
+    let schema = "CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)";
+    let (_site, outpost) = outpost("session_truncate_then_read", schema).await;
+    let client = connect(&outpost.url()).await;
+    for _ in 0..3 {
+        client.batch_execute("INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)").await.unwrap();
+        client.batch_execute("BEGIN; TRUNCATE a, b; COMMIT").await.unwrap();
+        client.batch_execute("BEGIN; SELECT * FROM b").await.unwrap();
+        // Time for replay to lock `a`, and to wait for us at `b`.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(value(&client, "SELECT count(*) FROM a").await, "0");
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+}

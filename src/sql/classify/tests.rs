@@ -88,7 +88,7 @@ fn transactions() {
     let read_only = TransactionCommand::Characteristics { isolation: None, read_only: Some(true) };
     check("SET LOCAL transaction_read_only TO 'on'", Class::Transaction(read_only));
     check("begin work isolation level serializable, read only", begin(Some(Isolation::Serializable), Some(true)));
-    check("BEGIN ISOLATION LEVEL READ UNCOMMITTED READ WRITE", begin(Some(Isolation::ReadCommitted), Some(false)));
+    check("BEGIN ISOLATION LEVEL READ UNCOMMITTED READ WRITE", begin(Some(Isolation::ReadUncommitted), Some(false)));
     check("END", Class::Transaction(TransactionCommand::Commit { chain: false }));
     check("COMMIT AND CHAIN", Class::Transaction(TransactionCommand::Commit { chain: true }));
     check("ABORT", Class::Transaction(TransactionCommand::Rollback { chain: false }));

@@ -248,3 +248,11 @@ END TRANSACTION;
 ---- refused 0A000: two-phase commit
 PREPARE TRANSACTION 'x';
 SELECT * FROM t ORDER BY id;
+-- The name that was asked for is shown.
+BEGIN ISOLATION LEVEL READ UNCOMMITTED;
+SHOW transaction_isolation;
+COMMIT;
+BEGIN;
+SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED;
+SHOW transaction_isolation;
+COMMIT;
