@@ -164,6 +164,10 @@ fn query(node: &SyntaxNode) -> Class {
     if sets_sequence(node) {
         return NOT_BUFFERED;
     }
+    if sets_access(node) {
+        // A standby's transactions are read-only in any case, so nobody would notice.
+        return refused("transaction_read_only cannot be set by set_config", "Use SET TRANSACTION READ ONLY.");
+    }
     // A cursor would lock what it has not fetched, EXPLAIN ANALYZE what nobody sees: main does it.
     let locks = node.descendants().any(|inner| inner.kind() == K::LOCKING_CLAUSE);
     if locks && !is_select(node.kind()) {
@@ -174,10 +178,23 @@ fn query(node: &SyntaxNode) -> Class {
 
 /// Whether it calls `setval`, which only main can.
 fn sets_sequence(node: &SyntaxNode) -> bool {
-    let mut calls = node.descendants().filter(|inner| inner.kind() == K::CALL_EXPR);
-    calls.any(|call| {
+    calls(node, "setval").next().is_some()
+}
+
+/// Whether it calls `set_config` with the name of the transaction's access mode.
+fn sets_access(node: &SyntaxNode) -> bool {
+    let names_it = |call: SyntaxNode| {
+        let mut arguments = call.children().skip(1).flat_map(|list| list.descendants_with_tokens().collect::<Vec<_>>());
+        let first = arguments.find_map(|part| part.into_token().filter(|token| token.kind() == K::STRING));
+        first.and_then(|name| super::syntax::plain_string(name.text()))
+    };
+    calls(node, "set_config").filter_map(names_it).any(|name| name.eq_ignore_ascii_case("transaction_read_only"))
+}
+
+fn calls(node: &SyntaxNode, function: &'static str) -> impl Iterator<Item = SyntaxNode> {
+    node.descendants().filter(|inner| inner.kind() == K::CALL_EXPR).filter(move |call| {
         let name = call.children().next().and_then(|callee| super::syntax::dotted(&callee));
-        name.is_some_and(|name| name.last().is_some_and(|name| name == "setval"))
+        name.is_some_and(|name| name.last().is_some_and(|name| name == function))
     })
 }
 

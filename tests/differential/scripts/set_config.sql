@@ -28,3 +28,12 @@ SELECT v FROM t ORDER BY id;
 RESET search_path;
 SELECT v FROM t ORDER BY id;
 SELECT v FROM x.t ORDER BY id;
+-- A standby's transactions are read-only in any case, so this would not be noticed.
+BEGIN;
+---- refused 0A000: transaction_read_only is set by SET TRANSACTION only
+SELECT set_config('transaction_read_only', 'on', true);
+ROLLBACK;
+SELECT set_config('default_transaction_read_only', 'on', false);
+INSERT INTO t (v) VALUES ('read only');
+SELECT set_config('default_transaction_read_only', 'off', false);
+INSERT INTO t (v) VALUES ('not any more');
