@@ -44,7 +44,7 @@ pub use quarantine::records::{Pages, QuarantinePages};
 pub use quarantine::{Act, ActError, Aside, Fate, Quarantined, Which};
 
 use committer::{Committer, Job, Limits, QUEUE};
-use log::Log;
+use log::{Log, READ_BYTES};
 use mains::Mains;
 use published::Published;
 use rebuild::Rebuild;
@@ -298,7 +298,8 @@ impl Buffer {
     }
 
     /// Up to `limit` published entries after `after`, in order, quarantined ones among them
-    /// ([`Buffer::is_quarantined`]).
+    /// ([`Buffer::is_quarantined`]). No more at a time than are to be in memory, and one at least: only an empty answer means
+    /// that nothing follows.
     ///
     /// # Errors
     /// When the log does not answer.
@@ -307,9 +308,9 @@ impl Buffer {
         if after >= last {
             return Ok(Vec::new());
         }
-        let records = match self.published.recent_after(after, limit) {
+        let records = match self.published.recent_after(after, limit, READ_BYTES) {
             Some(records) => records,
-            None => self.log.0.read(after, limit).await?,
+            None => self.log.0.read(after, limit, READ_BYTES).await?,
         };
         Ok(records.into_iter().map(|record| record.entry).filter(|entry| entry.seq <= last).collect())
     }
@@ -324,7 +325,7 @@ impl Buffer {
         if seq >= last {
             return Ok(None);
         }
-        let kept = self.log.0.read(seq, 1).await?.first().map_or(last.next(), log::Record::seq);
+        let kept = self.log.0.read(seq, 1, READ_BYTES).await?.first().map_or(last.next(), log::Record::seq);
         Ok((kept != seq.next()).then_some(kept))
     }
 

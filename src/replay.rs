@@ -6,6 +6,7 @@
 //!
 //! Never runs what clients wrote: only effects, by key.
 
+mod ahead;
 mod aside;
 mod conflict_log;
 mod conflict_trim;

@@ -126,12 +126,11 @@ impl Status {
         }
     }
 
-    /// The oldest pending entries.
+    /// The oldest entries after this one, as many as are read at a time. None: that was all.
     ///
     /// # Errors
     /// The buffer's words for why it cannot be read.
-    pub async fn entries(&self, limit: usize) -> Result<Vec<Arc<Entry>>, String> {
-        let after = self.shared.source.progress().confirmed;
+    pub async fn entries(&self, after: Seq, limit: usize) -> Result<Vec<Arc<Entry>>, String> {
         self.shared.source.entries(after, limit).await
     }
 

@@ -1,6 +1,8 @@
 //! The parts between daemon and servers (set-up, catalog, check, replay, tracker) against real servers.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
 
+#[path = "engine/backlog.rs"]
+mod backlog;
 #[path = "engine/beside_others.rs"]
 mod beside_others;
 #[path = "engine/catalog.rs"]

@@ -347,7 +347,7 @@ async fn mend_tail(log: &dyn Log, published: &Published, mut end: Seq, last: Seq
     }
     while end < last {
         let oldest = published.oldest_recent().unwrap_or(last.next());
-        let missing = published.recent_after(end, BATCH_MAX).filter(|missing| !missing.is_empty());
+        let missing = published.recent_after(end, BATCH_MAX, BATCH_BYTES_MAX).filter(|missing| !missing.is_empty());
         let Some(missing) = missing else {
             return Err(LogError::Lost { first: end.next(), last: Seq(oldest.0 - 1) });
         };

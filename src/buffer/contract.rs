@@ -16,6 +16,10 @@ use super::{Buffer, BufferConfig, CommitError};
 use crate::cluster::MainRecord;
 use crate::entry::{Effect, Seq};
 
+mod reading;
+
+use reading::{large_entries_are_read_once, reads_so_many_bytes};
+
 /// Where a log's contents are, so that it can be opened again.
 pub(super) enum Home {
     Memory(Arc<Mutex<Disk>>),
@@ -62,7 +66,7 @@ pub(super) fn records(range: std::ops::RangeInclusive<u64>) -> Vec<Record> {
 }
 
 async fn seqs(log: &dyn Log) -> Vec<u64> {
-    log.read(Seq::ZERO, 10_000).await.unwrap().iter().map(|record| record.seq().0).collect()
+    log.read(Seq::ZERO, 10_000, u64::MAX).await.unwrap().iter().map(|record| record.seq().0).collect()
 }
 
 /// What could not be read again must not be acknowledged.
@@ -89,10 +93,10 @@ async fn appends_in_order_and_once(home: Home) {
     assert!(matches!(log.append(&records(7..=7)).await, Err(LogError::Doubtful(_))));
     log.claim(false, Seq::ZERO).await.unwrap();
     assert_eq!(log.probe().await, Ok(Seq(5)));
-    let window = log.read(Seq(1), 2).await.unwrap();
+    let window = log.read(Seq(1), 2, u64::MAX).await.unwrap();
     assert_eq!(window.iter().map(Record::seq).collect::<Vec<_>>(), [Seq(2), Seq(3)]);
     assert_eq!(window[0].json, first[1].json);
-    assert!(log.read(Seq(5), 10).await.unwrap().is_empty());
+    assert!(log.read(Seq(5), 10, u64::MAX).await.unwrap().is_empty());
     drop(log);
     let log = home.log();
     let claim = log.claim(true, Seq::ZERO).await.unwrap();
@@ -208,6 +212,8 @@ async fn carries_a_buffer(home: Home) {
 struct Faulty {
     inner: Arc<dyn Log>,
     faults: Mutex<VecDeque<Fault>>,
+    /// How many bytes each answer to a read had.
+    read: Mutex<Vec<u64>>,
 }
 
 impl Log for Faulty {
@@ -234,8 +240,12 @@ impl Log for Faulty {
         })
     }
 
-    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
-        self.inner.read(after, limit)
+    fn read(&self, after: Seq, limit: usize, bytes: u64) -> Answer<'_, Vec<Record>> {
+        Box::pin(async move {
+            let found = self.inner.read(after, limit, bytes).await?;
+            lock(&self.read).push(found.iter().map(Record::bytes).sum());
+            Ok(found)
+        })
     }
 
     fn probe(&self) -> Answer<'_, Seq> {
@@ -285,7 +295,7 @@ async fn keeps_what_was_acknowledged_whatever_fails(home: Home) {
     for life in 0..3_u32 {
         let faults = [Fault::None, Fault::Lost, Fault::None, Fault::Executed, Fault::Refused, Fault::None];
         let faults = Mutex::new((0..8 + life as usize).map(|place| faults[place * 7 % 6]).collect());
-        let log = Arc::new(Faulty { inner: home.log(), faults });
+        let log = Arc::new(Faulty { inner: home.log(), faults, read: Mutex::default() });
         let config = BufferConfig::default();
         let opened = patiently(async || {
             let (log, stop) = (Arc::clone(&log), tokio_util::sync::CancellationToken::new());
@@ -316,7 +326,7 @@ async fn keeps_what_was_acknowledged_whatever_fails(home: Home) {
     }
     let log = home.log();
     let last = patiently(async || log.claim(true, Seq::ZERO).await.ok()).await.last;
-    let records = log.read(Seq::ZERO, 10_000).await.unwrap();
+    let records = log.read(Seq::ZERO, 10_000, u64::MAX).await.unwrap();
     assert_eq!(records.iter().map(|record| record.seq().0).collect::<Vec<_>>(), (1..=last.0).collect::<Vec<_>>());
     let places: HashMap<Uuid, Seq> = records.iter().map(|record| (record.entry.uuid, record.seq())).collect();
     assert_eq!(places.len(), records.len(), "something is there twice");
@@ -406,6 +416,8 @@ over_all_logs!(
     goes_on_after_the_floor_and_after_trimming,
     what_was_asked_before_a_claim_is_void,
     keeps_what_stands_beside_the_entries,
+    reads_so_many_bytes,
+    large_entries_are_read_once,
     carries_a_buffer,
     keeps_what_was_acknowledged_whatever_fails,
 );

@@ -193,8 +193,8 @@ impl Log for FileLog {
         self.changing(move |store, epoch| store.append(epoch, &records))
     }
 
-    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
-        Box::pin(self.run(move |store| store.read(after, limit)))
+    fn read(&self, after: Seq, limit: usize, bytes: u64) -> Answer<'_, Vec<Record>> {
+        Box::pin(self.run(move |store| store.read(after, limit, bytes)))
     }
 
     fn probe(&self) -> Answer<'_, Seq> {

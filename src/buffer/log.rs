@@ -15,6 +15,11 @@ use crate::catalog::SequenceId;
 use crate::cluster::MainRecord;
 use crate::entry::{Entry, FORMAT, Seq};
 
+/// How much is read at a time: so many records, and none after those that have so many bytes. As an entry, a record takes
+/// several times its bytes in memory.
+pub const READ_RECORDS: usize = 256;
+pub const READ_BYTES: u64 = 4 << 20;
+
 /// What every operation of a log returns.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, LogError>>;
 
@@ -30,8 +35,14 @@ pub trait Log: Send + Sync + 'static {
     /// uuid) are skipped, so repeating is harmless.
     fn append<'a>(&'a self, records: &'a [Record]) -> Answer<'a, ()>;
 
-    /// Up to `limit` records after `after`, in order.
-    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>>;
+    /// Up to `limit` records after `after`, in order, and none after those that have `bytes` together. So one at least, if there
+    /// is one, however large: only an empty answer means that nothing follows. See [`within`].
+    fn read(&self, after: Seq, limit: usize, bytes: u64) -> Answer<'_, Vec<Record>>;
+
+    /// What comes after `after`, as much as is read at a time: of a long log nobody has all in memory.
+    fn window(&self, after: Seq) -> Answer<'_, Vec<Record>> {
+        self.read(after, READ_RECORDS, READ_BYTES)
+    }
 
     /// Whether this process is still the writer, and the last seq of the log.
     fn probe(&self) -> Answer<'_, Seq>;
@@ -122,6 +133,17 @@ impl Record {
     pub fn bytes(&self) -> u64 {
         self.json.len() as u64
     }
+}
+
+/// Those of these records that [`Log::read`] answers with.
+pub fn within(records: impl IntoIterator<Item = Record>, limit: usize, bytes: u64) -> Vec<Record> {
+    let mut left = bytes;
+    let fits = |record: &Record| {
+        let fits = left > 0;
+        left = left.saturating_sub(record.bytes());
+        fits
+    };
+    records.into_iter().take(limit).take_while(fits).collect()
 }
 
 const ILL_FORMED: &str = "an effect speaks of a table or column that the entry does not describe";

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
+use super::log::{self, Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
 use crate::cluster::MainRecord;
 use crate::entry::Seq;
 
@@ -164,9 +164,13 @@ impl Log for MemoryLog {
         })
     }
 
-    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
+    fn read(&self, after: Seq, limit: usize, bytes: u64) -> Answer<'_, Vec<Record>> {
         Box::pin(async move {
-            Ok(lock(&self.disk).records.range(after.next()..).take(limit).map(|(_, record)| record.clone()).collect())
+            Ok(log::within(
+                lock(&self.disk).records.range(after.next()..).map(|(_, record)| record.clone()),
+                limit,
+                bytes,
+            ))
         })
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::log::Record;
+use super::log::{Record, within};
 use super::quarantine::{Aside, Fate};
 use super::{BufferStatus, Progress};
 use crate::catalog::TableId;
@@ -188,12 +188,12 @@ impl Published {
         (state.tally.pending.len() as u64, state.tally.pending_bytes)
     }
 
-    /// The entries after `after`, if all of them are in memory.
-    pub(super) fn recent_after(&self, after: Seq, limit: usize) -> Option<Vec<Record>> {
+    /// The entries after `after`, as [`Log::read`](super::log::Log::read) has them, if all of them are in memory.
+    pub(super) fn recent_after(&self, after: Seq, limit: usize, bytes: u64) -> Option<Vec<Record>> {
         let state = self.state();
         let first = state.tally.recent.front()?.seq();
         let skip = (after.0 + 1).checked_sub(first.0)?;
-        Some(state.tally.recent.iter().skip(usize::try_from(skip).ok()?).take(limit).cloned().collect())
+        Some(within(state.tally.recent.iter().skip(usize::try_from(skip).ok()?).cloned(), limit, bytes))
     }
 
     /// The oldest entry that is still in memory.

@@ -17,7 +17,7 @@ use records::Pages;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::log::Log;
+use super::log::{Log, READ_BYTES, READ_RECORDS};
 use super::{Buffer, BufferError, CommitError, Draft, LogError};
 use crate::entry::{Entry, RetryOf, Seq};
 use crate::moment::rfc3339;
@@ -30,8 +30,6 @@ const RECORD_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Between two attempts to put an entry aside.
 const DOUBT_PAUSE: Duration = Duration::from_millis(50);
 const DOUBT_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How many entries are read at a time when one is looked up.
-const WINDOW: usize = 256;
 
 /// An entry that main rejected, or that waits for one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -343,7 +341,7 @@ impl Buffer {
 
     async fn find(&self, uuid: Uuid, mut after: Seq) -> Result<Option<Seq>, BufferError> {
         loop {
-            let window = self.read(after, WINDOW).await?;
+            let window = self.read(after, READ_RECORDS).await?;
             let Some(last) = window.last() else { return Ok(None) };
             if let Some(found) = window.iter().find(|entry| entry.uuid == uuid) {
                 return Ok(Some(found.seq));
@@ -397,7 +395,7 @@ impl Buffer {
 
 /// What is aside, at start. Records whose story is over long ago, and whose entries have left the log, go.
 pub(super) async fn recall(log: &dyn Log) -> Result<BTreeMap<Seq, Aside>, LogError> {
-    let oldest = log.read(Seq::ZERO, 1).await?.first().map(super::log::Record::seq);
+    let oldest = log.read(Seq::ZERO, 1, READ_BYTES).await?.first().map(super::log::Record::seq);
     let limit = rfc3339(SystemTime::now().checked_sub(RECORD_KEPT).unwrap_or(SystemTime::UNIX_EPOCH));
     let is_old = |record: &Quarantined| {
         !record.fate.is_open()

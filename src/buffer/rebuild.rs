@@ -22,8 +22,6 @@ use crate::catalog::Catalog;
 use crate::entry::{Seq, TableName};
 use crate::overlay::{self, Overlay};
 
-/// How many entries are read at a time.
-const WINDOW: usize = 256;
 /// The pause after refreshing, in times of what it took, and at least.
 const PAUSE_FACTOR: u32 = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -169,7 +167,7 @@ impl Reading {
     /// Reads on.
     async fn advance(&mut self, log: &dyn Log, catalog: &Catalog, last: Seq) -> Result<(), LogError> {
         while self.at < last {
-            let window = log.read(self.at, WINDOW).await?;
+            let window = log.window(self.at).await?;
             let kept = window.first().map_or(last.next(), Record::seq);
             if kept != self.at.next() {
                 return Err(LogError::ReplicaTooOld { has: self.at, kept });

@@ -59,6 +59,7 @@ struct Scripts {
     append: Script,
     claim: Script,
     owned: Script,
+    read: Script,
 }
 
 impl Keys {
@@ -97,6 +98,7 @@ impl RedisLog {
                 append: Script::new(include_str!("redis/append.lua")),
                 claim: Script::new(include_str!("redis/claim.lua")),
                 owned: Script::new(include_str!("redis/owned.lua")),
+                read: Script::new(include_str!("redis/read.lua")),
             },
             owner: Uuid::now_v7().to_string(),
             epoch: Mutex::new(0),
@@ -310,11 +312,13 @@ impl RedisLog {
         })
     }
 
-    async fn read_now(&self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError> {
-        let mut command = cmd("XRANGE");
-        command.arg(&self.keys.stream).arg(format!("{}-0", after.next())).arg("+").arg("COUNT").arg(limit);
-        let rows: Vec<(String, Vec<(String, String)>)> = self.ask(&command).await?;
-        rows.into_iter().map(|(id, fields)| decode(&id, fields)).collect()
+    async fn read_now(&self, after: Seq, limit: usize, bytes: u64) -> Result<Vec<Record>, LogError> {
+        let mut connection = self.reader().await?;
+        let mut call = self.scripts.read.prepare_invoke();
+        call.key(&self.keys.stream).arg(after.next().0).arg(limit).arg(bytes);
+        let answer: Result<Vec<(String, Option<String>)>, RedisError> = call.invoke_async(&mut connection).await;
+        let rows = answer.map_err(|error| self.reader_failed(&error))?;
+        rows.into_iter().map(|(id, json)| decode(&id, json)).collect()
     }
 
     /// By steps: Redis does nothing else meanwhile, and commits wait.
@@ -348,8 +352,8 @@ impl Log for RedisLog {
         Box::pin(self.append_now(records))
     }
 
-    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
-        Box::pin(self.read_now(after, limit))
+    fn read(&self, after: Seq, limit: usize, bytes: u64) -> Answer<'_, Vec<Record>> {
+        Box::pin(self.read_now(after, limit, bytes))
     }
 
     fn probe(&self) -> Answer<'_, Seq> {
@@ -452,9 +456,8 @@ impl Log for RedisLog {
     }
 }
 
-fn decode(id: &str, fields: Vec<(String, String)>) -> Result<Record, LogError> {
+fn decode(id: &str, json: Option<String>) -> Result<Record, LogError> {
     let seq = seq_of(id)?;
-    let json = fields.into_iter().find_map(|(name, value)| (name == "entry").then_some(value));
     let json = json.ok_or_else(|| LogError::Corrupt(format!("entry {seq} has no field `entry`")))?;
     Record::decode(seq, &json)
 }

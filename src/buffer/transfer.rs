@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::log::{LeaseBlock, Log, LogError, Quarantined, Record};
+use super::log::{LeaseBlock, Log, LogError, Quarantined, READ_BYTES, READ_RECORDS, Record};
 use super::place::Place;
 use super::{BufferConfig, Pages};
 use crate::cluster::MainRecord;
@@ -20,8 +20,6 @@ mod tests;
 
 /// The format this program writes. A newer one is refused. 2: which main the entries belong to.
 const FORMAT: u32 = 2;
-/// How many entries are read or appended at a time.
-const WINDOW: usize = 256;
 /// No site has such a name.
 const UNFINISHED: &str = ".importing";
 
@@ -87,7 +85,7 @@ pub async fn export(log: &dyn Log, site: &str, out: &mut impl Write) -> Result<S
     out.write(&Line::Export { format: FORMAT, entries: entry::FORMAT, site: site.to_owned(), last })?;
     let mut at = Seq::ZERO;
     loop {
-        let window = log.read(at, WINDOW).await?;
+        let window = log.window(at).await?;
         let Some(newest) = window.last().map(Record::seq) else { break };
         for record in &window {
             out.write(&Line::Entry { seq: record.seq(), json: record.json.to_string() })?;
@@ -170,7 +168,7 @@ async fn empty(log: &dyn Log) -> Result<(), TransferError> {
     if quarantined + leases > 0 {
         return not(format!("it has {quarantined} entries in quarantine and leases of {leases} sequences"));
     }
-    if let Some(first) = log.read(Seq::ZERO, 1).await?.first() {
+    if let Some(first) = log.read(Seq::ZERO, 1, READ_BYTES).await?.first() {
         return not(format!("it has entries from {} on", first.seq()));
     }
     match log.claim(true, Seq::ZERO).await?.found {
@@ -181,19 +179,21 @@ async fn empty(log: &dyn Log) -> Result<(), TransferError> {
 
 async fn fill<R: BufRead>(log: &dyn Log, mut reader: Reader<R>) -> Result<Summary, TransferError> {
     let mut summary = Summary { last: reader.last, ..Summary::default() };
-    let mut batch: Vec<Record> = Vec::new();
+    let (mut batch, mut bytes): (Vec<Record>, u64) = (Vec::new(), 0);
     let mut at = log.claim(true, Seq::ZERO).await?.last;
     while let Some(line) = reader.next()? {
         match line {
             Line::Entry { seq, json } => {
                 let record = Record::decode(seq, &json)?;
-                if seq != at.next() || batch.len() >= WINDOW {
+                if seq != at.next() || batch.len() >= READ_RECORDS || bytes >= READ_BYTES {
                     log.append(&std::mem::take(&mut batch)).await?;
+                    bytes = 0;
                 }
                 if seq != at.next() {
                     log.claim(false, Seq(seq.0.saturating_sub(1))).await?;
                 }
                 at = seq;
+                bytes += record.bytes();
                 batch.push(record);
                 summary.entries += 1;
             }

@@ -7,14 +7,11 @@ use tokio_postgres::{Client, Config};
 use uuid::Uuid;
 
 use super::Finding;
-use crate::buffer::log::Log;
+use crate::buffer::log::{Log, READ_BYTES};
 use crate::buffer::{LeaseBlock, LeaseRange, LogError, Pages, Quarantined};
 use crate::catalog::SequenceId;
 use crate::entry::Seq;
 use crate::upstream::own;
-
-/// How many entries are read at a time.
-const WINDOW: usize = 256;
 
 /// One site's row in a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,7 +111,7 @@ async fn ask(config: &Config, site: &str, what: &'static str, findings: &mut Vec
 async fn walk(log: &dyn Log, findings: &mut Vec<Finding>) -> Result<Entries, LogError> {
     let (mut entries, mut count) = (Entries::default(), 0_u64);
     loop {
-        let window = log.read(entries.last, WINDOW).await?;
+        let window = log.window(entries.last).await?;
         if window.is_empty() {
             break;
         }
@@ -190,7 +187,7 @@ async fn same_entry(server: &'static str, ledger: Ledger, log: &dyn Log) -> Find
 }
 
 async fn entry_at(log: &dyn Log, seq: Seq) -> Result<Option<Uuid>, LogError> {
-    let there = log.read(Seq(seq.0.saturating_sub(1)), 1).await?.pop();
+    let there = log.read(Seq(seq.0.saturating_sub(1)), 1, READ_BYTES).await?.pop();
     Ok(there.filter(|record| record.seq() == seq).map(|record| record.entry.uuid))
 }
 

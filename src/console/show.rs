@@ -1,9 +1,10 @@
 //! What each SHOW answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Reply, quarantine};
-use crate::entry::Seq;
+use crate::entry::{Entry, Seq};
 use crate::report::Report;
 use crate::sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE;
 use crate::status::{Snapshot, Status};
@@ -128,13 +129,12 @@ fn buffer(now: &Snapshot) -> Reply {
 
 async fn entries(status: &Status) -> Result<Reply, Report> {
     let progress = status.snapshot().progress;
-    let entries = status.entries(ENTRIES_MAX).await.map_err(unreadable)?;
     let state = |seq: Seq| match seq {
         seq if seq <= progress.applied => "applied",
         seq if seq <= progress.sent => "sent",
         _ => "pending",
     };
-    let rows = entries.iter().map(|entry| {
+    let row = |entry: &Arc<Entry>| {
         vec![
             text(entry.seq),
             text(state(entry.seq)),
@@ -145,9 +145,16 @@ async fn entries(status: &Status) -> Result<Reply, Report> {
             text(entry.effects.len()),
             text(entry.statements.join("; ")),
         ]
-    });
+    };
+    let (mut rows, mut at) = (Vec::new(), progress.confirmed);
+    while rows.len() < ENTRIES_MAX {
+        let some = status.entries(at, ENTRIES_MAX - rows.len()).await.map_err(unreadable)?;
+        let Some(last) = some.last() else { break };
+        at = last.seq;
+        rows.extend(some.iter().map(row));
+    }
     let columns = ["seq", "state", "uuid", "role", "application_name", "created_at", "effects", "statements"];
-    Ok(Reply::rows("SHOW", &columns, rows.collect()))
+    Ok(Reply::rows("SHOW", &columns, rows))
 }
 
 async fn quarantined(status: &Status, after: Option<Seq>) -> Result<Reply, Report> {

@@ -54,7 +54,8 @@ impl Session<'_> {
     async fn greet(&mut self, client: &Client) -> Result<(Frame, String), Ending> {
         let begin = |error| ended(StepKind::Begin, error);
         let before = self.before();
-        let next = self.buffer.read(before.progress.applied, self.config.group as usize).await.unwrap_or_default();
+        let (applied, group) = (before.progress.applied, self.config.group as usize);
+        let next = self.ahead.group(self.buffer, applied, group).await.unwrap_or_default().0;
         let (settings, version, who, server, history, found, frame, _) = tokio::join!(
             client.batch_execute(SETTINGS),
             client.query_typed_one("SELECT pgoutpost.schema_version()", &[]),
@@ -201,6 +202,7 @@ impl Session<'_> {
             return Err(Ending::Halted(obstacle));
         }
         self.flights.clear();
+        self.ahead.forget_before(found.seq);
         self.sent = found.seq;
         self.status.send_modify(|status| status.ledger = Some(found.seq));
         Ok(())
@@ -227,11 +229,12 @@ impl Session<'_> {
     }
 
     async fn known(&self, found: Ledger, last: Seq) -> Result<Known, Ending> {
-        let before = Seq(found.seq.0.saturating_sub(1));
-        let around = self.buffer.read(before, 2).await.map_err(|error| Ending::Refused(error.to_string()))?;
-        let at = |seq: Seq| around.iter().find(|entry| entry.seq == seq);
-        let at_ledger = if found.seq == Seq::ZERO { None } else { at(found.seq).map(|entry| entry.uuid) };
-        Ok(Known { last, at_ledger, next_is_there: at(found.seq.next()).is_some() })
+        let at = async |seq| {
+            let entry = self.ahead.entry(self.buffer, seq).await;
+            entry.map_err(|error| Ending::Refused(error.to_string()))
+        };
+        let at_ledger = at(found.seq).await?.map(|entry| entry.uuid);
+        Ok(Known { last, at_ledger, next_is_there: at(found.seq.next()).await?.is_some() })
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use super::ahead::Ahead;
 use super::drift::Definitions;
 use super::flight::{Cargo, Crashed, Flight, Frame, Landed, Surprise};
 use super::held::{Held, Tables};
@@ -18,11 +19,9 @@ use super::status::{ReplayState, ReplayStatus};
 use super::verdict::{self, StepKind, Verdict};
 use super::{Ending, ReplayConfig, flight, steps};
 use crate::buffer::{Buffer, Quarantined};
-use crate::entry::{Effect, Entry, Seq};
+use crate::entry::{Entry, Seq};
 use crate::upstream::own::{self, Server};
 
-/// A transaction on main, unless one entry alone is larger.
-const GROUP_BYTES: usize = 1 << 20;
 /// With so many under way only whole groups follow: what comes meanwhile gathers into larger ones.
 const FLIGHTS: usize = 32;
 const FLIGHT_BYTES: usize = 32 << 20;
@@ -48,6 +47,8 @@ pub(super) struct Session<'a> {
     /// What is known of main's tables, to tell whether entries still fit them.
     pub(super) definitions: Definitions,
     pub(super) flights: VecDeque<Flight>,
+    /// What has been read of the buffer.
+    pub(super) ahead: Ahead,
     /// The last entry that has been sent on this connection, or that main has.
     pub(super) sent: Seq,
     /// Entries up to here go one by one: a group that held them failed.
@@ -90,6 +91,7 @@ impl<'a> Session<'a> {
             statements: Statements::new(config.conflicts.clone()),
             definitions: Definitions::default(),
             flights: VecDeque::new(),
+            ahead: Ahead::default(),
             sent: Seq::ZERO,
             alone_until: Seq::ZERO,
             window: config.window as usize,
@@ -185,18 +187,10 @@ impl<'a> Session<'a> {
             if self.flights.len() >= FLIGHTS && waiting < limit as u64 {
                 return Ok(());
             }
-            let read = self.buffer.read(self.sent, limit).await;
-            let mut entries = read.map_err(|error| Ending::Refused(error.to_string()))?;
-            let Some(first) = entries.first() else { return Ok(()) };
-            if first.seq != self.sent.next() {
-                return Err(Ending::Halted(format!("entry {} is not in the buffer any more", self.sent.next())));
+            let (entries, bytes) = self.ahead.group(self.buffer, self.sent, limit).await?;
+            if entries.is_empty() {
+                return Ok(());
             }
-            let (mut kept, mut bytes) = (0, 0);
-            while kept < entries.len() && (kept == 0 || bytes < GROUP_BYTES) {
-                bytes += weight(&entries[kept]);
-                kept += 1;
-            }
-            entries.truncate(kept);
             // After a failed preparation with nothing under way the place has been found anew: on from there.
             if !self.launch(link, entries, bytes).await? && !self.flights.is_empty() {
                 return Ok(());
@@ -283,6 +277,7 @@ impl<'a> Session<'a> {
         self.buffer.set_applied(flight.last);
         // The ledger goes past rejected ones.
         let applied = flight.entries.iter().filter(|entry| !self.buffer.is_quarantined(entry.seq)).count();
+        self.ahead.forget_before(flight.last);
         self.retried.extend(flight.entries.iter().filter_map(|entry| Some(entry.retry_of?.seq)));
         *self.patience = STALL;
         self.window = (self.window * 2).min(self.config.window as usize);
@@ -401,20 +396,6 @@ pub(super) fn ended(step: StepKind, error: own::Error) -> Ending {
             Ending::Refused(if advice.is_empty() { error.to_string() } else { format!("{error}: {advice}") })
         }
     }
-}
-
-/// About how many bytes an entry's values take.
-fn weight(entry: &Entry) -> usize {
-    let text = |value: &crate::entry::Value| value.as_ref().map_or(1, |text| text.len()) + 8;
-    let effect = |effect: &Effect| match effect {
-        Effect::Insert { row, .. } => row.iter().map(text).sum::<usize>(),
-        Effect::Update { key, set, .. } | Effect::Move { key, set, .. } => {
-            key.iter().map(text).sum::<usize>() + set.iter().map(|(_, value)| text(value)).sum::<usize>()
-        }
-        Effect::Delete { key, .. } => key.iter().map(text).sum(),
-        Effect::Truncate { .. } => 0,
-    };
-    200 + entry.effects.iter().map(|one| effect(one) + 50).sum::<usize>()
 }
 
 /// The log on main has the values; here, that there is something to look at.

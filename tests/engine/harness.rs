@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lab::Link;
-use pgoutpost::buffer::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record};
+use pgoutpost::buffer::log::{Answer, Claim, LeaseBlock, Log, LogError, Quarantined, Record, within};
 use pgoutpost::buffer::{Buffer, BufferConfig, Draft};
 use pgoutpost::catalog::Catalog;
 use pgoutpost::cluster::MainRecord;
@@ -35,6 +35,8 @@ pub struct Memory {
     asides_read: AtomicUsize,
     /// The next record is written, and nobody hears of it.
     answer_lost: AtomicBool,
+    /// How many bytes of entries were read.
+    bytes_read: AtomicU64,
     /// The process dies at the write after so many: it hears of nothing any more. Negative: it lives.
     writes_left: AtomicI64,
 }
@@ -60,6 +62,7 @@ impl Default for Memory {
             asked: Notify::new(),
             asides_read: AtomicUsize::new(0),
             answer_lost: AtomicBool::new(false),
+            bytes_read: AtomicU64::new(0),
             writes_left: AtomicI64::new(-1),
         }
     }
@@ -83,8 +86,11 @@ impl Log for Memory {
         done(())
     }
 
-    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
-        done(self.records.lock().unwrap().range(after.next()..).take(limit).map(|(_, record)| record.clone()).collect())
+    fn read(&self, after: Seq, limit: usize, bytes: u64) -> Answer<'_, Vec<Record>> {
+        let records = self.records.lock().unwrap();
+        let found = within(records.range(after.next()..).map(|(_, record)| record.clone()), limit, bytes);
+        self.bytes_read.fetch_add(found.iter().map(Record::bytes).sum(), SeqCst);
+        done(found)
     }
 
     fn probe(&self) -> Answer<'_, Seq> {
@@ -279,6 +285,11 @@ impl Outpost {
 
     pub fn asides_read(&self) -> usize {
         self.memory.asides_read.load(SeqCst)
+    }
+
+    /// How many bytes of entries were read from the log so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.memory.bytes_read.load(SeqCst)
     }
 
     /// As long as this is kept, what is put aside does not get there.

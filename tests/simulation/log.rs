@@ -45,7 +45,7 @@ impl SimulatedLog {
             self.process.step().await;
         }
         let last = self.world.disk.lock().unwrap().records.keys().next_back().copied().unwrap_or_default();
-        let new = self.log.read(last, usize::MAX).await.unwrap_or_default();
+        let new = self.log.read(last, usize::MAX, u64::MAX).await.unwrap_or_default();
         let index = self.log.quarantine_index().await.unwrap_or_default();
         let seqs: Vec<Seq> = index.into_iter().map(|(seq, _)| seq).collect();
         let aside = self.log.quarantined(&seqs).await.unwrap_or_default();
@@ -124,8 +124,8 @@ impl Log for SimulatedLog {
         })
     }
 
-    fn read(&self, after: Seq, limit: usize) -> Answer<'_, Vec<Record>> {
-        Box::pin(self.ask("read", self.log.read(after, limit)))
+    fn read(&self, after: Seq, limit: usize, bytes: u64) -> Answer<'_, Vec<Record>> {
+        Box::pin(self.ask("read", self.log.read(after, limit, bytes)))
     }
 
     fn probe(&self) -> Answer<'_, Seq> {

@@ -10,7 +10,6 @@ use lab::outpost::OutpostOptions;
 use lab::port::free_port;
 use lab::{Lab, LabOptions, Link, Outpost, Site};
 use pgoutpost::buffer::BufferConfig;
-use pgoutpost::buffer::log::Record;
 use pgoutpost::buffer::place::Place;
 use pgoutpost::entry::Seq;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -223,14 +222,11 @@ impl Kept {
 async fn last_in_files(site: &Site) -> i64 {
     let config = BufferConfig { url: site.buffer_url.clone(), ..BufferConfig::default() };
     let log = Place::of(&config, &site.name).unwrap().into_log();
-    let (mut last, limit) = (Seq::ZERO, 1000);
-    loop {
-        let window = log.read(last, limit).await.unwrap();
-        last = window.last().map_or(last, Record::seq);
-        if window.len() < limit {
-            return last.as_i64();
-        }
+    let mut last = Seq::ZERO;
+    while let Some(record) = log.window(last).await.unwrap().last() {
+        last = record.seq();
     }
+    last.as_i64()
 }
 
 /// The program under test: the one just built, unless `PGOUTPOST_BINARY` names another (a release build, or a mere

@@ -419,7 +419,7 @@ fn settle(buffer: &Buffer, disk: &Site) -> Seq {
     let last = buffer.published.progress().last;
     let mut disk = lock(disk);
     if disk.last < last {
-        for record in buffer.published.recent_after(disk.last, usize::MAX).unwrap_or_default() {
+        for record in buffer.published.recent_after(disk.last, usize::MAX, u64::MAX).unwrap_or_default() {
             disk.last = record.seq();
             disk.records.insert(record.seq(), record);
         }

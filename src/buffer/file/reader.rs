@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::disk::{self, DiskFile};
-use super::segment::{self, Found, HEADER, Head, Header, STRIDE, Scan};
+use super::segment::{self, Found, HEADER, Head, Header, Scan};
 use super::{Meta, lock};
 use crate::buffer::log::{LogError, Record};
 use crate::entry::Seq;
@@ -100,9 +100,9 @@ impl Inventory {
 }
 
 impl View {
-    /// Up to `limit` records after `after`.
-    pub(super) fn read(&self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError> {
-        let mut records = Vec::new();
+    /// Up to `limit` records after `after`, and none after those that have `bytes` together.
+    pub(super) fn read(&self, after: Seq, limit: usize, bytes: u64) -> Result<Vec<Record>, LogError> {
+        let (mut records, mut left) = (Vec::new(), bytes);
         let mut next = after.max(self.trimmed).next();
         let start = self.segments.partition_point(|segment| segment.head.first <= next).saturating_sub(1);
         for (at, segment) in self.segments.iter().enumerate().skip(start) {
@@ -111,11 +111,11 @@ impl View {
                 return Err(LogError::Lost { first: next, last: segment.head.after });
             }
             next = next.max(segment.head.first);
-            if records.len() >= limit {
+            if records.len() >= limit || left == 0 {
                 break;
             }
             if next <= end {
-                segment.read(next, end, limit - records.len(), &mut records)?;
+                segment.read(next, end, limit - records.len(), &mut left, &mut records)?;
                 next = records.last().map_or(next, |record| record.seq().next());
             }
         }
@@ -124,13 +124,13 @@ impl View {
 }
 
 impl Segment {
-    /// Reads records of this segment, `end` being its last.
-    fn read(&self, from: Seq, end: Seq, limit: usize, into: &mut Vec<Record>) -> Result<(), LogError> {
+    /// Reads records of this segment, `end` being its last. `left`: how many bytes may still be read.
+    fn read(&self, from: Seq, end: Seq, limit: usize, left: &mut u64, into: &mut Vec<Record>) -> Result<(), LogError> {
         let enough = into.len() + limit;
         let known = lock(&self.places).iter().rev().find(|(seq, _)| *seq <= from).copied();
         let (mut seq, mut at) = known.unwrap_or((self.head.first, HEADER as u64));
         let mut window = Window { file: &self.file, start: 0, bytes: Vec::new() };
-        while seq <= end && into.len() < enough {
+        while seq <= end && into.len() < enough && *left > 0 {
             let header = window.get(at, HEADER)?;
             let Some(header) = Header::decode(header).filter(|header| header.seq == seq) else {
                 return Err(self.unreadable(seq, end, header));
@@ -141,6 +141,7 @@ impl Segment {
                     return Err(self.damaged(seq, "its checksum is wrong"));
                 }
                 let json = std::str::from_utf8(&body[HEADER..]).map_err(|_| self.damaged(seq, "it is not text"))?;
+                *left = left.saturating_sub(json.len() as u64);
                 into.push(Record::decode(seq, json)?);
             }
             self.remember(seq, at);
@@ -152,11 +153,9 @@ impl Segment {
 
     /// Notes where a record stands, if it is one of those to be noted.
     pub(super) fn remember(&self, seq: Seq, at: u64) {
-        if (seq.0 - self.head.first.0).is_multiple_of(STRIDE) {
-            let mut places = lock(&self.places);
-            if places.last().is_none_or(|(last, _)| *last < seq) {
-                places.push((seq, at));
-            }
+        let mut places = lock(&self.places);
+        if segment::is_far(&places, seq, at) {
+            places.push((seq, at));
         }
     }
 
@@ -193,8 +192,11 @@ impl Window<'_> {
     /// These bytes, or fewer at the end of the file.
     fn get(&mut self, at: u64, len: usize) -> Result<&[u8], LogError> {
         if at < self.start || at + len as u64 > self.start + self.bytes.len() as u64 {
-            self.bytes = self.file.read(at, len.max(WINDOW))?;
-            self.start = at;
+            // What is there already is not read again: a large record's beginning came with its header.
+            let known = at.checked_sub(self.start).and_then(|skip| self.bytes.get(skip as usize..));
+            let mut bytes = known.unwrap_or_default().to_vec();
+            bytes.append(&mut self.file.read(at + bytes.len() as u64, len.max(WINDOW) - bytes.len())?);
+            (self.start, self.bytes) = (at, bytes);
         }
         let from = (at - self.start) as usize;
         Ok(&self.bytes[from..(from + len).min(self.bytes.len())])

@@ -184,8 +184,16 @@ pub(super) struct Scan {
     pub(super) places: Vec<(Seq, u64)>,
 }
 
-/// One in so many records is remembered by its place.
-pub(super) const STRIDE: u64 = 64;
+/// One in so many records is remembered by its place, and one in so many bytes: who reads large ones a few at a time does
+/// not begin with those before them each time.
+const STRIDE: u64 = 64;
+const STRIDE_BYTES: u64 = 64 << 10;
+
+/// Whether a record is so far behind those that are remembered that it is to be, too.
+pub(super) fn is_far(places: &[(Seq, u64)], seq: Seq, at: u64) -> bool {
+    let far = |&(last, place): &(Seq, u64)| seq > last && (seq.0 - last.0 >= STRIDE || at >= place + STRIDE_BYTES);
+    places.last().is_none_or(far)
+}
 
 /// Looks through a whole segment. A tail that was never durable is left out; anything else that is wrong is an error.
 pub(super) fn scan(bytes: &[u8], first: Seq) -> Result<Scan, LogError> {
@@ -198,7 +206,7 @@ pub(super) fn scan(bytes: &[u8], first: Seq) -> Result<Scan, LogError> {
                 if header.batch != batch {
                     return Err(damaged(seq, "it belongs to another batch than its neighbours"));
                 }
-                if seq.0.saturating_sub(first.0).is_multiple_of(STRIDE) {
+                if is_far(&scan.places, seq, at as u64) {
                     scan.places.push((seq, at as u64));
                 }
                 at += header.space();

@@ -12,7 +12,7 @@ use super::disk::{self, DiskError, DiskFile, Lock};
 use super::reader::{Inventory, Segment, View, file_name, inventory};
 use super::segment::{self, HEADER, Head};
 use super::{Meta, Sizes, lock};
-use crate::buffer::log::{Claim, LogError, Record};
+use crate::buffer::log::{Claim, LogError, READ_BYTES, Record};
 use crate::entry::Seq;
 
 /// One site's folder.
@@ -79,7 +79,7 @@ impl Store {
         let there = self.folder.ancestors().find(|path| path.exists()).unwrap_or(&self.folder);
         self.durable(there)?;
         disk::writable(there)?;
-        self.read(Seq::ZERO, 1).map(drop)
+        self.read(Seq::ZERO, 1, READ_BYTES).map(drop)
     }
 
     fn durable(&self, folder: &Path) -> Result<(), LogError> {
@@ -189,14 +189,14 @@ impl Store {
         })
     }
 
-    pub(super) fn read(&self, after: Seq, limit: usize) -> Result<Vec<Record>, LogError> {
+    pub(super) fn read(&self, after: Seq, limit: usize, bytes: u64) -> Result<Vec<Record>, LogError> {
         if let Some(view) = lock(&self.view).clone() {
-            return view.read(after, limit);
+            return view.read(after, limit, bytes);
         }
         // Without a claim the disk has to be asked; not for each window of a long read, though.
         if let Some(view) = lock(&self.glimpse).clone() {
-            let records = view.read(after, limit)?;
-            if records.len() == limit {
+            let records = view.read(after, limit, bytes)?;
+            if records.len() == limit || records.iter().map(Record::bytes).sum::<u64>() >= bytes {
                 return Ok(records);
             }
         }
@@ -205,7 +205,7 @@ impl Store {
             None => View::default(),
         };
         *lock(&self.glimpse) = Some(view.clone());
-        view.read(after, limit)
+        view.read(after, limit, bytes)
     }
 
     /// A change by the owner of the folder, under this claim.
@@ -250,7 +250,7 @@ impl Store {
             return Err(LogError::Doubtful(format!("the log ends at entry {}", open.last)));
         }
         for record in records.iter().take_while(|record| record.seq() <= open.last) {
-            let there = self.read(Seq(record.seq().0 - 1), 1)?.pop();
+            let there = self.read(Seq(record.seq().0 - 1), 1, READ_BYTES)?.pop();
             if there.is_none_or(|there| there.seq() != record.seq() || there.entry.uuid != record.entry.uuid) {
                 return Err(LogError::Conflict(record.seq()));
             }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::faults::{self, Fault};
 use super::*;
 use crate::buffer::contract::{record, records};
+use crate::buffer::log::within;
 
 mod crash;
 mod damage;
@@ -50,7 +51,7 @@ fn append(store: &Store, records: &[Record]) -> Result<(), LogError> {
 }
 
 fn seqs(store: &Store) -> Vec<u64> {
-    store.read(Seq::ZERO, usize::MAX).unwrap().iter().map(|record| record.seq().0).collect()
+    store.read(Seq::ZERO, usize::MAX, u64::MAX).unwrap().iter().map(|record| record.seq().0).collect()
 }
 
 fn segments(folder: &Path) -> Vec<String> {
@@ -247,7 +248,8 @@ enum Step {
     Full(usize),
     Broken(usize),
     Unsynced,
-    Read(u64, usize),
+    /// After an entry, so many, and so many bytes.
+    Read(u64, usize, u64),
     Trim(u64),
     Reopen,
     Floor(u64),
@@ -260,7 +262,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3000_usize).prop_map(Step::Full),
         1 => (0..3000_usize).prop_map(Step::Broken),
         1 => Just(Step::Unsynced),
-        2 => (0..200_u64, 0..20_usize).prop_map(|(after, limit)| Step::Read(after, limit)),
+        2 => (0..200_u64, 0..20_usize, 0..9000_u64).prop_map(|(after, limit, bytes)| Step::Read(after, limit, bytes)),
         1 => (0..200_u64).prop_map(Step::Trim),
         2 => Just(Step::Reopen),
         1 => (0..10_u64).prop_map(Step::Floor),
@@ -285,12 +287,11 @@ impl Model {
         self.records.extend(records.iter().map(|record| (record.seq(), record.clone())));
     }
 
-    fn must_equal(&self, store: &Store, after: Seq, limit: usize) {
-        let found: Vec<Arc<str>> = store.read(after, limit).unwrap().into_iter().map(|record| record.json).collect();
-        let from = after.max(self.trimmed).next();
-        let there: Vec<Arc<str>> =
-            self.records.range(from..).take(limit).map(|(_, record)| Arc::clone(&record.json)).collect();
-        assert_eq!(found, there);
+    fn must_equal(&self, store: &Store, after: Seq, limit: usize, bytes: u64) {
+        let found = store.read(after, limit, bytes).unwrap().into_iter().map(|record| record.json);
+        let there = self.records.range(after.max(self.trimmed).next()..).map(|(_, record)| record.clone());
+        let there = within(there, limit, bytes).into_iter().map(|record| record.json);
+        assert_eq!(found.collect::<Vec<Arc<str>>>(), there.collect::<Vec<_>>());
     }
 }
 
@@ -333,7 +334,7 @@ fn simulate(steps: Vec<Step>) {
                     model.add(&batch);
                 }
             }
-            Step::Read(after, limit) => model.must_equal(&store, Seq(after), limit),
+            Step::Read(after, limit, bytes) => model.must_equal(&store, Seq(after), limit, bytes),
             Step::Trim(upto) => {
                 model.trimmed = model.trimmed.max(Seq(upto).min(model.last));
                 store.trim(store.epoch(), Seq(upto)).unwrap();
@@ -350,10 +351,10 @@ fn simulate(steps: Vec<Step>) {
         }
         faults::writes(&[]);
         assert_eq!(store.probe(), Ok(model.last));
-        model.must_equal(&store, Seq::ZERO, usize::MAX);
+        model.must_equal(&store, Seq::ZERO, usize::MAX, u64::MAX);
     }
     let copy = copied(folder.path());
-    model.must_equal(&self::store(copy.path()), Seq::ZERO, usize::MAX);
+    model.must_equal(&self::store(copy.path()), Seq::ZERO, usize::MAX, u64::MAX);
 }
 
 proptest! {

@@ -109,7 +109,7 @@ async fn commit_patiently(buffer: &Buffer, number: u32) -> Seq {
 
 async fn seqs(buffer: &Buffer) -> Vec<u64> {
     // Past the recent entries in memory: from the log itself.
-    let records = buffer.log.0.read(Seq::ZERO, 1000).await.unwrap();
+    let records = buffer.log.0.read(Seq::ZERO, 1000, u64::MAX).await.unwrap();
     records.iter().map(|record| record.seq().0).collect()
 }
 

@@ -31,7 +31,7 @@ async fn fill_some(log: &dyn Log) {
 }
 
 async fn contents(log: &dyn Log) -> (Vec<String>, Vec<Quarantined>, Vec<(String, LeaseBlock)>) {
-    let records = log.read(Seq::ZERO, 10_000).await.unwrap();
+    let records = log.read(Seq::ZERO, 10_000, u64::MAX).await.unwrap();
     (
         records.iter().map(|record| record.json.to_string()).collect(),
         quarantined(log).await,

@@ -91,12 +91,12 @@ fn no_flipped_bit_is_replayed() {
     let (folder, place) = folder_with(2);
     let bytes = std::fs::read(segment_of(folder.path())).unwrap();
     let reference: Vec<Arc<str>> =
-        store(folder.path()).read(Seq::ZERO, 99).unwrap().into_iter().map(|record| record.json).collect();
+        store(folder.path()).read(Seq::ZERO, 99, u64::MAX).unwrap().into_iter().map(|record| record.json).collect();
     let mut harmless = 0;
     for at in 0..place.end {
         let copy = spoil(folder.path(), at, &[bytes[at as usize] ^ (1 << (at % 8))]);
         let store = store_with(copy.path(), ONE);
-        let read = store.claim(true, Seq::ZERO).and_then(|_| store.read(Seq::ZERO, 99));
+        let read = store.claim(true, Seq::ZERO).and_then(|_| store.read(Seq::ZERO, 99, u64::MAX));
         match read {
             Err(LogError::Corrupt(why)) => assert!(why.contains(".log"), "{why}"),
             Err(error) => panic!("byte {at}: {error}"),
@@ -145,19 +145,19 @@ fn damage_in_an_older_segment_is_found_when_it_is_read() {
     bytes[100] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let (store, _) = claimed(copy.path());
-    assert!(matches!(store.read(Seq::ZERO, 99), Err(LogError::Corrupt(_))));
+    assert!(matches!(store.read(Seq::ZERO, 99, u64::MAX), Err(LogError::Corrupt(_))));
     let after = Seq(first_of(&names[2]).0 - 1);
-    assert!(store.read(after, 99).is_ok(), "what is whole can be read");
+    assert!(store.read(after, 99, u64::MAX).is_ok(), "what is whole can be read");
 
     // Cut short, or gone.
     let copy = copied(folder.path());
     let file = std::fs::OpenOptions::new().write(true).open(copy.path().join(&names[1])).unwrap();
     file.set_len(HEADER_BYTES).unwrap();
     let lost = LogError::Lost { first: first_of(&names[1]), last: Seq(first_of(&names[2]).0 - 1) };
-    assert_eq!(claimed(copy.path()).0.read(Seq::ZERO, 99).unwrap_err(), lost);
+    assert_eq!(claimed(copy.path()).0.read(Seq::ZERO, 99, u64::MAX).unwrap_err(), lost);
     let copy = copied(folder.path());
     std::fs::remove_file(copy.path().join(&names[1])).unwrap();
-    assert_eq!(claimed(copy.path()).0.read(Seq::ZERO, 99).unwrap_err(), lost);
+    assert_eq!(claimed(copy.path()).0.read(Seq::ZERO, 99, u64::MAX).unwrap_err(), lost);
 
     let copy = copied(folder.path());
     std::fs::remove_file(copy.path().join(&names[0])).unwrap();

@@ -45,8 +45,12 @@ fn lives(seed: u64, forgetful: bool) -> Result<usize, String> {
     }
     let store = on_any_disk(folder.path());
     let claim = store.claim(true, Seq::ZERO).map_err(|error| error.to_string())?;
-    let found: Vec<u64> =
-        store.read(trimmed, usize::MAX).map_err(|error| error.to_string())?.iter().map(|one| one.seq().0).collect();
+    let found: Vec<u64> = store
+        .read(trimmed, usize::MAX, u64::MAX)
+        .map_err(|error| error.to_string())?
+        .iter()
+        .map(|one| one.seq().0)
+        .collect();
     if claim.last < acknowledged || found != (trimmed.0 + 1..=claim.last.0).collect::<Vec<_>>() {
         return Err(format!("{acknowledged} was acknowledged, {trimmed} dropped, found is {found:?}"));
     }
