@@ -89,23 +89,39 @@ struct Writers {
 #[derive(Debug)]
 struct Claim {
     owner: Owner,
-    writes: Writes,
+    wanted: Writes,
+    /// What it has of that.
+    granted: Option<Writes>,
     since: Instant,
-    granted: bool,
     /// Main does not hold all the locks that the transaction has upon the table's rows: nobody else may write it there, too.
     alone: bool,
 }
 
+impl Claim {
+    fn has(&self, writes: Writes) -> bool {
+        self.granted.is_some_and(|granted| granted >= writes)
+    }
+
+    fn waits(&self) -> bool {
+        !self.has(self.wanted)
+    }
+
+    /// Whether what it has must not be beside this.
+    fn excludes(&self, writes: Writes) -> bool {
+        self.granted.is_some_and(|granted| granted.disturbs(writes))
+    }
+}
+
 impl Writers {
     fn way(&self, owner: Owner, writes: Writes, waited: Duration) -> Way {
-        let others = self.claims.iter().filter(|claim| claim.owner != owner && claim.writes.disturbs(writes));
+        let others = self.claims.iter().filter(|claim| claim.owner != owner && claim.wanted.disturbs(writes));
         let (mut way, mut old) = (Way::Free, false);
         for claim in others {
-            let is_old = claim.since.elapsed().max(waited) >= PATIENCE;
-            if claim.granted || !is_old {
+            let (is_old, excludes) = (claim.since.elapsed().max(waited) >= PATIENCE, claim.excludes(writes));
+            if excludes || !is_old {
                 way = Way::Wait;
             }
-            old |= claim.granted && is_old && !claim.alone;
+            old |= excludes && is_old && !claim.alone;
         }
         if old { Way::Main } else { way }
     }
@@ -226,7 +242,7 @@ impl Seat {
         let state = self.sides.state();
         let mine = |table: &TableId, writes: &Writes| {
             let mut claims = state.tables.get(table).into_iter().flat_map(|writers| &writers.claims);
-            claims.any(|claim| claim.owner == self.owner && claim.granted && claim.writes >= *writes)
+            claims.any(|claim| claim.owner == self.owner && claim.has(*writes))
         };
         tables.iter().all(|(table, writes)| mine(table, writes))
     }
@@ -239,10 +255,10 @@ impl Seat {
         for &(table, writes) in tables {
             let claims = &mut state.tables.entry(table).or_default().claims;
             match claims.iter_mut().find(|claim| claim.owner == self.owner) {
-                Some(claim) if claim.writes >= writes => {}
-                Some(claim) => (claim.writes, claim.since, claim.granted) = (writes, now, false),
+                Some(claim) if claim.wanted >= writes => {}
+                Some(claim) => (claim.wanted, claim.since) = (writes, now),
                 None => {
-                    claims.push(Claim { owner: self.owner, writes, since: now, granted: false, alone });
+                    claims.push(Claim { owner: self.owner, wanted: writes, granted: None, since: now, alone });
                     self.claimed.push(table);
                     new += 1;
                 }
@@ -259,14 +275,12 @@ impl Seat {
             // Who was overtaken has them no more.
             let Some(writers) = state.tables.get(table) else { return false };
             let Some(claim) = writers.claims.iter().find(|claim| claim.owner == self.owner) else { return false };
-            if claim.granted {
+            if !claim.waits() {
                 continue;
             }
-            let (writes, alone) = (claim.writes, claim.alone);
+            let (writes, alone) = (claim.wanted, claim.alone);
             let here = |(owner, has): &(Owner, Writes)| *owner != self.owner && has.disturbs(writes);
-            let there = |other: &Claim| {
-                other.owner != self.owner && other.granted && (alone || other.alone) && other.writes.disturbs(writes)
-            };
+            let there = |other: &Claim| other.owner != self.owner && (alone || other.alone) && other.excludes(writes);
             if writers.here.iter().any(here) || writers.claims.iter().any(there) {
                 return false;
             }
@@ -274,8 +288,8 @@ impl Seat {
         let now = Instant::now();
         for table in &self.claimed {
             let claim = state.tables.get_mut(table).and_then(|writers| writers.claims.iter_mut().find(mine));
-            if let Some(claim) = claim.filter(|claim| !claim.granted) {
-                (claim.granted, claim.since) = (true, now);
+            if let Some(claim) = claim.filter(|claim| claim.waits()) {
+                (claim.granted, claim.since) = (Some(claim.wanted), now);
             }
         }
         true
@@ -286,17 +300,27 @@ impl Seat {
         let state = self.sides.state();
         let waits_for_me = |other: Owner| {
             let mine = self.here.iter().filter_map(|(table, _)| state.tables.get(table));
-            mine.flat_map(|writers| &writers.claims).any(|claim| claim.owner == other && !claim.granted)
+            mine.flat_map(|writers| &writers.claims).any(|claim| claim.owner == other && claim.waits())
         };
         self.claimed.iter().filter_map(|table| state.tables.get(table)).any(|writers| {
-            let waiting = writers.claims.iter().any(|claim| claim.owner == self.owner && !claim.granted);
+            let waiting = writers.claims.iter().any(|claim| claim.owner == self.owner && claim.waits());
             waiting && writers.here.iter().any(|(owner, _)| *owner != self.owner && waits_for_me(*owner))
         })
     }
 
-    /// Gives up claims that were not granted.
+    /// Gives up what was claimed and not granted.
     pub fn give_up(&mut self) {
-        self.unclaim(|claim| !claim.granted, None);
+        let mut state = self.sides.state();
+        for table in &self.claimed {
+            let mut claims = state.tables.get_mut(table).into_iter().flat_map(|writers| &mut writers.claims);
+            if let Some(claim) = claims.find(|claim| claim.owner == self.owner)
+                && let Some(granted) = claim.granted
+            {
+                claim.wanted = granted;
+            }
+        }
+        drop(state);
+        self.unclaim(|claim| claim.granted.is_none(), None);
     }
 
     /// The straight transaction, or statement, is over. `changed`: it may have changed what it had claimed.
@@ -373,8 +397,8 @@ impl Seat {
             };
             let claim = writers.claims.swap_remove(place);
             gone += 1;
-            if let Some(ended) = ended.filter(|_| claim.granted) {
-                match claim.writes {
+            if let Some((ended, granted)) = ended.zip(claim.granted) {
+                match granted {
                     Writes::Definition => writers.definition = ended,
                     Writes::Rows | Writes::Additions => writers.rows = ended,
                 }

@@ -206,6 +206,27 @@ fn what_was_handed_over_is_in_nobodys_way_and_has_changed_when_it_is_over() {
 }
 
 #[test]
+fn a_claim_that_waits_for_more_keeps_what_it_has() {
+    let sides = Sides::default();
+    let (mut straight, mut adds, other) = (sides.seat(), sides.seat(), sides.seat());
+    adds.enter(T, Writes::Additions, sides.moment(), NOW);
+    straight.claim(&rows(T), false);
+    assert!(straight.granted());
+    straight.claim(&[(T, Writes::Definition)], false);
+    assert!(!straight.granted() && straight.has_claimed(&rows(T)));
+    age(&sides);
+    assert_eq!(other.way(T, Writes::Rows, NOW), Way::Main);
+    assert_eq!(other.way(T, Writes::Additions, NOW), Way::Free);
+    straight.give_up();
+    assert!(straight.granted() && straight.has_claimed(&rows(T)));
+    assert_eq!(other.way(T, Writes::Rows, NOW), Way::Main);
+    let before = sides.moment();
+    straight.leave_main(true);
+    assert_eq!(other.way(T, Writes::Rows, NOW), Way::Free);
+    assert_eq!(adds.enter(T, Writes::Rows, before, NOW), Entered::Changed);
+}
+
+#[test]
 fn a_seat_that_is_dropped_gives_up_what_it_has() {
     let sides = Sides::default();
     let (mut here, mut straight) = (sides.seat(), sides.seat());
