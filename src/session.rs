@@ -68,6 +68,7 @@ mod isolation;
 pub mod locks;
 mod main_pipeline;
 mod mirror;
+mod patience;
 mod portals;
 mod queued;
 mod read;

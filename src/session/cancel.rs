@@ -5,7 +5,7 @@
 //! so a request never hits a later statement than it was meant for.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -35,6 +35,8 @@ pub struct Running {
     target: Mutex<Option<Target>>,
     /// Wakes a session that waits within the daemon.
     pub woken: Notify,
+    /// How many requests there have been.
+    requests: AtomicU64,
     /// Held while a request is on its way upstream.
     upstream: tokio::sync::Mutex<()>,
 }
@@ -86,7 +88,12 @@ impl Running {
         }
     }
 
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     async fn cancel(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         let _on_its_way = self.upstream.lock().await;
         let target = self.target.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.woken.notify_waiters();

@@ -54,7 +54,7 @@ impl Session {
     }
 
     async fn converse_inner(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
-        let (mut failed, mut copying) = (false, false);
+        let (mut failed, mut copying, mut patience) = (false, false, self.patience());
         self.tags.clear();
         let mut owes_sync = false;
         loop {
@@ -70,8 +70,12 @@ impl Session {
                     if !copying && std::mem::take(&mut owes_sync) {
                         self.sync_main();
                     }
+                    // Main waits for the client.
+                    self.pump(Wants::Main).await?;
+                } else if let Some(report) = self.hear_main(&mut patience).await? {
+                    self.lose_main();
+                    return Err(report.into());
                 }
-                self.pump(Wants::Main).await?;
                 continue;
             };
             match kind {

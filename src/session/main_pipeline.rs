@@ -288,7 +288,7 @@ impl Session {
     }
 
     async fn answers_of_main_inner(&mut self) -> Result<Option<u8>, End> {
-        let mut copying = false;
+        let (mut copying, mut patience) = (false, self.patience());
         loop {
             let Some(main) = &mut self.main else { return Err(lost_main()) };
             let Some((kind, message)) = main.raw.link.take().map_err(super::relay::broken)? else {
@@ -303,7 +303,12 @@ impl Session {
                 if self.pipeline.owed.is_empty() && self.batch {
                     return Ok(None);
                 }
-                self.pump(Wants::Main).await?;
+                if copying {
+                    self.pump(Wants::Main).await?;
+                } else if let Some(report) = self.hear_main(&mut patience).await? {
+                    self.lose_main();
+                    return Err(End::Fatal(Box::new(report)));
+                }
                 continue;
             };
             let hidden = self.pipeline.owed.front().is_some_and(|owed| owed.hidden);

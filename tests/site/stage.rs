@@ -136,6 +136,11 @@ impl Stage {
         self.link().cut().unwrap();
     }
 
+    /// The link loses everything, and tells nobody.
+    pub fn black_hole(&self) {
+        self.link().black_hole().unwrap();
+    }
+
     pub fn heal(&self) {
         self.link().heal().unwrap();
     }

@@ -197,3 +197,44 @@ async fn a_straight_statement_finds_main_with_everything_written_before() {
         assert_eq!(copied, ((round + 1) * 20).to_string());
     }
 }
+
+/// A link that loses everything and tells nobody: a session that waits for main is freed when its client wants that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_main_is_given_up_when_the_statement_is_cancelled() {
+    let stage =
+        Stage::shared("straight_silent", "CREATE TABLE seen (id int PRIMARY KEY); INSERT INTO seen VALUES (1)").await;
+    let simple = stage.client().await;
+    let extended = stage.client().await;
+    execute(&simple, "BEGIN; CREATE TABLE hole_a (id int)").await;
+    execute(&extended, "BEGIN; CREATE TABLE hole_c (id int)").await;
+    stage.black_hole();
+    let begun = std::time::Instant::now();
+    let query = "SELECT count(*) FROM seen";
+    let after = std::time::Duration::from_millis(500);
+    let cancelled = async |client: &tokio_postgres::Client, simple: bool| {
+        let token = client.cancel_token();
+        let cancel = async {
+            tokio::time::sleep(after).await;
+            token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+        };
+        let asked = async {
+            if simple { client.batch_execute(query).await } else { client.execute(query, &[]).await.map(drop) }
+        };
+        tokio::join!(asked, cancel).0
+    };
+    let (one, two) = tokio::join!(cancelled(&simple, true), cancelled(&extended, false));
+    for outcome in [one, two] {
+        let report = fails_with(outcome, &SqlState::TRANSACTION_RESOLUTION_UNKNOWN);
+        assert!(report.detail().unwrap().starts_with("The statement was cancelled"), "{report:?}");
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(50), "{:?}", begun.elapsed());
+    // The site's own work goes on, in a session that was freed too.
+    execute(&simple, "ROLLBACK").await;
+    execute(&simple, "INSERT INTO seen VALUES (2)").await;
+    assert_eq!(value(&simple, query).await, "2");
+    stage.heal();
+    stage.replayed().await;
+    let left = "SELECT count(*) FROM pg_class WHERE relname LIKE 'hole_%'";
+    let main = stage.main().await;
+    eventually("main has rolled back what was not committed", async || value(&main, left).await == "0").await;
+}
