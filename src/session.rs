@@ -74,6 +74,7 @@ mod queued;
 mod read;
 mod relay;
 mod rows;
+mod script;
 mod serve;
 pub mod settings;
 mod settle;

@@ -50,7 +50,7 @@ pub(super) enum Leaves {
 }
 
 impl Session {
-    /// A query string with straight statements, or within a straight transaction.
+    /// A query string with straight statements, or within a straight transaction, that main is ready for.
     pub(super) async fn straight_script(&mut self, text: &str, statements: &[Statement]) -> Result<(), Failure> {
         // A transaction that ends here may have had DDL in it.
         let ddl = |statement: &Statement| {
@@ -63,7 +63,7 @@ impl Session {
             _ if statements.iter().all(reads) => Leaves::Nothing,
             _ => Leaves::Rows,
         };
-        self.straight_text(text, leaves).await
+        self.send_to_main(text, leaves).await
     }
 
     /// Whether a statement is a query that cannot write, not even by a function.
@@ -75,13 +75,17 @@ impl Session {
 
     /// Runs a whole query string on main.
     pub(super) async fn straight_text(&mut self, text: &str, leaves: Leaves) -> Result<(), Failure> {
-        let before = self.transaction.phase;
+        self.ready_for(text).await?;
+        self.send_to_main(text, leaves).await
+    }
+
+    /// Makes main ready for a query string, which it has not heard of when this fails.
+    pub(super) async fn ready_for(&mut self, text: &str) -> Result<(), Failure> {
         let parsed = self.shared.statements.parse(text);
-        if before != Phase::Failed {
-            let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        if self.transaction.phase != Phase::Failed {
             statements.iter().try_for_each(may_run)?;
         }
-        let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
         // Those behind a SET of the same string go by what it says.
         self.pipeline.sets |= statements.len() > 1 && self.may_set_path(text, &parsed);
         self.enter_main(statements).await?;
@@ -94,6 +98,12 @@ impl Session {
                 "ROLLBACK TO must be alone in its query string, since settings were changed since the savepoint";
             return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).into());
         }
+        Ok(())
+    }
+
+    async fn send_to_main(&mut self, text: &str, leaves: Leaves) -> Result<(), Failure> {
+        let before = self.transaction.phase;
+        let parsed = self.shared.statements.parse(text);
         self.goes_to_main(text);
         // What our parser cannot read may write anything.
         self.pipeline.unseen |= parsed.script.is_err();

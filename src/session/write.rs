@@ -87,8 +87,7 @@ impl Session {
 
     /// Why a write cannot be evaluated here.
     async fn not_evaluable(&mut self, statement: &Statement) -> Result<Option<Report>, Failure> {
-        let locks = statement.class == Class::Query && Parsed::locks_rows(&statement.text);
-        let write = matches!(statement.class, Class::Write | Class::CopyIn | Class::With | Class::Truncate(_));
+        let (locks, write) = (locks(statement), writes(statement));
         if !write && !locks && (statement.class != Class::Query || self.nothing_pending()) {
             return Ok(None);
         }
@@ -121,6 +120,13 @@ impl Session {
         }
         self.reload().await?;
         Ok(self.unsupported(statement, &settings.schemas).1)
+    }
+
+    /// Whether `not_bufferable` will ask the replica about the statement's text.
+    pub(super) async fn is_to_be_analysed(&mut self, statement: &Statement) -> Result<bool, Failure> {
+        let settings = self.settings().await?;
+        let judged = locks(statement) || writes(statement);
+        Ok(judged && self.unsupported(statement, &settings.schemas).1.is_some())
     }
 
     /// Why a write cannot be planned, by the catalog of this version.
@@ -365,6 +371,14 @@ impl Session {
         build::flush(out);
         self.reply_of(b'1').await.map(drop).map_err(as_clients)
     }
+}
+
+fn locks(statement: &Statement) -> bool {
+    statement.class == Class::Query && Parsed::locks_rows(&statement.text)
+}
+
+fn writes(statement: &Statement) -> bool {
+    matches!(statement.class, Class::Write | Class::CopyIn | Class::With | Class::Truncate(_))
 }
 
 /// A counted statement that takes more values each time.

@@ -165,3 +165,28 @@ async fn a_truncate_is_not_in_the_way_of_what_its_session_reads_next() {
         client.batch_execute("COMMIT").await.unwrap();
     }
 }
+
+/// What a BEGIN begins, a statement behind it that cannot be done must not leave to be committed one by one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_begins_in_a_string_fails_with_what_main_would_have_to_do() {
+    let schema = "CREATE TABLE t (id int PRIMARY KEY, v int); CREATE TABLE keyless (a int)";
+    let (lab, _site, outpost) = alone("session_block_string", schema).await;
+    let client = connect(&outpost.url()).await;
+    lab.link().cut().unwrap();
+    for (number, string) in [
+        "BEGIN; DELETE FROM keyless",
+        "BEGIN; INSERT INTO t VALUES (100, 1); DELETE FROM keyless; INSERT INTO t VALUES (101, 1)",
+        "BEGIN; CREATE TABLE more (a int)",
+        "INSERT INTO t VALUES (-1, 1); ROLLBACK; BEGIN; DELETE FROM keyless; LISTEN x",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let expected = if string.contains("LISTEN") { "0A000" } else { "57P03" };
+        assert_eq!(fails(&client, string).await, expected, "{string}");
+        assert_eq!(fails(&client, &format!("INSERT INTO t VALUES ({number}, 1)")).await, "25P02", "{string}");
+        client.batch_execute("ROLLBACK").await.unwrap();
+    }
+    assert_eq!(fails(&client, "BEGIN; INSERT INTO t VALUES (7, 1); COMMIT; DELETE FROM keyless").await, "57P03");
+    assert_eq!(value(&client, "SELECT string_agg(id::text, ',') FROM t").await, "7");
+}
