@@ -30,9 +30,10 @@ const TRANSACTION_ROLLBACK: SqlState = SqlState(*b"40000");
 const WARNING: SqlState = SqlState(*b"01000");
 
 impl Session {
-    /// Whether a commit has nothing to ask the replica, whose part of the transaction may then be over.
+    /// Whether a commit has nothing to ask the replica, whose part of the transaction may then be over: nothing that would
+    /// have to be undone there, either.
     pub(super) fn commits_alone(&self) -> bool {
-        self.settings.is_some() && self.transaction.work.deferred.is_empty()
+        self.settings.is_some() && !self.settings_changed && self.transaction.work.deferred.is_empty()
     }
 
     /// Commits the transaction's effects to the buffer and waits for what `pgoutpost.commit` says. Locks are freed when

@@ -3,9 +3,9 @@
 //! **No Sync of our own within the client's pipeline**, but to evaluate again what stands alone in it. Messages up to a Sync are one implicit transaction: `now()`
 //! stands still in it, and a failed message skips the rest. So questions end with Flush: the replica answers and its
 //! transaction stays as it is, explicit or implicit. When a question fails, the replica skips to the client's Sync, which
-//! is what must happen to the client's messages too. When a statement fails here without the replica's knowledge and
-//! the client has a transaction block, the replica is made to fail as well ([`Session::fail_replica`]): so its state,
-//! its messages and its savepoints are always those of the client. In the simple protocol, where the client sends no
+//! is what must happen to the client's messages too. When a statement fails here without the replica's knowledge,
+//! the replica is made to fail as well ([`Session::fail_replica`]): so its state, its messages, its savepoints and what
+//! was set since are always those of the client. In the simple protocol, where the client sends no
 //! Sync, we send one at the end of the query string.
 //!
 //! Questions may be sent behind forwarded messages: their answers are read when all that is expected has come.
@@ -18,6 +18,7 @@ use super::failure::{End, Failure};
 use super::read::{as_clients, values};
 use super::relay::{Expect, Retry, broken};
 use super::statements::{Description, Parsed, Prepared};
+use super::transaction::Phase;
 use super::write::no_parameter;
 use super::{Session, Wants};
 use crate::sqlstate::{self, SqlState};
@@ -258,10 +259,16 @@ impl Session {
         }
     }
 
-    /// Makes the replica's transaction block fail, as the client's has. It is left skipping to the next Sync.
+    /// Makes the replica's transaction fail, as the client's has: a block, or an implicit transaction, in which settings
+    /// and roles may have been set. It is left skipping to the next Sync.
     pub(super) async fn fail_replica(&mut self) -> Result<(), End> {
-        if self.replica_skips {
-            // It has failed, and would not answer.
+        let begun = match self.transaction.phase {
+            Phase::Open => true,
+            Phase::Idle => self.unsynced || self.settings_changed,
+            Phase::Failed => false,
+        };
+        // One that has failed would not answer.
+        if self.replica_skips || !begun {
             return Ok(());
         }
         let out = self.ask();

@@ -64,9 +64,7 @@ impl Session {
                     Err(_) => return Ok(()),
                 }
                 self.say(&report);
-                if self.transaction.phase == Phase::Open {
-                    self.fail_replica().await?;
-                }
+                self.fail_replica().await?;
             }
             other => self.tell(other, 0)?,
         }
@@ -93,7 +91,11 @@ impl Session {
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = committed {
+                let own = matches!(failure, Failure::Own(_));
                 self.tell(failure, 0)?;
+                if own && !forwarded {
+                    self.fail_replica().await?;
+                }
                 self.failed();
             }
         }

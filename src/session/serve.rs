@@ -130,10 +130,10 @@ impl Session {
                     }
                 }
                 self.client.output.extend_from_slice(&message);
-                self.failed();
-                if self.transaction.phase != super::transaction::Phase::Idle && self.transaction.route == Route::Here {
+                if self.transaction.route == Route::Here {
                     self.fail_replica().await?;
                 }
+                self.failed();
                 match kind & !TOO_LONG {
                     b'P' | b'B' => self.skipping = true,
                     _ => {

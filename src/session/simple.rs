@@ -305,7 +305,7 @@ impl Session {
             if !told {
                 self.fail_main().await?;
             }
-            if own && self.transaction.phase == Phase::Open && self.transaction.route == Route::Here {
+            if own && !ended && self.transaction.route == Route::Here {
                 self.fail_replica().await?;
             }
             self.failed();

@@ -148,3 +148,25 @@ async fn explain_execute_does_not_show_another_plan() {
     assert_eq!(client.query("EXECUTE p", &[]).await.unwrap().len(), 1);
     lab.thaw().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_fails_takes_its_settings_with_it() {
+    let (site, outpost) = outpost("pipeline_settings", SCHEMA).await;
+    let mut both = Both::new(&site, &outpost, "pipeline_settings").await;
+    both.exchange(&[Query("INSERT INTO t VALUES (1, 1)")]);
+    let show = [Query("SHOW work_mem"), Query("SELECT current_setting('TimeZone')")];
+    let run = |sql| [Parse(sql), Bind, Execute(0)];
+    let insert = run("INSERT INTO t VALUES (1, 1)");
+    for set in ["SET work_mem = '9MB'", "SELECT set_config('work_mem', '9MB', false)", "SET TIME ZONE 'Asia/Tokyo'"] {
+        both.exchange(&[&run(set)[..], &insert, &[Sync]].concat());
+        both.exchange(&show);
+        // Answered one by one.
+        both.exchange(&[&run(set)[..], &[Flush], &insert, &[Flush, Sync]].concat());
+        both.exchange(&show);
+        // What fails is the commit.
+        both.exchange(&[&run(set)[..], &run("INSERT INTO child VALUES (1, 7)"), &[Sync]].concat());
+        both.exchange(&show);
+    }
+    both.exchange(&[&run("SET work_mem = '10MB'")[..], &run("INSERT INTO t VALUES (2, 1)"), &[Sync]].concat());
+    both.exchange(&show);
+}
