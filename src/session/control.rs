@@ -103,6 +103,9 @@ impl Session {
             Err(Failure::Inner(message)) => return Err(Failure::Server(message)),
             Err(other) => return Err(other),
         };
+        if matches!(command, TransactionCommand::Begin { .. }) && self.transaction.phase == Phase::Idle {
+            self.keep_defaults().await?;
+        }
         self.after(command, tag(&answer) == b"ROLLBACK");
         self.client.output.extend_from_slice(&answer);
         Ok(())
@@ -196,11 +199,6 @@ impl Session {
         Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
             .detail("A buffered transaction is done on main as one role.")
             .hint("Commit before SET ROLE or RESET ROLE."))
-    }
-
-    /// Whether what the client writes now is to be refused (25006).
-    pub(super) fn is_read_only(&self, settings: &Settings) -> bool {
-        self.transaction.read_only.unwrap_or_else(|| settings.read_only())
     }
 
     /// The transaction is over: its effects, locks and local settings with it.

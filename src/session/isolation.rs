@@ -10,7 +10,8 @@ use super::after::TEXT_ARRAY;
 use super::failure::Failure;
 use super::read::Given;
 use super::serve::TRIES;
-use super::settings::Settings;
+use super::settings::{Settings, may_set_modes};
+use super::transaction::{Modes, Phase};
 use super::write::{By, Evaluated};
 use crate::overlay::{Overlay, View};
 use crate::report::Report;
@@ -20,10 +21,54 @@ use crate::sql::{self, ByNow, Ids, Isolation, Judged, Plan, WritePlan};
 pub(super) type Again<'a> = (&'a Given<'a>, &'a [i16], By, &'a mut Ids);
 
 impl Session {
+    /// The transaction's level.
+    pub(super) fn isolation(&self, settings: &Settings) -> Isolation {
+        self.transaction.modes().isolation.unwrap_or_else(|| settings.isolation())
+    }
+
     /// Whether each statement has a snapshot of its own.
     pub(super) fn reads_committed(&self, settings: &Settings) -> bool {
-        let isolation = self.transaction.isolation.unwrap_or_else(|| settings.isolation());
-        matches!(isolation, Isolation::ReadUncommitted | Isolation::ReadCommitted)
+        matches!(self.isolation(settings), Isolation::ReadUncommitted | Isolation::ReadCommitted)
+    }
+
+    /// Whether what the client writes now is to be refused (25006).
+    pub(super) fn is_read_only(&self, settings: &Settings) -> bool {
+        self.transaction.modes().read_only.unwrap_or_else(|| settings.read_only())
+    }
+
+    /// What BEGIN has to say where the session's defaults are these, so that the transaction runs as it does.
+    pub(super) fn modes_to_say(&self, settings: &Settings) -> Modes {
+        let Modes { isolation, read_only } = self.transaction.defaults;
+        Modes {
+            isolation: self.transaction.isolation.or(isolation.filter(|level| *level != settings.isolation())),
+            read_only: self.transaction.read_only.or(read_only.filter(|is| *is != settings.read_only())),
+        }
+    }
+
+    /// Finds what the session's defaults are, where that is not known of the transaction that begins: nothing that is set
+    /// later counts for it. SHOW takes no snapshot, so SET TRANSACTION may still follow.
+    pub(super) async fn keep_defaults(&mut self) -> Result<(), Failure> {
+        if self.transaction.defaults.read_only.is_some() {
+            return Ok(());
+        }
+        self.transaction.defaults = match &self.settings {
+            Some(settings) => Modes { isolation: Some(settings.isolation()), read_only: Some(settings.read_only()) },
+            // The level is the replica's, which tells it with the settings.
+            None => {
+                let rows = self.question("SHOW default_transaction_read_only").await?;
+                let on = rows.first().and_then(|row| row.first().cloned().flatten());
+                Modes { isolation: None, read_only: Some(on.as_deref() == Some(b"on")) }
+            }
+        };
+        Ok(())
+    }
+
+    /// The same for an implicit transaction, in which this is set.
+    pub(super) async fn keep_modes(&mut self, text: &str) -> Result<(), Failure> {
+        match self.transaction.phase == Phase::Idle && may_set_modes(text) {
+            true => self.keep_defaults().await,
+            false => Ok(()),
+        }
     }
 
     /// What was evaluated is not true any more: READ COMMITTED evaluates again, the others fail.

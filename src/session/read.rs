@@ -135,7 +135,7 @@ impl Session {
     /// The overlay that the next statement sees.
     pub(super) fn base(&mut self, settings: &Settings) -> Arc<Overlay> {
         let now = self.overlay();
-        match self.transaction.isolation.unwrap_or_else(|| settings.isolation()) {
+        match self.isolation(settings) {
             Isolation::ReadUncommitted | Isolation::ReadCommitted => {
                 self.pinned.as_ref().map_or(now, |pinned| Arc::clone(&pinned.overlay))
             }
@@ -182,6 +182,9 @@ impl Session {
         let text = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
         let settings: Settings = serde_json::from_slice(&text)
             .map_err(|error| Report::new(sqlstate::INTERNAL_ERROR, format!("unexpected settings: {error}")))?;
+        if self.transaction.phase == Phase::Open {
+            self.transaction.defaults.isolation.get_or_insert(settings.running());
+        }
         let settings = Arc::new(settings);
         if self.settings_before.take().is_some_and(|before| before != settings) {
             self.names.forget_descriptions();

@@ -22,6 +22,7 @@ pub const PROBE: &str = "SELECT pg_catalog.json_build_object(\
  'extra_float_digits', pg_catalog.current_setting('extra_float_digits'),\
  'lc_monetary', pg_catalog.current_setting('lc_monetary'), 'time_zone', pg_catalog.current_setting('TimeZone'), 'encoding', pg_catalog.current_setting('client_encoding'),\
  'isolation', pg_catalog.current_setting('default_transaction_isolation'),\
+ 'running', pg_catalog.current_setting('transaction_isolation'),\
  'read_only', pg_catalog.current_setting('default_transaction_read_only'),\
  'lock_timeout_ms', (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'lock_timeout'),\
  'statement_timeout_ms', (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name = 'statement_timeout'),\
@@ -45,6 +46,8 @@ pub struct Settings {
     lc_monetary: String,
     pub encoding: String,
     isolation: String,
+    /// The level of the transaction that was asked in.
+    running: String,
     read_only: String,
     lock_timeout_ms: String,
     statement_timeout_ms: String,
@@ -75,14 +78,24 @@ fn limit(setting: &str) -> Option<Duration> {
     Some(Duration::from_millis(limit_ms))
 }
 
+fn level(name: &str) -> Isolation {
+    match name {
+        "serializable" => Isolation::Serializable,
+        "repeatable read" => Isolation::RepeatableRead,
+        "read uncommitted" => Isolation::ReadUncommitted,
+        _ => Isolation::ReadCommitted,
+    }
+}
+
 impl Settings {
+    /// The default of the session's transactions.
     pub fn isolation(&self) -> Isolation {
-        match self.isolation.as_str() {
-            "serializable" => Isolation::Serializable,
-            "repeatable read" => Isolation::RepeatableRead,
-            "read uncommitted" => Isolation::ReadUncommitted,
-            _ => Isolation::ReadCommitted,
-        }
+        level(&self.isolation)
+    }
+
+    /// The level of the transaction in which the replica was asked.
+    pub fn running(&self) -> Isolation {
+        level(&self.running)
     }
 
     pub fn read_only(&self) -> bool {
@@ -158,6 +171,12 @@ impl Settings {
             ("application_name", &self.application_name),
         ]
     }
+}
+
+/// Whether the text may change the modes of later transactions, and others may follow it in its own. (DISCARD is alone.)
+pub fn may_set_modes(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    !lower.starts_with("discard") && (lower.contains("transaction") || lower.contains("all"))
 }
 
 /// What a standby is told in place of a SET that would have every transaction of the session be serializable, which it

@@ -245,7 +245,10 @@ impl Session {
             }
             Class::ShowMode(mode) => self.show_mode(*mode, &statement.text, last).await,
             Class::Settings { .. } | Class::Replica | Class::Prepare { .. } => {
-                self.changes_settings(matches!(statement.class, Class::Settings { .. }));
+                if matches!(statement.class, Class::Settings { .. }) {
+                    self.keep_modes(&statement.text).await?;
+                    self.changes_settings(true);
+                }
                 self.forget_ids(statement);
                 let replacement = self.for_standby(statement);
                 self.pass(replacement.as_deref().unwrap_or(&statement.text), last).await?;

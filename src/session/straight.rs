@@ -350,6 +350,7 @@ impl Session {
             self.may_hand_over().await?;
         }
         let settings = self.settings().await?;
+        let modes = self.modes_to_say(&settings);
         self.no_open_cursor().await?;
         self.connect_main().await?;
         self.claim_tables(&self.seat.kept(), true, &settings).await?;
@@ -368,11 +369,8 @@ impl Session {
             {
                 self.ask_main("DEALLOCATE ALL").await?;
             }
-            let begin = TransactionCommand::Begin {
-                isolation: self.transaction.isolation,
-                read_only: self.transaction.read_only,
-                start: false,
-            };
+            let begin =
+                TransactionCommand::Begin { isolation: modes.isolation, read_only: modes.read_only, start: false };
             self.ask_main(&plain(&begin)).await?;
             let early = self.transaction.savepoints.iter().map(|savepoint| savepoint.name.clone()).collect();
             self.hand_over().await?;

@@ -77,12 +77,21 @@ pub struct Transaction {
     /// As the client said with BEGIN or SET TRANSACTION; `None`: the session's default.
     pub isolation: Option<Isolation>,
     pub read_only: Option<bool>,
+    /// What the session's defaults were when it began, where they are known: they may be changed before it ends.
+    pub defaults: Modes,
     /// The overlay as it was before the transaction's first snapshot.
     pub first: Option<Arc<Overlay>>,
     /// It holds locks on what was changed after its snapshot, so constraints are judged over the state of now.
     pub reliance: bool,
     pub work: Work,
     pub savepoints: Vec<Savepoint>,
+}
+
+/// How a transaction runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Modes {
+    pub isolation: Option<Isolation>,
+    pub read_only: Option<bool>,
 }
 
 /// What ROLLBACK TO comes back to.
@@ -116,6 +125,7 @@ impl Transaction {
             phase: if chain { Phase::Open } else { Phase::Idle },
             isolation: self.isolation.filter(|_| chain),
             read_only: self.read_only.filter(|_| chain),
+            defaults: if chain { self.defaults } else { Modes::default() },
             ..Transaction::default()
         };
         *self = next;
@@ -130,6 +140,15 @@ impl Transaction {
             || !self.work.constraints.is_default()
             || self.isolation.is_some()
             || self.read_only.is_some()
+            || self.defaults != Modes::default()
+    }
+
+    /// How it runs, as far as that is known.
+    pub fn modes(&self) -> Modes {
+        Modes {
+            isolation: self.isolation.or(self.defaults.isolation),
+            read_only: self.read_only.or(self.defaults.read_only),
+        }
     }
 
     /// The overlay that a repeatable read sees throughout.

@@ -1,10 +1,10 @@
 -- A string that fails takes its settings with it, whoever has found the error.
 ---- schema
-CREATE ROLE strings_tenant;
+DO $$ BEGIN CREATE ROLE differential_tenant; EXCEPTION WHEN duplicate_object OR unique_violation THEN END $$;
 CREATE TABLE t (id int PRIMARY KEY, v int CHECK (v > 0));
 CREATE TABLE parent (id int PRIMARY KEY);
 CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
-GRANT ALL ON t TO strings_tenant;
+GRANT ALL ON t TO differential_tenant;
 INSERT INTO t VALUES (1, 1);
 ---- run
 SET work_mem = '9MB'; INSERT INTO t VALUES (1, 1);
@@ -15,7 +15,7 @@ SET search_path = nowhere; INSERT INTO public.t VALUES (3, 1); INSERT INTO publi
 SELECT count(*) FROM t;
 SELECT set_config('work_mem', '10MB', false); UPDATE t SET v = 0;
 SHOW work_mem;
-SET ROLE strings_tenant;
+SET ROLE differential_tenant;
 RESET ROLE; INSERT INTO t VALUES (1, 1);
 SELECT current_user;
 INSERT INTO parent VALUES (1);
