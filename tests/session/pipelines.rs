@@ -3,7 +3,7 @@
 use lab::{Outpost, Site};
 use tokio::task::block_in_place;
 
-use super::wire::Message::{Bind, Execute, Flush, Parse, Query, Sync};
+use super::wire::Message::{Bind, Close, Execute, Flush, Open, Parse, ParseAs, Query, Sync};
 use super::wire::{Message, Wire};
 use super::{alone, connect, outpost, value};
 
@@ -169,4 +169,28 @@ async fn a_pipeline_that_fails_takes_its_settings_with_it() {
     }
     both.exchange(&[&run("SET work_mem = '10MB'")[..], &run("INSERT INTO t VALUES (2, 1)"), &[Sync]].concat());
     both.exchange(&show);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_pipeline_has_deallocated_is_prepared_again() {
+    let (site, outpost) = outpost("pipeline_deallocated", SCHEMA).await;
+    let mut both = Both::new(&site, &outpost, "pipeline_deallocated").await;
+    let run = |sql| [Parse(sql), Bind, Execute(0)];
+    let insert = [&run("INSERT INTO t SELECT count(*), 1 FROM t")[..], &[Sync]].concat();
+    let fails = run("SELECT 1 / 0");
+    both.exchange(&insert);
+    for all in ["DEALLOCATE ALL", "DEALLOCATE PREPARE ALL"] {
+        for flush in [&[][..], &[Flush]] {
+            both.exchange(&[&run(all)[..], flush, &fails, &[Sync]].concat());
+            both.exchange(&insert);
+            // A failure that is found here.
+            both.exchange(&[&run(all)[..], flush, &run("INSERT INTO t VALUES (0, 0)"), &[Sync]].concat());
+            both.exchange(&insert);
+        }
+        // One that is skipped deallocates nothing.
+        both.exchange(&[&[ParseAs("kept", "INSERT INTO t VALUES (-1, -1)")][..], &fails, &run(all), &[Sync]].concat());
+        both.exchange(&[Open("", "kept"), Execute(0), Sync]);
+        both.exchange(&[Query("DELETE FROM t WHERE id = -1"), Close("kept"), Sync]);
+    }
+    assert_eq!(both.exchange(&[Query("SELECT count(*) FROM t")])[1], "D 9");
 }
