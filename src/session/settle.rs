@@ -94,7 +94,7 @@ impl Session {
         self.behind = None;
         if leaves == Leaves::Definitions {
             self.names.forget_descriptions();
-            if let Err(error) = self.shared.catalog.reload(None).await {
+            if let Err(error) = self.shared.catalog.refresh().await {
                 warn!(%error, "the catalog could not be read after DDL");
             }
         }
