@@ -1,6 +1,8 @@
 //! The parts between daemon and servers (set-up, catalog, check, replay, tracker) against real servers.
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub)]
 
+#[path = "engine/altered_types.rs"]
+mod altered_types;
 #[path = "engine/backlog.rs"]
 mod backlog;
 #[path = "engine/beside_others.rs"]
@@ -27,7 +29,5 @@ mod setup;
 mod tracker;
 #[path = "engine/truncate.rs"]
 mod truncate;
-#[path = "engine/types.rs"]
-mod types;
 #[path = "engine/upgrade.rs"]
 mod upgrade;

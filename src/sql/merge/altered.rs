@@ -144,7 +144,7 @@ fn added_since(table: &Table, column: &Column) -> Report {
 
 fn refused(message: String) -> Report {
     Report::new(FEATURE_NOT_SUPPORTED, message)
-        .hint("Wait until the pending rows have been replicated, or put aside: SHOW REPLAY and SHOW QUARANTINE in the console tell.")
+        .hint("Wait until the pending rows have been replicated, or put aside: SHOW LAG and SHOW QUARANTINE in the console tell.")
 }
 
 /// Whether a default, as Postgres prints it, is the same value whenever and wherever it is evaluated.
