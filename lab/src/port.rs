@@ -1,7 +1,10 @@
 //! Free TCP ports on 127.0.0.1.
 
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Result, bail};
 
@@ -15,18 +18,27 @@ pub fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
-/// Ports each process begins its search apart from the next one's.
+/// How far apart processes begin their search.
 const APART: u32 = 64;
 
-/// A port that is free now, and that nobody else in this process has been given: two labs that start at once do not meet
-/// between the look and the bind. Other processes begin their search elsewhere.
+/// Whether no other process has been given the port. As long as this one lives none will be: a name in the kernel stands for it,
+/// which needs no file and goes with the process.
+fn is_ours(port: u16) -> bool {
+    static HELD: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    let name = SocketAddr::from_abstract_name(format!("pgoutpost-lab-port-{port}"));
+    let held = name.and_then(|name| UnixListener::bind_addr(&name));
+    held.map(|held| HELD.lock().unwrap_or_else(PoisonError::into_inner).push(held)).is_ok()
+}
+
+/// A port that is free now, and that nobody else has been given, here or in another process: two labs that start at once do not
+/// meet between the look and the bind.
 pub fn free_port() -> Result<u16> {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
     let span = u32::from(LAST - FIRST);
     for _ in 0..1000 {
         let given = GIVEN.fetch_add(1, Ordering::Relaxed);
         let offset = u16::try_from(std::process::id().wrapping_mul(APART).wrapping_add(given) % span)?;
-        if is_free(FIRST + offset) {
+        if is_free(FIRST + offset) && is_ours(FIRST + offset) {
             return Ok(FIRST + offset);
         }
     }
