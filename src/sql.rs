@@ -281,6 +281,12 @@ pub fn calls_own(text: &str, catalog: &Catalog) -> bool {
         && resolve::called(text).any(|name| catalog.opaque_functions.contains_key(&*name))
 }
 
+/// The functions that a text may call, and more: for [`calls_own`] of a text that comes again.
+pub fn called(text: &str) -> Box<[Box<str>]> {
+    let names: std::collections::BTreeSet<Box<str>> = resolve::called(text).map(Into::into).collect();
+    names.into_iter().collect()
+}
+
 /// The tables that a straight statement writes, as far as its text tells, and those whose rows its foreign keys look at. Where
 /// the search path is not known: those of the name in every schema.
 pub fn written(statement: &Statement, catalog: &Catalog, search_path: Option<&[Arc<str>]>) -> Vec<(TableId, Writes)> {

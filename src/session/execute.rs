@@ -13,7 +13,7 @@ use super::statements::{Description, Late, Parsed};
 use super::transaction::{Phase, Route};
 use super::write::{By, PART, Written, returning};
 use crate::report::Report;
-use crate::setup::identifier;
+use crate::setup::{identifier, literal};
 use crate::sql::{self, Class, Rendered, Statement};
 use crate::sqlstate::{self, SqlState};
 use crate::wire::build;
@@ -54,8 +54,8 @@ impl Session {
         let question = format!(
             "SELECT p.statement, p.from_sql, pg_catalog.array_to_string(p.parameter_types::pg_catalog.oid[], ' '), \
              pg_catalog.array_to_string(p.parameter_types, E'\\x01') \
-             FROM pg_catalog.pg_prepared_statements p WHERE p.name = '{}'",
-            name.replace('\'', "''")
+             FROM pg_catalog.pg_prepared_statements p WHERE p.name = {}",
+            literal(name)
         );
         let Some(row) = self.question(&question).await?.into_iter().next() else { return Ok(None) };
         let text = |place: usize| -> String {
@@ -123,7 +123,7 @@ impl Session {
     pub(super) async fn execute_is_plain(&mut self, name: &str, execute: &Statement) -> Result<bool, Failure> {
         let takes_ids = self.shared.statements.parse(&execute.text).takes_ids;
         let named = self.named(name).await?;
-        self.may_set(&named.inner, &named.parsed);
+        self.may_set(&named.parsed);
         Ok(match named.parsed.single() {
             Some(inner) if inner.class == Class::Query => {
                 self.nothing_pending() && !takes_ids && !named.parsed.takes_ids && !named.parsed.locks
@@ -159,7 +159,7 @@ impl Session {
             _ if self.is_whole(inner).await? => self.whole(inner, &given, formats, By::Name).await?,
             _ => self.execute_named_read(inner, &given, formats, By::Name).await?,
         };
-        self.may_set(&named.inner, &named.parsed);
+        self.may_set(&named.parsed);
         Ok((description, written))
     }
 

@@ -170,8 +170,7 @@ impl Session {
                 true
             }
             Some(Class::Query) if self.transaction.route == Route::Here => {
-                let text = String::from_utf8_lossy(&prepared.sql).into_owned();
-                self.binds_setter |= self.may_set(&text, &prepared.parsed);
+                self.binds_setter |= self.may_set(&prepared.parsed);
                 if (prepared.parsed.takes_ids || prepared.parsed.locks)
                     && let Some(statement) = prepared.parsed.single()
                     && self.is_whole(statement).await?
@@ -186,7 +185,7 @@ impl Session {
                     }
                     let bound = self.bind_read(&prepared, &message, true).await;
                     // What was asked for it is true until it runs.
-                    self.may_set(&text, &prepared.parsed);
+                    self.may_set(&prepared.parsed);
                     return bound;
                 }
                 self.guard.statement(StatementKind::Untouched);

@@ -101,7 +101,7 @@ impl Session {
                         Ok(text) => self.shared.statements.parse(text),
                         Err(_) => Arc::new(Parsed::unreadable(Unparsed { reason: "not UTF-8".into() })),
                     };
-                    self.goes_to_main(&String::from_utf8_lossy(parse.sql));
+                    self.goes_to_main(&String::from_utf8_lossy(parse.sql), &parsed);
                     if let Some(main) = &mut self.main {
                         main.has_names |= !parse.name.is_empty();
                     }

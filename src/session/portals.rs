@@ -28,7 +28,7 @@ impl Session {
         let outcome = self.execute_portal(message).await;
         // What was asked for the query was true until it ran.
         match statement {
-            Some(statement) => drop(self.may_set(&String::from_utf8_lossy(&statement.sql), &statement.parsed)),
+            Some(statement) => drop(self.may_set(&statement.parsed)),
             None if self.binds_setter => self.settings_may_differ(),
             None => {}
         }

@@ -19,7 +19,7 @@ use super::transaction::Phase;
 use super::with::OneSnapshot;
 use crate::overlay::{Overlay, View};
 use crate::report::Report;
-use crate::sql::{self, Isolation, Parameters, Plan, Rendered, Statement};
+use crate::sql::{Isolation, Parameters, Plan, Rendered, Statement};
 use crate::sqlstate::{self, SqlState};
 use crate::status::StatementKind;
 use crate::wire::build::Argument;
@@ -155,12 +155,12 @@ impl Session {
 
     /// A statement that may change settings without saying SET is about to run, or has run: by `set_config`, or by a function of
     /// somebody's own that calls it. Returns whether it is one.
-    pub(super) fn may_set(&mut self, text: &str, parsed: &Parsed) -> bool {
+    pub(super) fn may_set(&mut self, parsed: &Parsed) -> bool {
         if parsed.sets_config {
             self.changes_settings(true);
             return true;
         }
-        let may = parsed.calls && sql::calls_own(text, &self.shared.catalog.current());
+        let may = parsed.calls_own(&self.shared.catalog.current());
         if may {
             self.settings_may_differ();
         }

@@ -137,7 +137,7 @@ impl Session {
         let here = self.transaction.route == Route::Here;
         match &statement.class {
             Class::Query => {
-                self.may_set(&statement.text, parsed);
+                self.may_set(parsed);
                 here && !parsed.takes_ids && !parsed.locks && self.nothing_pending()
             }
             Class::Replica => here && !deallocates(statement),
@@ -207,20 +207,20 @@ impl Session {
         let last = statements.last().is_some_and(|last| std::ptr::eq(last, statement));
         match &statement.class {
             Class::Query => {
-                self.may_set(&statement.text, parsed);
+                self.may_set(parsed);
                 let read = self.simple_read(statement, last).await;
                 // What was asked for the query was true until it ran.
-                self.may_set(&statement.text, parsed);
+                self.may_set(parsed);
                 self.or_on_main(read, statement, parsed).await
             }
             Class::Write => {
                 let written = self.simple_write(statement, last).await;
-                self.may_set(&statement.text, parsed);
+                self.may_set(parsed);
                 self.or_on_main(written, statement, parsed).await
             }
             Class::With => {
                 let written = self.simple_with(statement, last).await;
-                self.may_set(&statement.text, parsed);
+                self.may_set(parsed);
                 self.or_on_main(written, statement, parsed).await
             }
             Class::CopyIn => {

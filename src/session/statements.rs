@@ -36,6 +36,8 @@ pub struct Parsed {
     pub locks: bool,
     /// May call a function.
     pub calls: bool,
+    /// By these names, if they are functions' ones.
+    called: Box<[Box<str>]>,
     /// Postgres has read it, of several statements.
     readable: AtomicBool,
 }
@@ -72,6 +74,7 @@ impl Parsed {
             takes_ids: has(b"nextval") || has(b"currval") || has(b"lastval"),
             locks: Parsed::locks_rows(text),
             calls: text.contains('('),
+            called: sql::called(text),
             readable: AtomicBool::new(false),
         }
     }
@@ -86,6 +89,11 @@ impl Parsed {
         holds(text, b"case") || holds(text, b"coalesce")
     }
 
+    /// Whether it may call a function of somebody's own that does more than compute.
+    pub fn calls_own(&self, catalog: &Catalog) -> bool {
+        self.called.iter().any(|name| catalog.opaque_functions.contains_key(&**name))
+    }
+
     /// A text that we cannot read at all.
     pub fn unreadable(why: Unparsed) -> Parsed {
         Parsed {
@@ -95,6 +103,7 @@ impl Parsed {
             takes_ids: false,
             locks: false,
             calls: false,
+            called: Box::default(),
             readable: AtomicBool::new(false),
         }
     }

@@ -1,9 +1,9 @@
 //! What cannot be buffered: straight to main, as the client's role and with its settings.
 //!
 //! Main must be reachable and have everything of the buffer, or it is an error that says so. A transaction is straight
-//! from its first straight statement on, provided it has written nothing here: BEGIN and its savepoints are repeated on
-//! main, and all later statements, reads too, go there. When it has committed, the session waits (bounded) until the
-//! replica has it, and reads the catalog again, before the client hears of the end.
+//! from its first straight statement on: BEGIN and its savepoints are repeated on main, with what it has written here
+//! (`hand_over`), and all later statements, reads too, go there. When it has committed, the session waits (bounded) until the
+//! replica has it, and the catalog if that has changed, before the client hears of the end.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::transaction::{Phase, Route};
 use super::{Session, Waited, Wants};
 use crate::replay::ReplayState;
 use crate::report::Report;
-use crate::sql::{self, Class, Plan, Statement, TransactionCommand};
+use crate::sql::{Class, Plan, Statement, TransactionCommand};
 use crate::sqlstate;
 use crate::status::StatementKind;
 use crate::upstream::raw::{self, ConnectError, Raw};
@@ -87,7 +87,7 @@ impl Session {
             statements.iter().try_for_each(may_run)?;
         }
         // Those behind a SET of the same string go by what it says.
-        self.pipeline.sets |= statements.len() > 1 && self.may_set_path(text, &parsed);
+        self.pipeline.sets |= statements.len() > 1 && self.may_set_path(&parsed);
         self.enter_main(statements).await?;
         let gives_back = |statement: &Statement| match &statement.class {
             Class::Transaction(TransactionCommand::RollbackTo(name)) => self.gives_back(name),
@@ -104,7 +104,7 @@ impl Session {
     async fn send_to_main(&mut self, text: &str, leaves: Leaves) -> Result<(), Failure> {
         let before = self.transaction.phase;
         let parsed = self.shared.statements.parse(text);
-        self.goes_to_main(text);
+        self.goes_to_main(text, &parsed);
         // What our parser cannot read may write anything.
         self.pipeline.unseen |= parsed.script.is_err();
         let Some(main) = &mut self.main else { return Err(lost().into()) };
@@ -140,16 +140,16 @@ impl Session {
     }
 
     /// Remembers what a text that main is to run may do to its session.
-    pub(super) fn goes_to_main(&mut self, text: &str) {
+    pub(super) fn goes_to_main(&mut self, text: &str, parsed: &Parsed) {
         self.pipeline.may_set |= may_set(text);
-        self.pipeline.sets |= self.may_set_path(text, &self.shared.statements.parse(text));
+        self.pipeline.sets |= self.may_set_path(parsed);
         if let Some(main) = &mut self.main {
             main.has_names |= prepares(text);
         }
     }
 
     /// Whether a text may change the search path.
-    fn may_set_path(&self, text: &str, parsed: &Parsed) -> bool {
+    fn may_set_path(&self, parsed: &Parsed) -> bool {
         let sets = |statement: &Statement| match &statement.class {
             Class::Settings { .. } => true,
             Class::Straight { .. } => {
@@ -160,7 +160,7 @@ impl Session {
         };
         parsed.sets_config
             || parsed.script.as_ref().map_or(true, |script| script.statements.iter().any(sets))
-            || sql::calls_own(text, &self.shared.catalog.current())
+            || parsed.calls_own(&self.shared.catalog.current())
     }
 
     /// Transaction control within a straight transaction.
@@ -279,7 +279,7 @@ impl Session {
     ) -> Result<(), Failure> {
         self.enter_main(prepared.parsed.single().map_or(&[], std::slice::from_ref)).await?;
         let bind = Bind::read(&bind[HEADER..])?;
-        self.goes_to_main(&String::from_utf8_lossy(&prepared.sql));
+        self.goes_to_main(&String::from_utf8_lossy(&prepared.sql), &prepared.parsed);
         let portal = if self.transaction.phase == Phase::Open { bind.portal } else { b"" };
         let Some(main) = &mut self.main else { return Err(lost().into()) };
         let out = &mut main.raw.link.output;
