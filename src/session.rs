@@ -261,6 +261,9 @@ impl Session {
 
     /// Moves bytes on all links until somebody whom we wait for has spoken, or there is room for output again.
     async fn pump(&mut self, wants: Wants) -> Result<(), End> {
+        if wants == Wants::Main {
+            self.at_work();
+        }
         poll_fn(|cx| {
             let full = self.client.output.len() >= OUTPUT_HIGH || self.replica.link.output.len() >= OUTPUT_HIGH;
             let mut moved = false;
@@ -330,6 +333,7 @@ impl Session {
 
     /// Waits for something within the daemon, while the client may leave or cancel.
     async fn wait<T>(&mut self, waited: impl Future<Output = T>) -> Result<Waited<T>, End> {
+        self.at_work();
         let mut waited = std::pin::pin!(waited);
         let running = Arc::clone(&self.registered.running);
         let mut woken = std::pin::pin!(running.woken.notified());

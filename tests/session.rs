@@ -7,6 +7,8 @@ mod cancel;
 mod carried;
 #[path = "session/copy.rs"]
 mod copy;
+#[path = "session/idle.rs"]
+mod idle;
 #[path = "session/on_main.rs"]
 mod on_main;
 #[path = "session/own_columns.rs"]

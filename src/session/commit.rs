@@ -17,6 +17,9 @@ use crate::report::Report;
 use crate::sqlstate::SqlState;
 use crate::wire::error::{self, Severity};
 
+/// A commit that takes longer is no idle time of the client's.
+const SOON: Duration = Duration::from_millis(500);
+
 /// How often it is looked whether a commit in doubt is settled.
 const DOUBT_POLL: Duration = Duration::from_millis(50);
 
@@ -74,7 +77,16 @@ impl Session {
         };
         let truncates = work.changes.iter().any(|(_, change)| matches!(change, Change::Truncate));
         let began = std::time::Instant::now();
-        let committed = self.shared.buffer.commit(Draft { entry, changes: work.changes }).await;
+        let shared = Arc::clone(&self.shared);
+        let mut committing = std::pin::pin!(shared.buffer.commit(Draft { entry, changes: work.changes }));
+        let committed = match tokio::time::timeout(SOON, &mut committing).await {
+            Ok(committed) => committed,
+            Err(_) => {
+                self.at_work();
+                self.replica.link.push().await;
+                committing.await
+            }
+        };
         let seq = match committed {
             Ok(seq) => seq,
             Err(error) => {

@@ -79,7 +79,10 @@ impl Session {
                 continue;
             };
             match kind {
-                b'Z' => return Ok((message.last().copied().unwrap_or(b'I'), failed)),
+                b'Z' => {
+                    main.counts_no_idle_time();
+                    return Ok((message.last().copied().unwrap_or(b'I'), failed));
+                }
                 b'S' if show == Show::Answers => {
                     self.parameter(&message);
                     continue;

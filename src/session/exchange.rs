@@ -48,6 +48,24 @@ impl Session {
         &mut self.replica.link.output
     }
 
+    /// The session waits for somebody else than its client, and the replica is not to count that as the client's idle time
+    /// (`idle_in_transaction_session_timeout`, `idle_session_timeout`): it does so from its ReadyForQuery to the next
+    /// message, whichever that is. It begins anew with the Sync of [`Session::is_idle`].
+    pub(super) fn at_work(&mut self) {
+        if !self.unsynced && self.expected.is_empty() {
+            build::flush(&mut self.replica.link.output);
+            self.unsynced = true;
+        }
+    }
+
+    /// The next message is the client's: Postgres counts from here on. True when the replica had to be told, and messages
+    /// may have come meanwhile.
+    pub(super) async fn is_idle(&mut self) -> Result<bool, End> {
+        let told = self.unsynced;
+        self.sync().await?;
+        Ok(told)
+    }
+
     /// Waits for the next answer to a question. What was forwarded before is relayed first.
     ///
     /// # Errors

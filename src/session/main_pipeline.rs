@@ -313,7 +313,10 @@ impl Session {
             };
             let hidden = self.pipeline.owed.front().is_some_and(|owed| owed.hidden);
             match kind {
-                b'Z' => return Ok(message.last().copied()),
+                b'Z' => {
+                    main.counts_no_idle_time();
+                    return Ok(message.last().copied());
+                }
                 b'S' => {
                     self.parameter(&message);
                     continue;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::failure::End;
-use super::straight::lost;
+use super::straight::{Main, lost};
 use super::{Session, Wants};
 use crate::report::Report;
+use crate::wire::build;
 use crate::wire::link::OUTPUT_HIGH;
 
 /// How long main may take to say that it has ended the statement.
@@ -24,6 +25,14 @@ pub(super) struct Patience {
     /// Cancel requests before it.
     requests: u64,
     cancelled: Option<Instant>,
+}
+
+impl Main {
+    /// The client's idle time is the replica's to count: main's session may be idle while the client is not. Postgres
+    /// counts from ReadyForQuery to the next message.
+    pub(super) fn counts_no_idle_time(&mut self) {
+        build::flush(&mut self.raw.link.output);
+    }
 }
 
 impl Session {

@@ -49,6 +49,9 @@ impl Session {
         if !self.may_take() || self.in_batch() {
             return self.pump(Wants::Both).await;
         }
+        if self.is_idle().await? {
+            return Ok(());
+        }
         self.guard.state(match self.transaction.phase {
             super::transaction::Phase::Idle => ClientState::Idle,
             super::transaction::Phase::Open => ClientState::IdleInTransaction,
