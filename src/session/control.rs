@@ -7,7 +7,7 @@
 use bytes::BytesMut;
 
 use super::Session;
-use super::failure::Failure;
+use super::failure::{End, Failure};
 use super::settings::Settings;
 use super::transaction::{Phase, Route};
 use crate::report::Report;
@@ -74,6 +74,17 @@ impl Session {
         if self.transaction.route == Route::Straight {
             return self.control_straight(command).await;
         }
+        let answer = self.control_here(command, execute).await?;
+        self.client.output.extend_from_slice(&answer);
+        Ok(())
+    }
+
+    /// The same without the client's hearing of it: the CommandComplete is returned.
+    async fn control_here(
+        &mut self,
+        command: &TransactionCommand,
+        execute: Option<&BytesMut>,
+    ) -> Result<BytesMut, Failure> {
         let durable = self.before(command).await?;
         let answer = match execute {
             Some(message) => {
@@ -91,14 +102,16 @@ impl Session {
             // Whatever becomes of the replica's transaction: the client's is committed, and it must hear so.
             Err(failure) if durable => {
                 self.after(command, false);
-                build::command_complete(&mut self.client.output, "COMMIT");
+                let mut answer = BytesMut::new();
+                build::command_complete(&mut answer, "COMMIT");
+                if let Failure::End(end) = failure {
+                    self.client.output.extend_from_slice(&answer);
+                    return Err(end.into());
+                }
                 if self.replica_skips {
                     self.sync().await?;
                 }
-                return match failure {
-                    Failure::End(end) => Err(end.into()),
-                    Failure::Server(_) | Failure::Inner(_) | Failure::Own(_) | Failure::Told => Ok(()),
-                };
+                return Ok(answer);
             }
             Err(Failure::Inner(message)) => return Err(Failure::Server(message)),
             Err(other) => return Err(other),
@@ -107,7 +120,31 @@ impl Session {
             self.keep_defaults().await?;
         }
         self.after(command, tag(&answer) == b"ROLLBACK");
-        self.client.output.extend_from_slice(&answer);
+        Ok(answer)
+    }
+
+    /// Begins the block that Postgres makes of a query string of several statements.
+    pub(super) async fn begin_implicitly(&mut self) -> Result<(), Failure> {
+        let begin = TransactionCommand::Begin { isolation: None, read_only: None, start: false };
+        self.control_here(&begin, None).await?;
+        self.transaction.implicit = true;
+        Ok(())
+    }
+
+    /// Commits what [`Session::begin_implicitly`] has begun.
+    pub(super) async fn commit_implicitly(&mut self) -> Result<(), Failure> {
+        self.control_here(&TransactionCommand::Commit { chain: false }, None).await.map(drop)
+    }
+
+    /// Its string has failed: the block is over, and the client is outside of one again.
+    pub(super) async fn roll_back_implicitly(&mut self) -> Result<(), End> {
+        if self.transaction.phase == Phase::Idle {
+            return Ok(());
+        }
+        if let Err(Failure::End(end)) = self.hidden("ROLLBACK").await {
+            return Err(end);
+        }
+        self.end_transaction(false);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::statements::Parsed;
 use super::transaction::{Phase, Route};
 use crate::report::Report;
-use crate::sql::{Class, Statement};
+use crate::sql::{Class, Statement, TransactionCommand};
 use crate::wire::{HEADER, error};
 
 /// What the statements of a string need, as far as it is known before the first has run.
@@ -180,6 +180,20 @@ impl Session {
         }
     }
 
+    /// Whether the string has to be a transaction block on the replica, as Postgres makes one of several statements: to our
+    /// messages it is only an implicit transaction, which does for most. One that has transaction control of its own is not.
+    fn is_block(&self, parsed: &Parsed) -> bool {
+        let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
+        let controls = |statement: &Statement| {
+            use TransactionCommand::Characteristics;
+            matches!(&statement.class, Class::Transaction(command) if !matches!(command, Characteristics { .. }))
+        };
+        self.transaction.phase == Phase::Idle
+            && statements.len() > 1
+            && statements.iter().any(Statement::is_for_blocks)
+            && !statements.iter().any(controls)
+    }
+
     /// Runs statements of a string one by one. Those from number `again` on are asked about first.
     async fn run_here(
         &mut self,
@@ -195,6 +209,11 @@ impl Session {
             && let Err(end) = self.sync().await
         {
             return (Err(end.into()), 0);
+        }
+        if self.is_block(parsed)
+            && let Err(failure) = self.begin_implicitly().await
+        {
+            return (Err(failure), 0);
         }
         for (number, statement) in statements.iter().enumerate() {
             let outcome = match number >= again && self.transaction.phase != Phase::Failed {

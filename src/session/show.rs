@@ -81,8 +81,10 @@ impl Session {
     /// The CommandComplete of a statement in a query string. The last one's comes when the implicit transaction is
     /// committed.
     pub(super) async fn simple_end(&mut self, complete: &[u8], last: bool) -> Result<(), Failure> {
-        if last && self.transaction.phase == Phase::Idle {
-            self.judge_deferred().await?;
+        if last && (self.transaction.phase == Phase::Idle || self.transaction.implicit) {
+            if !self.transaction.implicit {
+                self.judge_deferred().await?;
+            }
             self.last_tag.extend_from_slice(complete);
         } else {
             self.client.output.extend_from_slice(complete);

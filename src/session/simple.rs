@@ -294,8 +294,10 @@ impl Session {
             build::sync(&mut self.replica.link.output);
             self.replica.link.push().await;
         }
+        let in_block = self.transaction.implicit;
         let outcome = match outcome {
             Ok(()) if implicit => self.commit().await,
+            Ok(()) if in_block => self.commit_implicitly().await,
             outcome => outcome,
         };
         let tag = std::mem::take(&mut self.last_tag);
@@ -312,6 +314,9 @@ impl Session {
                 self.fail_replica().await?;
             }
             self.failed();
+            if in_block {
+                self.roll_back_implicitly().await?;
+            }
         }
         if ended {
             self.synced().await?;

@@ -72,6 +72,8 @@ pub enum Route {
 pub struct Transaction {
     pub phase: Phase,
     pub route: Route,
+    /// Its block is that of a query string, which ends with it.
+    pub implicit: bool,
     /// From before its block began.
     pub begun: Moment,
     /// As the client said with BEGIN or SET TRANSACTION; `None`: the session's default.

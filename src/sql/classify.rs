@@ -80,6 +80,23 @@ fn statement(text: &str, node: &SyntaxNode) -> Statement {
     Statement { text: Arc::from(text), class: class(node) }
 }
 
+impl Statement {
+    /// Whether it does, or says, something else outside of a transaction block.
+    pub fn is_for_blocks(&self) -> bool {
+        let starts = |words: &[&str]| {
+            let first = parse::first_words(&self.text);
+            first.iter().map(String::as_str).take(words.len()).eq(words.iter().copied())
+        };
+        match &self.class {
+            Class::Query => starts(&["DECLARE"]),
+            Class::Replica => starts(&["LOCK"]),
+            Class::Settings { .. } | Class::OwnSetting { .. } => starts(&["SET", "LOCAL"]),
+            Class::Transaction(TransactionCommand::Characteristics { .. }) | Class::Constraints(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// See [`super::prepared_text`].
 pub(super) fn prepared_text(text: &str, name: &str) -> Option<String> {
     let found = parse::with_tree(text, |root| {

@@ -92,7 +92,7 @@ async fn a_clients_idle_time_ends_its_session() {
         let _ = client.batch_execute(before).await;
         let ended = tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it is still there").unwrap();
         let told = ended.expect_err("an error");
-        assert_eq!(told.code().map(|code| code.code()), Some(code), "{before}: {told}");
+        assert_eq!(told.code().map(tokio_postgres::error::SqlState::code), Some(code), "{before}: {told}");
     }
     // What they had begun on main is gone with them.
     for _ in 0..200 {

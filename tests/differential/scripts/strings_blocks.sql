@@ -1,0 +1,56 @@
+-- A query string of several statements is a block for those that want one.
+---- schema
+CREATE TABLE t (id int PRIMARY KEY, v text);
+CREATE TABLE child (id int PRIMARY KEY, t int REFERENCES t DEFERRABLE);
+INSERT INTO t VALUES (1, 'base');
+---- run
+INSERT INTO t VALUES (2, 'two'); DECLARE c CURSOR FOR SELECT * FROM t ORDER BY id; FETCH ALL FROM c;
+FETCH 1 FROM c;
+DECLARE c CURSOR FOR SELECT * FROM t ORDER BY id; FETCH 1 FROM c; INSERT INTO t VALUES (3, 'three'); FETCH ALL FROM c;
+DECLARE c CURSOR FOR SELECT * FROM t;
+SELECT * FROM t ORDER BY id;
+-- Settings of the transaction.
+SET LOCAL work_mem = '9MB'; SHOW work_mem;
+SHOW work_mem;
+INSERT INTO t VALUES (4, 'four'); SET LOCAL work_mem = '9MB'; SHOW work_mem;
+SET LOCAL work_mem = '9MB';
+SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SHOW transaction_isolation;
+SHOW transaction_isolation;
+SET TRANSACTION READ ONLY; INSERT INTO t VALUES (5, 'five');
+SET TRANSACTION READ ONLY; SELECT 1;
+INSERT INTO t VALUES (5, 'five');
+INSERT INTO t VALUES (6, 'six'); SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+SET TRANSACTION READ ONLY;
+-- Constraints.
+SET CONSTRAINTS ALL DEFERRED; INSERT INTO child VALUES (1, 99); INSERT INTO t VALUES (99, 'later');
+SET CONSTRAINTS ALL DEFERRED; INSERT INTO child VALUES (2, 98); SELECT 'not reached';
+SET CONSTRAINTS ALL DEFERRED; INSERT INTO child VALUES (2, 98); SET CONSTRAINTS ALL IMMEDIATE; SELECT 1;
+SET CONSTRAINTS ALL DEFERRED;
+SELECT * FROM child;
+-- Locks.
+LOCK TABLE t IN ACCESS SHARE MODE; SELECT count(*) FROM t;
+LOCK TABLE t IN ACCESS SHARE MODE;
+-- What fails takes everything with it, cursors that would stay as well.
+INSERT INTO t VALUES (7, 'seven'); DECLARE c CURSOR WITH HOLD FOR SELECT 1; INSERT INTO t VALUES (1, 'again');
+FETCH 1 FROM c;
+DECLARE c CURSOR WITH HOLD FOR SELECT id FROM t ORDER BY id; INSERT INTO t VALUES (8, 'eight');
+FETCH 1 FROM c;
+CLOSE c;
+SET LOCAL work_mem = '9MB'; INSERT INTO t VALUES (9, 'nine'); SELECT 1/0;
+SET LOCAL work_mem = '9MB'; INSERT INTO t VALUES (9, 'nine'); SELECT nosuch FROM t;
+SHOW work_mem;
+SELECT * FROM t ORDER BY id;
+SAVEPOINT s; SET LOCAL work_mem = '9MB';
+-- In a block it is the block's.
+BEGIN;
+SET LOCAL work_mem = '9MB'; INSERT INTO t VALUES (9, 'nine');
+SHOW work_mem;
+DECLARE c CURSOR FOR SELECT * FROM t ORDER BY id; FETCH 1 FROM c;
+FETCH 1 FROM c;
+ROLLBACK;
+SELECT * FROM t ORDER BY id;
+@1 BEGIN; UPDATE t SET v = 'mine' WHERE id = 1;
+@2& SET LOCAL lock_timeout = '10s'; UPDATE t SET v = v || ' yours' WHERE id = 1 RETURNING v;
+@1 COMMIT;
+@2?;
+@2 SET LOCAL work_mem = '9MB'; SELECT * FROM t ORDER BY id;
