@@ -167,7 +167,7 @@ fn backlog(stand: &mut Stand, effort: &Effort, store: Store, latencies: &mut Tab
 }
 
 fn insert(clients: u32, length: Length) -> Load {
-    Load { script: Some(INSERT.to_owned()), protocol: Protocol::Prepared, clients, length }
+    Load { script: Some(INSERT.to_owned()), protocol: Protocol::Prepared, clients, length, rate: None }
 }
 
 fn pid(stand: &Stand) -> Result<u32> {

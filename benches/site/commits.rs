@@ -52,7 +52,7 @@ pub(crate) fn measure(stand: &Stand, effort: &Effort, section: &mut Section) -> 
     for (name, script) in [("insert", INSERT.to_owned()), ("update", update(effort.items))] {
         for &clients in effort.clients {
             let length = Length::Seconds(effort.turn_s);
-            let load = Load { script: Some(script.clone()), protocol: Protocol::Prepared, clients, length };
+            let load = Load { script: Some(script.clone()), protocol: Protocol::Prepared, clients, length, rate: None };
             let [main, down, slow] = cell(stand, &load, effort.rounds)?;
             let figures = |of: &Medians| [whole(of.tps), ms(of.p50_ms), ms(of.p99_ms)];
             let mut row = vec![name.to_owned(), clients.to_string()];

@@ -48,6 +48,8 @@ pub(crate) struct Load {
     pub(crate) protocol: Protocol,
     pub(crate) clients: u32,
     pub(crate) length: Length,
+    /// Transactions a second; `None`: as fast as they are answered.
+    pub(crate) rate: Option<f64>,
 }
 
 /// What a load met.
@@ -86,6 +88,9 @@ impl Load {
                 Duration::from_secs(1200)
             }
         };
+        if let Some(rate) = self.rate {
+            command.arg("-R").arg(rate.to_string());
+        }
         match &self.script {
             None => command.arg("-S"),
             Some(script) => {
@@ -133,7 +138,7 @@ fn latencies_ms(folder: &Path) -> Result<Vec<f64>> {
         }
         for line in std::fs::read_to_string(&path)?.lines() {
             let field = line.split(' ').nth(2).with_context(|| format!("a line of pgbench's log: {line}"))?;
-            // "failed" or "skipped" instead of a time cannot occur without retries and rate limits.
+            // "failed" or "skipped" instead of a time cannot occur without retries and a limit of latency.
             let time_us: f64 = field.parse().with_context(|| format!("a line of pgbench's log: {line}"))?;
             latencies.push(time_us / 1000.0);
         }

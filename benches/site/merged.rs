@@ -75,7 +75,7 @@ pub(crate) fn measure(stand: &Stand, effort: &Effort, section: &mut Section) -> 
         answers_agree(stand, state)?;
         for (name, script) in queries(effort, state, ids) {
             let length = Length::Seconds(effort.turn_s.div_ceil(2));
-            let load = Load { script: Some(script), protocol: Protocol::Prepared, clients: 1, length };
+            let load = Load { script: Some(script), protocol: Protocol::Prepared, clients: 1, length, rate: None };
             let (replica_ms, outpost_ms) = cell(stand, &load, effort.rounds)?;
             table.row([state.label(), name.to_owned(), ms(replica_ms), ms(outpost_ms), ratio(outpost_ms, replica_ms)]);
         }
@@ -103,7 +103,7 @@ fn make(stand: &Stand, state: Pending, ids: Ids) -> Result<()> {
         };
         let length = Length::Transactions(share);
         let script = Some(key + statement);
-        let load = Load { script, protocol: Protocol::Prepared, clients: u32::try_from(clients)?, length };
+        let load = Load { script, protocol: Protocol::Prepared, clients: u32::try_from(clients)?, length, rate: None };
         stand.load(&load, Contender::Pgoutpost)?;
     }
     Ok(())

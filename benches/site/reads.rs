@@ -30,7 +30,7 @@ pub(crate) fn measure(stand: &Stand, effort: &Effort, section: &mut Section) -> 
     ]);
     for protocol in Protocol::ALL {
         for &clients in effort.clients {
-            let load = Load { script: None, protocol, clients, length: Length::Seconds(effort.turn_s) };
+            let load = Load { script: None, protocol, clients, length: Length::Seconds(effort.turn_s), rate: None };
             let [direct, bouncer, outpost] = cell(stand, &load, effort.rounds)?;
             table.row([
                 protocol.to_string(),

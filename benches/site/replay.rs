@@ -51,8 +51,13 @@ pub(crate) fn measure(stand: &mut Stand, effort: &Effort, section: &mut Section)
     for round_trip_ms in ROUND_TRIPS_MS {
         let round_trip = Duration::from_millis(round_trip_ms);
         for (name, script, rows) in statements(effort.items) {
-            let load =
-                |clients, length| Load { script: Some(script.clone()), protocol: Protocol::Prepared, clients, length };
+            let load = |clients, length| Load {
+                script: Some(script.clone()),
+                protocol: Protocol::Prepared,
+                clients,
+                length,
+                rate: None,
+            };
             let entries = if rows > 1 { effort.drained / 4 } else { effort.drained };
             let mut drains = Vec::new();
             for _ in 0..effort.rounds {
