@@ -32,7 +32,7 @@ const BATCH_MAX: usize = 512;
 const BATCH_BYTES_MAX: u64 = 8 << 20;
 /// The largest entry: Redis takes 512 MiB in one value, and everything between here and there must hold copies of it.
 const ENTRY_BYTES_MAX: u64 = 256 << 20;
-/// How often an idle committer looks whether the log is still there and still ours.
+/// How often the committer looks whether the log is still there, still ours, and still durable.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long clients wait whose commit is in doubt, before they are told so.
 const DOUBT_WAIT: Duration = Duration::from_secs(5);
@@ -81,6 +81,8 @@ impl Committer {
         loop {
             let flow = tokio::select! {
                 biased;
+                // First, and once a second: commits that never cease do not keep it from being done.
+                _ = heartbeat.tick() => self.look_after().await,
                 job = self.jobs.recv() => match job {
                     Some(job) => self.work(job).await,
                     None => ControlFlow::Break(()),
@@ -90,7 +92,6 @@ impl Committer {
                     self.jobs.close();
                     ControlFlow::Continue(())
                 }
-                _ = heartbeat.tick() => self.look_after().await,
             };
             if flow.is_break() {
                 break;
@@ -187,7 +188,7 @@ impl Committer {
         }
     }
 
-    /// An idle look at the log.
+    /// A look at the log, between commits.
     async fn look_after(&mut self) -> ControlFlow<()> {
         let why = match self.log.probe().await {
             Ok(last) if last == self.published.progress().last => return ControlFlow::Continue(()),

@@ -25,6 +25,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer may take: longer than a slow fsync, shorter than a client's patience.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The settings without which Redis may forget what it has acknowledged. The second: while a child saves or rewrites, it
+/// does not fsync, whatever `appendfsync` says.
+const DURABLE: [(&str, &str); 3] =
+    [("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no"), ("maxmemory-policy", "noeviction")];
+
 /// How many entries are trimmed at a time.
 const TRIM_STEP: u64 = 1_000;
 /// How many questions go out together.
@@ -245,7 +250,7 @@ impl RedisLog {
         if !persistence.lines().any(|line| line.trim() == "aof_enabled:1") {
             return Err(LogError::NotDurable("appendonly is no; set `appendonly yes`".into()));
         }
-        for (name, wanted) in [("appendfsync", "always"), ("maxmemory-policy", "noeviction")] {
+        for (name, wanted) in DURABLE {
             let found: Result<Vec<String>, RedisError> =
                 cmd("CONFIG").arg("GET").arg(name).query_async(connection).await;
             let found = match found {
@@ -369,6 +374,8 @@ impl Log for RedisLog {
             if owner.as_deref() != Some(&self.owner) || epoch != Some(*lock(&self.epoch)) {
                 return Err(LogError::Doubtful("the log no longer names this process as its writer".into()));
             }
+            // Somebody may have set it otherwise since.
+            self.check_durable(&mut connection).await?;
             Ok(Seq(last.unwrap_or(0)))
         })
     }

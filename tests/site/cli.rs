@@ -104,6 +104,7 @@ async fn a_redis_that_may_forget_is_found_and_refused() {
     for (setting, harmless, harmful) in [
         ("appendonly", "yes", "no"),
         ("appendfsync", "always", "everysec"),
+        ("no-appendfsync-on-rewrite", "no", "yes"),
         ("maxmemory-policy", "noeviction", "allkeys-lru"),
     ] {
         redis(&url, &["CONFIG", "SET", setting, harmful]).await;

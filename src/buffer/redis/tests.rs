@@ -177,6 +177,10 @@ async fn a_redis_that_may_forget_is_refused() {
         (&["--appendonly", "no"][..], "appendonly"),
         (&["--appendonly", "yes", "--appendfsync", "everysec"], "appendfsync"),
         (&["--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "allkeys-lru"], "maxmemory-policy"),
+        (
+            &["--appendonly", "yes", "--appendfsync", "always", "--no-appendfsync-on-rewrite", "yes"],
+            "no-appendfsync-on-rewrite",
+        ),
     ] {
         let server = Server::start(options).await;
         let error = server.try_open(&server.config(), Seq::ZERO).await.unwrap_err();
@@ -184,6 +188,30 @@ async fn a_redis_that_may_forget_is_refused() {
         let config = BufferConfig { require_durable: false, ..server.config() };
         let buffer = server.try_open(&config, Seq::ZERO).await.unwrap().0;
         assert_eq!(buffer.commit(draft(1)).await.unwrap(), Seq(1));
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_made_forgetful_while_it_is_used_takes_nothing_more() {
+    let server = Server::start(DURABLE).await;
+    let buffer = server.open().await;
+    buffer.commit(draft(1)).await.unwrap();
+    let _: () = server.run(&["CONFIG", "SET", "no-appendfsync-on-rewrite", "yes"]).await;
+    let mut taken = 1;
+    let started = Instant::now();
+    let error = loop {
+        match buffer.commit(draft(2)).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{taken} were taken");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(error.to_string().contains("no-appendfsync-on-rewrite"), "{error}");
+    let _: () = server.run(&["CONFIG", "SET", "no-appendfsync-on-rewrite", "no"]).await;
+    while buffer.commit(draft(3)).await.is_err() {
+        assert!(started.elapsed() < Duration::from_secs(40));
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
