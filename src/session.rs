@@ -35,6 +35,7 @@ use crate::wire::link::{Link, OUTPUT_HIGH, READ};
 
 use cancel::{Cancels, Registered};
 use crossing::Pinned;
+use enter::Main;
 use failure::End;
 use locks::{Holder, Locks};
 use main_pipeline::Pipeline;
@@ -42,7 +43,6 @@ use relay::{Expect, Retry};
 use settings::Settings;
 use sides::{Seat, Sides};
 use statements::{Lone, Names, Statements};
-use straight::Main;
 use transaction::Transaction;
 use trust::Trust;
 
@@ -58,6 +58,7 @@ mod converse;
 mod copy;
 mod crossing;
 pub mod deferred;
+mod enter;
 mod exchange;
 mod execute;
 mod extended;
@@ -73,6 +74,7 @@ mod portals;
 mod queued;
 mod read;
 mod relay;
+mod resident;
 mod rows;
 mod script;
 mod serve;
@@ -171,6 +173,8 @@ struct Session {
     client: Link,
     replica: Raw,
     main: Option<Main>,
+    /// Something that is the client's alone is in main's session.
+    resident: bool,
     /// Answers that the replica owes to forwarded messages.
     expected: VecDeque<Expect>,
     /// What is left of a message of the replica's that passes in pieces. Bytes.
@@ -304,9 +308,11 @@ impl Session {
                     Err(error) => return Poll::Ready(Err(End::Replica(error.to_string()))),
                 }
             }
-            if wants == Wants::Main
-                && self.client.output.len() < OUTPUT_HIGH
+            // It may say something that nobody has asked for, but no more than is taken at once.
+            let unasked = |main: &Main| !main.raw.link.ended && main.raw.link.input.len() < READ;
+            if self.client.output.len() < OUTPUT_HIGH
                 && let Some(main) = &mut self.main
+                && (wants == Wants::Main || (self.resident && unasked(main)))
             {
                 match main.raw.link.poll_fill(cx) {
                     Poll::Ready(Ok(count)) => moved |= count > 0 || main.raw.link.ended,

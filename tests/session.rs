@@ -21,6 +21,8 @@ mod portals;
 mod protocol;
 #[path = "session/regressions.rs"]
 mod regressions;
+#[path = "session/resident.rs"]
+mod resident;
 #[path = "session/rights.rs"]
 mod rights;
 #[path = "session/sequences.rs"]

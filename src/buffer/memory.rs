@@ -183,7 +183,7 @@ impl Log for MemoryLog {
 
     fn trim(&self, upto: Seq) -> Answer<'_, ()> {
         Box::pin(async move {
-            self.owned()?.records.retain(|&seq, _| seq > upto);
+            lock(&self.disk).records.retain(|&seq, _| seq > upto);
             Ok(())
         })
     }

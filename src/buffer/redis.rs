@@ -336,7 +336,9 @@ impl RedisLog {
                 return Ok(());
             };
             let end = Seq(first.0.saturating_add(TRIM_STEP)).min(upto.next());
-            self.owned(&self.keys.stream, "trim", &format!("{end}-0"), "").await?;
+            let mut trim = cmd("XTRIM");
+            trim.arg(&self.keys.stream).arg("MINID").arg("=").arg(format!("{end}-0"));
+            self.ask::<()>(&trim).await?;
         }
     }
 

@@ -249,6 +249,9 @@ impl Session {
             self.locks.release(None);
         }
         self.seat.leave_here();
+        if self.resident {
+            self.transaction.route = Route::Straight;
+        }
         if std::mem::take(&mut self.settings_changed) {
             self.settings = None;
         }

@@ -87,6 +87,11 @@ impl Session {
                     self.parameter(&message);
                     continue;
                 }
+                // Whoever was asked.
+                b'A' => {
+                    self.client.output.extend_from_slice(&message);
+                    continue;
+                }
                 b'S' | b'1' | b'2' | b'3' => continue,
                 b'C' if show == Show::Answers => {
                     self.tags.push(String::from_utf8_lossy(super::control::tag(&message)).into_owned());

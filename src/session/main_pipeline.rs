@@ -17,6 +17,7 @@ use super::transaction::Phase;
 use super::{Session, Wants};
 use crate::report::Report;
 use crate::sql::{Statement, Unparsed};
+use crate::status::StatementKind;
 use crate::wire::read::{Bind, Execute, Named, Parse};
 use crate::wire::{HEADER, build, error};
 
@@ -46,6 +47,12 @@ pub(super) struct Pipeline {
     set_sequences: Vec<String>,
     /// What has been run may have written tables that its text does not name.
     pub(super) unseen: bool,
+    /// DISCARD ALL has been run.
+    pub(super) discarded: bool,
+    /// Main had what was buffered when the pipeline began outside of a block.
+    drained: bool,
+    /// What the replica has to have of what the pipeline has run outside of a block.
+    leaves: Leaves,
 }
 
 /// A message that main has not answered yet.
@@ -77,9 +84,22 @@ impl Pipeline {
         self.fresh.retain(|(fresh, _)| fresh != name);
     }
 
-    pub(super) fn forget_all(&mut self) {
+    /// Ends a transaction; what main has prepared stays.
+    pub(super) fn end(&mut self) -> Pipeline {
+        let mut ended = std::mem::take(self);
+        (self.known, self.fresh) = (std::mem::take(&mut ended.known), std::mem::take(&mut ended.fresh));
+        ended
+    }
+
+    /// Whether main owes nothing.
+    pub(super) fn is_answered(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// Returns what the replica does not have.
+    pub(super) fn forget_all(&mut self) -> Vec<(Vec<u8>, Arc<Prepared>)> {
         self.known.clear();
-        self.fresh.clear();
+        std::mem::take(&mut self.fresh)
     }
 }
 
@@ -118,8 +138,8 @@ impl Session {
                     let prepared = self.prepared_on_main(bind.statement);
                     let statement = prepared.as_ref().and_then(|prepared| prepared.parsed.single());
                     owed.refused = statement.and_then(|statement| may_run(statement).err());
-                    if let Some(statement) = statement.filter(|_| owed.refused.is_none()) {
-                        owed.refused = self.alone_on_main(statement).await?;
+                    if owed.refused.is_none() {
+                        owed.refused = self.alone_on_main(prepared.as_deref(), statement).await?;
                     }
                     if let Some(text) = prepared.as_ref().and_then(|prepared| std::str::from_utf8(&prepared.sql).ok())
                         && may_set_sequences(text)
@@ -184,8 +204,12 @@ impl Session {
     }
 
     /// Why a statement cannot be run: what it writes is written at the site.
-    async fn alone_on_main(&mut self, statement: &Statement) -> Result<Option<Report>, End> {
-        match self.have_alone(std::slice::from_ref(statement)).await {
+    async fn alone_on_main(
+        &mut self,
+        prepared: Option<&Prepared>,
+        statement: Option<&Statement>,
+    ) -> Result<Option<Report>, End> {
+        match self.may_begin_on_main(prepared, statement).await {
             Ok(()) | Err(Failure::Told) => Ok(None),
             Err(Failure::Own(report)) => Ok(Some(*report)),
             Err(Failure::End(end)) => Err(end),
@@ -194,6 +218,25 @@ impl Session {
                 Ok(Some(report))
             }
         }
+    }
+
+    async fn may_begin_on_main(
+        &mut self,
+        prepared: Option<&Prepared>,
+        statement: Option<&Statement>,
+    ) -> Result<(), Failure> {
+        if self.transaction.phase == Phase::Idle {
+            self.guard.statement(StatementKind::Straight);
+            let settings = self.settings().await?;
+            let leaves = prepared
+                .map_or(Leaves::Definitions, |prepared| self.leaves_on_main(statement, &prepared.parsed, &settings));
+            self.pipeline.leaves = self.pipeline.leaves.max(leaves);
+            if !self.pipeline.drained && Session::looks_at_rows(statement.map_or(&[], std::slice::from_ref)) {
+                self.drained().await?;
+                self.pipeline.drained = true;
+            }
+        }
+        self.have_alone(statement.map_or(&[], std::slice::from_ref)).await
     }
 
     /// What the client means by a statement's name, when all that is under way has been answered.
@@ -263,7 +306,7 @@ impl Session {
             }
         }
         let settled = match self.mirror(&done, now).await {
-            Ok(()) if now == Phase::Idle => self.leave_main(Leaves::Nothing).await,
+            Ok(()) if now == Phase::Idle => self.leave_main(self.pipeline.leaves).await,
             mirrored => mirrored,
         };
         let claimed = match settled {
@@ -273,6 +316,7 @@ impl Session {
         if let Err(failure) = claimed {
             self.tell(failure, 0)?;
         }
+        self.is_still_there()?;
         build::ready(&mut self.client.output, now.status());
         Ok(())
     }
@@ -333,7 +377,9 @@ impl Session {
                         Some(report) => self.say(&report),
                         None => self.client.output.extend_from_slice(&message),
                     }
-                    self.transaction.phase = Phase::Failed;
+                    if self.transaction.phase != Phase::Idle {
+                        self.transaction.phase = Phase::Failed;
+                    }
                     if copying {
                         self.batch = true;
                         return Ok(None);
@@ -353,7 +399,7 @@ impl Session {
                 }
                 _ => {}
             }
-            if !hidden {
+            if !hidden || kind == b'A' {
                 self.client.output.extend_from_slice(&message);
                 if self.client.output.len() >= crate::wire::link::OUTPUT_HIGH {
                     self.pump(Wants::Main).await?;

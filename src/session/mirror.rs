@@ -28,6 +28,10 @@ pub(super) enum Deed {
     Control(TransactionCommand),
     /// `None`: of all.
     Deallocate(Option<String>),
+    /// DISCARD ALL.
+    Discard,
+    /// Something that is done to both.
+    Both(&'static str),
 }
 
 /// A statement that SQL's PREPARE has named on main.
@@ -43,9 +47,23 @@ pub(super) struct NamedOnMain {
 pub(super) fn deed(statement: &Statement) -> Option<Deed> {
     match &statement.class {
         Class::Transaction(command) => Some(Deed::Control(command.clone())),
+        Class::Replica if is(&statement.text, &["close", "all"]) => Some(Deed::Both("CLOSE ALL")),
         Class::Replica => deallocated(&statement.text).map(Deed::Deallocate),
+        Class::Settings { discard_all: true } => Some(Deed::Discard),
+        Class::Settings { .. } if is(&statement.text, &["reset", "all"]) => Some(Deed::Both("RESET ALL")),
+        Class::Query if statement.text.to_ascii_lowercase().contains(UNLOCK_ALL) => {
+            Some(Deed::Both("SELECT pg_catalog.pg_advisory_unlock_all()"))
+        }
         _ => None,
     }
+}
+
+/// Gives back locks that are the site's: on main there are none.
+const UNLOCK_ALL: &str = "pg_advisory_unlock_all";
+
+fn is(text: &str, words: &[&str]) -> bool {
+    let mut rest = text.split_whitespace();
+    words.iter().all(|word| rest.next().is_some_and(|next| next.eq_ignore_ascii_case(word))) && rest.next().is_none()
 }
 
 /// The prepared statement that it is about.
@@ -91,7 +109,7 @@ pub(super) fn may_run(statement: &Statement) -> Result<(), Report> {
 
 /// What main cannot do for a session that lives on the replica.
 fn refused_on_main(statement: &Statement) -> Option<Report> {
-    let text = statement.text.to_ascii_lowercase();
+    let text = statement.text.to_ascii_lowercase().replace(UNLOCK_ALL, "");
     if sets_own(&text) {
         let message =
             "a setting of one's own cannot be set for the session on main: the site's would not have it afterwards";
@@ -100,27 +118,11 @@ fn refused_on_main(statement: &Statement) -> Option<Report> {
                 .hint("Use SET LOCAL, or set it before the transaction's first statement that goes to main."),
         );
     }
-    let mut words = text.split_whitespace();
-    let (message, hint) = if words.next() == Some("declare")
-        && words.any(|word| word == "cursor")
-        && words.next() == Some("with")
-        && words.next() == Some("hold")
-    {
-        (
-            "a cursor WITH HOLD cannot be declared on main: the session would not have it afterwards",
-            "Declare it outside of the transaction, or before its first statement that goes to main.",
-        )
-    } else if text.contains("pg_advisory_lock")
-        || text.contains("pg_try_advisory_lock")
-        || text.contains("pg_advisory_unlock")
-    {
-        (
-            "session advisory locks are the site's, and this statement would run on main",
-            "Use them outside of the transaction, or before its first statement that goes to main.",
-        )
-    } else {
+    if !["pg_advisory_lock", "pg_try_advisory_lock", "pg_advisory_unlock"].iter().any(|name| text.contains(name)) {
         return None;
-    };
+    }
+    let message = "session advisory locks are the site's, and this statement would run on main";
+    let hint = "Use them outside of the transaction, or before its first statement that goes to main.";
     Some(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint(hint))
 }
 
@@ -144,6 +146,18 @@ impl Session {
             match deed {
                 Deed::Control(command) => self.mirror_control(command, tag, now).await?,
                 Deed::Deallocate(name) => self.deallocate_here(name.as_deref()).await?,
+                Deed::Discard => {
+                    self.deallocate_here(None).await?;
+                    self.names.portals.clear();
+                    self.remembered = super::ids::Remembered::default();
+                    self.pipeline.discarded = true;
+                    self.changes_settings(true);
+                    self.follow("DISCARD ALL").await?;
+                }
+                Deed::Both(sql) => {
+                    self.changes_settings(true);
+                    self.follow(sql).await?;
+                }
             }
         }
         match (self.transaction.phase, now) {
@@ -254,7 +268,7 @@ impl Session {
     /// After a statement on main that was no part of a transaction, or the end of one: the replica, and the session there,
     /// get what main has.
     pub(super) async fn leave_main(&mut self, leaves: Leaves) -> Result<(), Failure> {
-        let pipeline = std::mem::take(&mut self.pipeline);
+        let pipeline = self.pipeline.end();
         let redefined = pipeline.committed || !pipeline.restarted.is_empty();
         let leaves = if redefined { Leaves::Definitions } else { leaves };
         for sequence in &pipeline.restarted {
@@ -269,13 +283,25 @@ impl Session {
 
     async fn take_back(&mut self, pipeline: Pipeline, leaves: Leaves) -> Result<(), Failure> {
         // Next time the client may mean others by those names.
-        let tidy = self.main.as_ref().is_some_and(|main| main.has_names);
+        let has_names = |session: &Session| session.main.as_ref().is_some_and(|main| main.has_names);
+        let (stayed, tidy) = (self.resident, has_names(self) && !self.resident);
         let mut named = Vec::new();
         if let Some(left) = self.settle_on_replica(leaves, tidy, pipeline.may_set).await? {
             self.take_session_back(left.session).await?;
             named = left.prepared;
         }
-        for (name, prepared) in pipeline.fresh {
+        if stayed && self.resident {
+            return Ok(());
+        }
+        if stayed && pipeline.discarded {
+            self.give_main_back().await;
+        } else if stayed && has_names(self) {
+            self.ask_main("DEALLOCATE ALL").await?;
+            if let Some(main) = &mut self.main {
+                main.has_names = false;
+            }
+        }
+        for (name, prepared) in self.pipeline.forget_all() {
             let current = self.names.statements.get(&name);
             if current.is_some_and(|now| std::sync::Arc::ptr_eq(now, &prepared)) {
                 self.names.late.insert(name.clone(), Late::Parse(prepared));

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::enter::Main;
 use super::failure::End;
-use super::straight::{Main, lost};
+use super::straight::lost;
 use super::{Session, Wants};
 use crate::report::Report;
 use crate::wire::build;

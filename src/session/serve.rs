@@ -33,6 +33,7 @@ impl Session {
 
     async fn step(&mut self) -> Result<(), End> {
         self.relay()?;
+        self.hear_resident()?;
         let ready = self.expected.is_empty() || matches!(self.retry, Some(Retry::Portal { .. }));
         if ready && let Some(retry) = self.retry.take() {
             self.try_otherwise(retry).await?;
@@ -121,7 +122,7 @@ impl Session {
             }
             // COPY data for a COPY that has failed or ended.
             b'd' | b'c' | b'f' => Ok(()),
-            b'F' => self.function_call().await,
+            b'F' => self.function_call(&message).await,
             _ if kind & TOO_LONG != 0 => {
                 if self.transaction.route == Route::Straight {
                     match kind & !TOO_LONG {

@@ -10,6 +10,7 @@ use super::Session;
 use super::carry::{STATE, State, session_lost, unexpected};
 use super::failure::Failure;
 use super::mirror::NamedOnMain;
+use super::resident::KEEPS;
 use super::straight::Leaves;
 use super::transaction::Phase;
 use crate::report::Report;
@@ -25,6 +26,7 @@ pub(super) struct Left {
     lsn: String,
     pub(super) session: State,
     pub(super) prepared: Vec<NamedOnMain>,
+    keeps: bool,
 }
 
 /// Asks for [`Left`]. A commit that main has not written to disk yet (`synchronous_commit`) does not go to the replica
@@ -34,7 +36,7 @@ fn question() -> String {
          THEN pg_catalog.concat(pg_catalog.set_config('synchronous_commit', 'local', true), pg_catalog.pg_current_xact_id()) END";
     format!(
         "SELECT pg_catalog.json_build_object('lsn', pg_catalog.pg_current_wal_insert_lsn(), 'session', {STATE}, \
-         'written', {WRITTEN}, \
+         'written', {WRITTEN}, 'keeps', {KEEPS}, \
          'prepared', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', p.name, 'text', \
          p.statement, 'types', pg_catalog.to_json(p.parameter_types))), '[]') \
          FROM pg_catalog.pg_prepared_statements p WHERE p.from_sql))"
@@ -62,6 +64,8 @@ impl Session {
                 let message = "the statement is done on main, but main cannot be asked when the replica will have it";
                 let report = Report::new(sqlstate::SqlState(*b"01000"), message).detail(why.message);
                 error::report(&mut self.client.output, error::Severity::Warning, &report);
+                // Until it is known.
+                self.lives_on_main(self.main.is_some());
                 return Ok(None);
             }
             Err(failure) => return Err(failure),
@@ -70,6 +74,7 @@ impl Session {
             main.has_names = false;
         }
         let left: Left = serde_json::from_str(&asked).map_err(|error| unexpected(&error))?;
+        self.lives_on_main(left.keeps);
         if leaves != Leaves::Nothing {
             self.wait_for_replica(&left.lsn, leaves).await?;
         }

@@ -75,8 +75,8 @@ impl Session {
         self.finish(outcome, before).await
     }
 
-    /// The fast path: a statement of its own, as a query string is.
-    pub(super) async fn function_call(&mut self) -> Result<(), End> {
+    /// The function call message: a statement of its own, as a query string is.
+    pub(super) async fn function_call(&mut self, message: &[u8]) -> Result<(), End> {
         match self.settle().await {
             Ok(()) => {}
             Err(Failure::End(end)) => return Err(end),
@@ -84,11 +84,7 @@ impl Session {
         }
         let ended = if self.batch { self.end_pipeline().await } else { Ok(()) };
         let outcome = match ended {
-            Ok(()) => {
-                let message = "the fast-path function call is not available through pgoutpost";
-                let report = Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Use SELECT.");
-                Err(report.into())
-            }
+            Ok(()) => self.call_on_main(message).await,
             ended => ended,
         };
         self.finish(outcome, 0).await
@@ -326,6 +322,7 @@ impl Session {
         if self.transaction.phase == Phase::Idle {
             self.end_transaction(false);
         }
+        self.is_still_there()?;
         build::ready(&mut self.client.output, self.transaction.phase.status());
         Ok(())
     }

@@ -243,6 +243,7 @@ impl Session {
             client,
             replica,
             main: None,
+            resident: false,
             expected: VecDeque::new(),
             passing: 0,
             discarding: 0,

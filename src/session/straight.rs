@@ -5,12 +5,8 @@
 //! (`hand_over`), and all later statements, reads too, go there. When it has committed, the session waits (bounded) until the
 //! replica has it, and the catalog if that has changed, before the client hears of the end.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
-use tokio::time::{Instant, timeout};
 
-use super::carry::State;
 use super::control::plain;
 use super::converse::Show;
 use super::failure::{End, Failure};
@@ -18,31 +14,18 @@ use super::mirror::{REFUSED, may_run};
 use super::settings::Settings;
 use super::statements::{Lone, Parsed, Prepared};
 use super::transaction::{Phase, Route};
-use super::{Session, Waited, Wants};
-use crate::replay::ReplayState;
+use super::{Session, Wants};
 use crate::report::Report;
 use crate::sql::{Class, Plan, Statement, TransactionCommand};
 use crate::sqlstate;
-use crate::status::StatementKind;
-use crate::upstream::raw::{self, ConnectError, Raw};
 use crate::wire::build::Argument;
 use crate::wire::read::Bind;
 use crate::wire::{HEADER, build, error, header};
 
-/// The session's connection to main.
-pub(super) struct Main {
-    pub(super) raw: Raw,
-    /// The settings it has been given.
-    settings: Option<Arc<Settings>>,
-    /// What its session was, when it was last asked.
-    pub(super) state: Option<State>,
-    /// It may know prepared statements of the client.
-    pub(super) has_names: bool,
-}
-
 /// What the replica has to have when a straight statement is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Leaves {
+    #[default]
     Nothing,
     Rows,
     /// Perhaps another catalog, too.
@@ -58,7 +41,12 @@ impl Session {
         };
         let settings = self.settings().await?;
         let reads = |statement: &Statement| self.only_reads(statement, &settings);
+        let parsed = self.shared.statements.parse(text);
         let leaves = match statements {
+            _ if self.resident && self.transaction.phase == Phase::Idle => {
+                let of = |statement| self.leaves_on_main(Some(statement), &parsed, &settings);
+                statements.iter().map(of).max().unwrap_or_default()
+            }
             _ if statements.iter().any(ddl) => Leaves::Definitions,
             _ if statements.iter().all(reads) => Leaves::Nothing,
             _ => Leaves::Rows,
@@ -102,19 +90,24 @@ impl Session {
     }
 
     async fn send_to_main(&mut self, text: &str, leaves: Leaves) -> Result<(), Failure> {
-        let before = self.transaction.phase;
         let parsed = self.shared.statements.parse(text);
         self.goes_to_main(text, &parsed);
         // What our parser cannot read may write anything.
         self.pipeline.unseen |= parsed.script.is_err();
         let Some(main) = &mut self.main else { return Err(lost().into()) };
         build::query(&mut main.raw.link.output, text.as_bytes());
+        self.follow_main(text, &parsed, leaves).await
+    }
+
+    /// Relays what main answers to what it was sent, and does what comes of it.
+    async fn follow_main(&mut self, text: &str, parsed: &Parsed, leaves: Leaves) -> Result<(), Failure> {
+        let before = self.transaction.phase;
         let outcome = self.converse(Show::Answers, false).await;
         let phase = match &outcome {
             Ok((status, _)) => Phase::of_status(*status),
             Err(_) => before,
         };
-        let deeds = if outcome.is_ok() { self.deeds(&parsed) } else { Vec::new() };
+        let deeds = if outcome.is_ok() { self.deeds(parsed) } else { Vec::new() };
         self.mirror(&deeds, phase).await?;
         let (_, failed) = outcome?;
         if !failed {
@@ -122,9 +115,25 @@ impl Session {
         }
         self.claim_unseen().await?;
         if phase == Phase::Idle {
-            self.leave_main(if failed { Leaves::Nothing } else { leaves }).await?;
+            // Something may have been committed before the failure.
+            let in_part = self.resident && parsed.single().is_none_or(|single| runs(&single.text));
+            self.leave_main(if failed && !in_part { Leaves::Nothing } else { leaves }).await?;
         }
         if failed { Err(Failure::Told) } else { Ok(()) }
+    }
+
+    /// The function call message, which names its function by number: what it does is not known.
+    pub(super) async fn call_on_main(&mut self, message: &[u8]) -> Result<(), Failure> {
+        if self.transaction.phase == Phase::Failed && self.transaction.route == Route::Here {
+            let message = "current transaction is aborted, commands ignored until end of transaction block";
+            return Err(Report::new(sqlstate::IN_FAILED_SQL_TRANSACTION, message).into());
+        }
+        self.enter_main(&[]).await?;
+        (self.pipeline.unseen, self.pipeline.may_set, self.pipeline.sets) = (true, true, true);
+        let Some(main) = &mut self.main else { return Err(lost().into()) };
+        main.raw.link.output.extend_from_slice(message);
+        let nothing = self.shared.statements.parse("");
+        self.follow_main("", &nothing, Leaves::Definitions).await
     }
 
     /// A statement of a straight transaction has failed without main having heard of it: main's transaction fails as the
@@ -152,10 +161,7 @@ impl Session {
     fn may_set_path(&self, parsed: &Parsed) -> bool {
         let sets = |statement: &Statement| match &statement.class {
             Class::Settings { .. } => true,
-            Class::Straight { .. } => {
-                let first = statement.text.split_whitespace().next().unwrap_or_default();
-                ["do", "call"].iter().any(|word| first.eq_ignore_ascii_case(word))
-            }
+            Class::Straight { .. } => runs(&statement.text),
             _ => false,
         };
         parsed.sets_config
@@ -313,140 +319,6 @@ impl Session {
             ran => ran,
         }
     }
-
-    /// Makes main ready for statements: connected, with the session's settings, in the session's transaction, and nobody
-    /// else at the site writing what they are known to write.
-    pub(super) async fn enter_main(&mut self, statements: &[Statement]) -> Result<(), Failure> {
-        self.guard.statement(StatementKind::Straight);
-        self.not_overtaken()?;
-        match self.transaction.route {
-            Route::Straight if self.main.is_none() => return Err(lost().into()),
-            Route::Straight => {}
-            Route::Here => {
-                if let Err(failure) = self.begin_on_main().await {
-                    self.seat.leave_main(false);
-                    return Err(failure);
-                }
-            }
-        }
-        let alone = self.have_alone(statements).await;
-        if alone.is_err() && self.transaction.route == Route::Here {
-            self.seat.leave_main(false);
-        }
-        alone
-    }
-
-    /// Makes sure that nobody at the site writes what straight statements are known to write, and that main has what was
-    /// written.
-    pub(super) async fn have_alone(&mut self, statements: &[Statement]) -> Result<(), Failure> {
-        if self.transaction.phase == Phase::Failed {
-            return Ok(());
-        }
-        if self.claim(statements).await? { self.drained().await } else { Ok(()) }
-    }
-
-    async fn begin_on_main(&mut self) -> Result<(), Failure> {
-        if !self.transaction.work.is_empty() {
-            self.may_hand_over().await?;
-        }
-        let settings = self.settings().await?;
-        let modes = self.modes_to_say(&settings);
-        self.no_open_cursor().await?;
-        self.connect_main().await?;
-        self.claim_tables(&self.seat.kept(), true, &settings).await?;
-        self.drained().await?;
-        let same = |main: &Main| main.settings.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &settings));
-        if !self.main.as_ref().is_some_and(same) {
-            self.give_session_to_main().await?;
-            if let Some(main) = &mut self.main {
-                main.settings = Some(settings);
-            }
-        }
-        if self.transaction.phase == Phase::Open {
-            // What the client has prepared since, or no longer has, only the replica knows.
-            if let Some(main) = &mut self.main
-                && std::mem::take(&mut main.has_names)
-            {
-                self.ask_main("DEALLOCATE ALL").await?;
-            }
-            let begin =
-                TransactionCommand::Begin { isolation: modes.isolation, read_only: modes.read_only, start: false };
-            self.ask_main(&plain(&begin)).await?;
-            let early = self.transaction.savepoints.iter().map(|savepoint| savepoint.name.clone()).collect();
-            self.hand_over().await?;
-            self.pipeline.early = early;
-        }
-        Ok(())
-    }
-
-    /// Cursors of the transaction are the replica's, and main would not know them.
-    async fn no_open_cursor(&mut self) -> Result<(), Failure> {
-        if self.transaction.phase != Phase::Open || self.open_cursors(false).await?.is_empty() {
-            return Ok(());
-        }
-        let message = "this statement cannot be buffered, and its transaction has an open cursor here";
-        Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
-            .hint("CLOSE the cursor first, or declare it after this statement.")
-            .into())
-    }
-
-    pub(super) async fn connect_main(&mut self) -> Result<(), Failure> {
-        self.reach_main().await?.map_err(|error| unreachable(&error).into())
-    }
-
-    /// The same; why main does not take this client is for the caller to tell.
-    pub(super) async fn reach_main(&mut self) -> Result<Result<(), ConnectError>, Failure> {
-        if let Some(main) = &mut self.main {
-            // What came while nobody looked: the end, perhaps.
-            main.raw.link.look().await;
-            if !main.raw.link.ended {
-                return Ok(Ok(()));
-            }
-        }
-        let shared = Arc::clone(&self.shared);
-        let parameters = self.who.parameters.clone();
-        let limit = shared.limits.connect_main;
-        match self.wait(raw::connect(&shared.main, &parameters, limit)).await? {
-            Waited::Done(Ok(raw)) => {
-                self.main = Some(Main { raw, settings: None, state: None, has_names: false });
-                Ok(Ok(()))
-            }
-            Waited::Done(Err(error)) => Ok(Err(error)),
-            Waited::Cancelled => Err(canceled().into()),
-        }
-    }
-
-    /// Waits until main has everything of the buffer.
-    async fn drained(&mut self) -> Result<(), Failure> {
-        let mut progress = self.shared.buffer.progress();
-        let last = progress.borrow_and_update().last;
-        let shared = Arc::clone(&self.shared);
-        let drained = async move {
-            let began = Instant::now();
-            loop {
-                let applied = progress.wait_for(|progress| progress.applied >= last);
-                match timeout(shared.limits.straight, applied).await {
-                    Ok(all) => return all.is_ok(),
-                    Err(_) => {
-                        let at_work = shared.status.snapshot().replay.state == ReplayState::Replaying;
-                        if !at_work || began.elapsed() > shared.limits.drain {
-                            return false;
-                        }
-                    }
-                }
-            }
-        };
-        match self.wait(drained).await? {
-            Waited::Done(true) => Ok(()),
-            Waited::Done(false) => {
-                let message = "this statement cannot be buffered, and main does not have all buffered transactions yet";
-                Err(Report::new(sqlstate::CANNOT_CONNECT_NOW, message)
-                    .hint("Try again when the buffer has drained (SHOW LAG in the console).")
-                    .into())
-            }
-            Waited::Cancelled => Err(canceled().into()),
-        }
-    }
 }
 
 /// Whether a text may set what is the session's; functions and procedures may.
@@ -455,6 +327,12 @@ fn may_set(text: &str) -> bool {
     let runs = ["do", "call", "select", "with", "execute"];
     runs.iter().any(|word| first.eq_ignore_ascii_case(word))
         || text.as_bytes().windows(3).any(|word| word.eq_ignore_ascii_case(b"set"))
+}
+
+/// Whether a statement is CALL or DO, which may commit.
+fn runs(text: &str) -> bool {
+    let first = text.split_whitespace().next().unwrap_or_default();
+    ["do", "call"].iter().any(|word| first.eq_ignore_ascii_case(word))
 }
 
 /// Whether a text may prepare statements.
@@ -469,17 +347,4 @@ pub(super) fn canceled() -> Report {
 pub(super) fn lost() -> Report {
     Report::new(sqlstate::TRANSACTION_RESOLUTION_UNKNOWN, "the connection to main was lost during the statement")
         .hint("Look on main whether it was done before doing it again.")
-}
-
-fn unreachable(error: &ConnectError) -> Report {
-    let message = "this statement cannot be buffered, and main cannot be reached";
-    let report = Report::new(sqlstate::CANNOT_CONNECT_NOW, message).detail(error.to_string());
-    match error {
-        ConnectError::Unreachable(_) | ConnectError::Timeout(_) | ConnectError::Protocol(_) => {
-            report.hint("Try again when the link is up. INSERT, UPDATE and DELETE are buffered meanwhile.")
-        }
-        ConnectError::Refused(_) | ConnectError::NoPassword { .. } | ConnectError::Method(_) => {
-            report.hint("Let main's pg_hba.conf accept this role from the daemon's address.")
-        }
-    }
 }

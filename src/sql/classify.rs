@@ -26,7 +26,21 @@ pub(super) fn definition(text: &str) -> Option<Script> {
     let made = match word(0) {
         "ALTER" => !matches!(word(1), "SYSTEM" | "DATABASE" | "SUBSCRIPTION"),
         "CREATE" => {
-            matches!(word(1), "TABLE" | "INDEX" | "UNIQUE" | "TYPE" | "DOMAIN" | "POLICY" | "TRIGGER" | "STATISTICS")
+            matches!(
+                word(1),
+                "TEMP"
+                    | "TEMPORARY"
+                    | "LOCAL"
+                    | "GLOBAL"
+                    | "TABLE"
+                    | "INDEX"
+                    | "UNIQUE"
+                    | "TYPE"
+                    | "DOMAIN"
+                    | "POLICY"
+                    | "TRIGGER"
+                    | "STATISTICS"
+            )
         }
         "COMMENT" => true,
         _ => false,
@@ -42,8 +56,8 @@ pub(super) fn definition(text: &str) -> Option<Script> {
 const GLANCE_MAX: usize = 4096;
 
 /// What a query must hold, in any letters, to be more than a read: locks, writes, SELECT INTO, values of sequences,
-/// changed settings. Found within another word or a string, it only sends the text the longer way.
-const TELLTALES: [&[u8]; 11] = [
+/// changed settings, notifications, large objects. Found within another word or a string, it only sends the text the longer way.
+const TELLTALES: [&[u8]; 15] = [
     b"for",
     b"into",
     b"insert",
@@ -55,6 +69,10 @@ const TELLTALES: [&[u8]; 11] = [
     b"lastval",
     b"setval",
     b"set_config",
+    b"notify",
+    b"lo_",
+    b"loread",
+    b"lowrite",
 ];
 
 /// See [`super::plainly_reads`].
@@ -171,14 +189,11 @@ fn writes_within(node: &SyntaxNode) -> bool {
 }
 
 fn with(node: &SyntaxNode) -> Class {
-    if sets_sequence(node) { NOT_BUFFERED } else { Class::With }
+    if calls_of_main(node) { NOT_BUFFERED } else { Class::With }
 }
 
 fn query(node: &SyntaxNode) -> Class {
-    if writes_within(node) {
-        return NOT_BUFFERED;
-    }
-    if sets_sequence(node) {
+    if writes_within(node) || calls_of_main(node) {
         return NOT_BUFFERED;
     }
     if sets_access(node) {
@@ -193,30 +208,57 @@ fn query(node: &SyntaxNode) -> Class {
     Class::Query
 }
 
-/// Whether it calls `setval`, which only main can.
-fn sets_sequence(node: &SyntaxNode) -> bool {
-    calls(node, "setval").next().is_some()
+/// What only main can do; those that open large objects give numbers that its session knows.
+const OF_MAIN: [&str; 20] = [
+    "setval",
+    "pg_notify",
+    "lo_open",
+    "lo_close",
+    "loread",
+    "lowrite",
+    "lo_lseek",
+    "lo_lseek64",
+    "lo_tell",
+    "lo_tell64",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_creat",
+    "lo_create",
+    "lo_unlink",
+    "lo_import",
+    "lo_export",
+    "lo_from_bytea",
+    "lo_put",
+    "lo_get",
+];
+
+/// Whether it calls a function that only main can run.
+fn calls_of_main(node: &SyntaxNode) -> bool {
+    calls(node).any(|(name, _)| OF_MAIN.contains(&&*name))
 }
 
 /// Whether it calls `set_config` with the name of the transaction's access mode.
 fn sets_access(node: &SyntaxNode) -> bool {
-    let names_it = |call: SyntaxNode| {
+    let names_it = |(_, call): (String, SyntaxNode)| {
         let mut arguments = call.children().skip(1).flat_map(|list| list.descendants_with_tokens().collect::<Vec<_>>());
         let first = arguments.find_map(|part| part.into_token().filter(|token| token.kind() == K::STRING));
         first.and_then(|name| super::syntax::plain_string(name.text()))
     };
-    calls(node, "set_config").filter_map(names_it).any(|name| name.eq_ignore_ascii_case("transaction_read_only"))
+    calls(node)
+        .filter(|(name, _)| name == "set_config")
+        .filter_map(names_it)
+        .any(|name| name.eq_ignore_ascii_case("transaction_read_only"))
 }
 
-fn calls(node: &SyntaxNode, function: &'static str) -> impl Iterator<Item = SyntaxNode> {
-    node.descendants().filter(|inner| inner.kind() == K::CALL_EXPR).filter(move |call| {
-        let name = call.children().next().and_then(|callee| super::syntax::dotted(&callee));
-        name.is_some_and(|name| name.last().is_some_and(|name| name == function))
+fn calls(node: &SyntaxNode) -> impl Iterator<Item = (String, SyntaxNode)> {
+    node.descendants().filter(|inner| inner.kind() == K::CALL_EXPR).filter_map(|call| {
+        let name = super::syntax::dotted(&call.children().next()?)?.pop()?;
+        Some((name, call))
     })
 }
 
 fn write(node: &SyntaxNode) -> Class {
-    if sets_sequence(node) {
+    if calls_of_main(node) {
         return NOT_BUFFERED;
     }
     if child(node, K::WHERE_CURRENT_OF).is_some() {
@@ -372,9 +414,6 @@ fn straight(node: &SyntaxNode) -> Class {
         K::SET_TRANSACTION => return Class::Settings { discard_all: false },
         // Does nothing on a standby, and drivers send it when they give a connection back to their pool.
         K::UNLISTEN => return Class::Replica,
-        K::LISTEN | K::NOTIFY => {
-            return refused("LISTEN and NOTIFY are not available through pgoutpost", "Connect to main for them.");
-        }
         K::PREPARE_TRANSACTION | K::COMMIT_PREPARED | K::ROLLBACK_PREPARED => {
             return refused("two-phase commit is not available through pgoutpost", "Use an ordinary COMMIT.");
         }
@@ -385,10 +424,6 @@ fn straight(node: &SyntaxNode) -> Class {
         return lock(&words);
     }
     let word = |place: usize| words.get(place).map_or("", String::as_str);
-    if word(0) == "CREATE" && words.iter().take(3).any(|word| matches!(word.as_str(), "TEMP" | "TEMPORARY")) {
-        let hint = "Use a subquery or a CTE, or connect to main.";
-        return refused("temporary tables are not available through pgoutpost", hint);
-    }
     if word(0) == "CREATE" && node.descendants().any(|inner| inner.kind() == K::EXECUTE) {
         return refused("CREATE TABLE AS EXECUTE is not available through pgoutpost", "Write the query itself.");
     }
@@ -397,8 +432,10 @@ fn straight(node: &SyntaxNode) -> Class {
         || matches!((word(0), word(1)), ("CREATE" | "DROP", "DATABASE" | "TABLESPACE" | "SUBSCRIPTION"))
         || (node.kind() == K::REINDEX && matches!(word(1), "DATABASE" | "SYSTEM" | "SCHEMA"))
         || (concurrently && matches!(word(0), "CREATE" | "DROP" | "REINDEX"));
-    let ddl =
-        !matches!(node.kind(), K::VACUUM | K::ANALYZE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM);
+    let ddl = !matches!(
+        node.kind(),
+        K::LISTEN | K::NOTIFY | K::VACUUM | K::ANALYZE | K::CHECKPOINT | K::CLUSTER | K::REINDEX | K::ALTER_SYSTEM
+    );
     // `CALL` and `DO` may run DDL themselves; asking for the catalog again costs little.
     Class::Straight { ddl, outside_transaction }
 }

@@ -98,7 +98,12 @@ impl Answer {
         for (expected, got) in self.outcomes.iter().zip(&other.outcomes) {
             match (&expected.end, &got.end) {
                 (End::Error(expected), End::Error(got)) => {
-                    let unequal = COMPARED.iter().filter(|field| expected.get(field) != got.get(field));
+                    // A session's temporary schema is any one of many.
+                    let text = |fields: &Fields, field: &char| match fields.get(field) {
+                        Some(text) if text.starts_with("pg_temp_") => Some("pg_temp".to_owned()),
+                        text => text.cloned(),
+                    };
+                    let unequal = COMPARED.iter().filter(|field| text(expected, field) != text(got, field));
                     differences.extend(unequal.map(|field| format!("error field {field}")));
                     let place = |fields: &Fields| fields.get(&'W').filter(|text| text.contains("COPY ")).cloned();
                     if place(expected) != place(got) {

@@ -195,13 +195,6 @@ async fn a_write_is_not_evaluated_on_a_replica_that_lacks_what_the_session_did_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn temporary_tables_are_refused() {
-    let (_site, outpost) = outpost("session_temporary", "").await;
-    let client = connect(&outpost.url()).await;
-    assert_eq!(fails(&client, "CREATE TEMP TABLE t (id int)").await, "0A000");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn main_executes_what_is_prepared_now() {
     let schema = "CREATE TABLE t (id int PRIMARY KEY, seen bool NOT NULL DEFAULT false); INSERT INTO t VALUES (1), (2);
         CREATE VIEW v AS SELECT * FROM t";

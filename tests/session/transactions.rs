@@ -177,12 +177,12 @@ async fn a_block_that_begins_in_a_string_fails_with_what_main_would_have_to_do()
         "BEGIN; DELETE FROM keyless",
         "BEGIN; INSERT INTO t VALUES (100, 1); DELETE FROM keyless; INSERT INTO t VALUES (101, 1)",
         "BEGIN; CREATE TABLE more (a int)",
-        "INSERT INTO t VALUES (-1, 1); ROLLBACK; BEGIN; DELETE FROM keyless; LISTEN x",
+        "INSERT INTO t VALUES (-1, 1); ROLLBACK; BEGIN; DELETE FROM keyless; LOCK TABLE t",
     ]
     .iter()
     .enumerate()
     {
-        let expected = if string.contains("LISTEN") { "0A000" } else { "57P03" };
+        let expected = if string.contains("LOCK") { "0A000" } else { "57P03" };
         assert_eq!(fails(&client, string).await, expected, "{string}");
         assert_eq!(fails(&client, &format!("INSERT INTO t VALUES ({number}, 1)")).await, "25P02", "{string}");
         client.batch_execute("ROLLBACK").await.unwrap();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 pub type Row = Vec<Option<Vec<u8>>>;
 pub type Failure = HashMap<char, String>;
@@ -148,7 +149,7 @@ impl Wire {
         }
     }
 
-    /// Sends messages as they are, and tells what comes back up to the ReadyForQuery of each Query and Sync: `D a|b`, `C SELECT 1`, `E 23505`, or the
+    /// Sends messages as they are, and tells what comes back up to the ReadyForQuery of each Query and Sync: `D a|b`, `C SELECT 1`, `E 23505`, `A channel|payload`, or the
     /// message's letter.
     pub fn exchange(&mut self, messages: &[Message<'_>]) -> Vec<String> {
         let mut out = Vec::new();
@@ -193,6 +194,7 @@ impl Wire {
                 }
                 'C' => format!("C {}", text(&body)),
                 'E' => format!("E {}", fields(&body).remove(&'C').unwrap_or_default()),
+                'A' => heard(&body),
                 'Z' if owed <= 1 => return told,
                 'Z' => {
                     owed -= 1;
@@ -200,6 +202,23 @@ impl Wire {
                 }
                 other => other.to_string(),
             });
+        }
+    }
+
+    /// The next message, which nobody has asked for: `A channel|payload`, `E 08006`; `nothing` when none comes soon.
+    pub fn hear(&mut self, wait: Duration) -> String {
+        self.stream.set_read_timeout(Some(wait)).unwrap();
+        let came = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(None).unwrap();
+        match came {
+            Ok(0) => return "end".to_owned(),
+            Ok(_) => {}
+            Err(_) => return "nothing".to_owned(),
+        }
+        match self.read() {
+            ('A', body) => heard(&body),
+            ('E', body) => format!("E {}", fields(&body).remove(&'C').unwrap_or_default()),
+            (kind, _) => kind.to_string(),
         }
     }
 
@@ -212,6 +231,12 @@ impl Wire {
             panic!("{failure:?} in {sql}");
         }
     }
+}
+
+/// A NotificationResponse.
+fn heard(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[4..]).into_owned();
+    format!("A {}", text.trim_end_matches('\0').replace('\0', "|"))
 }
 
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {

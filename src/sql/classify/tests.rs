@@ -65,16 +65,39 @@ fn writes() {
     for text in [
         "COPY t TO '/tmp/x'",
         "DELETE FROM t WHERE CURRENT OF c",
-        "LISTEN x",
         "PREPARE TRANSACTION 'x'",
         "LOCK TABLE t",
         "LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE",
         "LOCK t IN SHARE MODE NOWAIT",
         "LOCK t IN ACCESS EXCLUSIVE MODE",
-        "CREATE TEMP TABLE t (a int)",
-        "create local temporary table t as select 1",
     ] {
         check_refused(text);
+    }
+}
+
+#[test]
+fn what_lives_on_main() {
+    for text in [
+        "CREATE TEMP TABLE t (a int)",
+        "create local temporary table t as select 1",
+        "SELECT * INTO TEMP t FROM u",
+        "CREATE OR REPLACE TEMP VIEW v AS SELECT 1",
+    ] {
+        check(text, DDL);
+    }
+    for text in [
+        "LISTEN x",
+        "NOTIFY x, 'y'",
+        "SELECT pg_notify('x', 'y')",
+        "SELECT lo_create(0)",
+        "INSERT INTO t VALUES (lo_from_bytea(0, 'x'))",
+        "WITH x AS (SELECT pg_catalog.lo_unlink(1)) SELECT * FROM x",
+    ] {
+        check(text, STRAIGHT);
+    }
+    check("UNLISTEN *", Class::Replica);
+    for text in ["SELECT pg_notify('x', 'y')", "SELECT LO_creat(-1)", "SELECT loread(0, 1)", "SELECT lowrite(0, 'x')"] {
+        assert!(!crate::sql::plainly_reads(text), "{text}");
     }
 }
 
