@@ -81,11 +81,14 @@ impl SiteKind {
 pub struct ListenConfig {
     /// `host:port`. The default is the loopback interface, since clients are trusted for now.
     pub address: String,
+    /// The longest message that is taken from a client. Bytes.
+    #[serde(with = "size")]
+    pub message_max: u64,
 }
 
 impl Default for ListenConfig {
     fn default() -> ListenConfig {
-        ListenConfig { address: "127.0.0.1:6432".to_owned() }
+        ListenConfig { address: "127.0.0.1:6432".to_owned(), message_max: crate::wire::MESSAGE_MAX as u64 }
     }
 }
 

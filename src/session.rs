@@ -112,6 +112,8 @@ pub struct Limits {
     pub drain: Duration,
     /// How long COMMIT waits for main (`applied`) or the replica (`visible`).
     pub commit: Duration,
+    /// The longest message that is taken from a client. Bytes.
+    pub message: usize,
     /// The rows that one write may evaluate to. Bytes.
     pub evaluation: usize,
 }
@@ -127,6 +129,7 @@ impl Default for Limits {
             straight: Duration::from_secs(5),
             drain: Duration::from_secs(60),
             commit: Duration::from_secs(30),
+            message: crate::wire::MESSAGE_MAX,
             evaluation: 256 << 20,
         }
     }
@@ -334,7 +337,7 @@ impl Session {
     /// How much of the client's input is kept: the message at its head, and some more.
     fn input_bound(&self) -> usize {
         let head = self.client.header().ok().flatten().map_or(0, |header| header.length);
-        head.min(crate::wire::MESSAGE_MAX) + 2 * READ
+        head.min(self.shared.limits.message) + 2 * READ
     }
 
     /// Waits for something within the daemon, while the client may leave or cancel.

@@ -9,6 +9,8 @@ mod carried;
 mod copy;
 #[path = "session/idle.rs"]
 mod idle;
+#[path = "session/large.rs"]
+mod large;
 #[path = "session/on_main.rs"]
 mod on_main;
 #[path = "session/own_columns.rs"]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Config, Place, Problem, SiteKind, duration, mask};
+use super::{Config, Place, Problem, SiteKind, duration, mask, size};
 
 /// The virtual database of the console; a real one of that name could not be reached.
 pub const CONSOLE_DATABASE: &str = "pgoutpost";
@@ -13,6 +13,10 @@ impl Config {
         let mut found = Findings(Vec::new());
         found.site_name(&self.site.name);
         found.address("listen.address", &self.listen.address);
+        if !(1 << 20..=1 << 30).contains(&self.listen.message_max) {
+            let value = size::format(self.listen.message_max);
+            found.add("listen.message_max", Some(value), "expected 1MiB to 1GiB");
+        }
         if !self.http.address.is_empty() {
             found.address("http.address", &self.http.address);
         }

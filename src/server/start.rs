@@ -75,7 +75,8 @@ pub(super) async fn start(
     let trust = Trust::default();
     let (watched, told) = (running.tracker(), trust.clone());
     parts.add("trust in the replica", |stop| told.follow(watched, stop));
-    let limits = Limits::default();
+    let message = usize::try_from(config.listen.message_max).unwrap_or(usize::MAX);
+    let limits = Limits { message, ..Limits::default() };
     Ok(Serving::Buffered(Arc::new(Shared {
         site: config.site.name.clone(),
         database: status.about().database.clone(),

@@ -185,7 +185,7 @@ impl Session {
                 // Ignored within COPY, as in Postgres.
                 b'H' | b'S' => {}
                 b'X' => return Err(End::Client.into()),
-                _ if kind >= 0x80 => return Err(Failure::Own(Box::new(too_long()))),
+                _ if kind >= 0x80 => return Err(Failure::Own(Box::new(too_long(self.shared.limits.message)))),
                 _ => {
                     let message = format!("unexpected message type 0x{kind:02X} during COPY from stdin");
                     let report = Report::new(sqlstate::PROTOCOL_VIOLATION, message);
@@ -376,7 +376,7 @@ fn given<'a>(types: &'a [u32], values: &'a [Option<Bytes>]) -> Given<'a> {
     Given { types, binary, values: values.iter().map(Option::as_deref).collect() }
 }
 
-fn too_long() -> Report {
-    let message = format!("a piece of COPY data may not be longer than {} MiB", crate::wire::MESSAGE_MAX >> 20);
+fn too_long(limit: usize) -> Report {
+    let message = format!("a piece of COPY data may not be longer than {} MiB", limit >> 20);
     Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message)
 }

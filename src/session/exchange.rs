@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::failure::{End, Failure};
 use super::read::{as_clients, values};
@@ -21,10 +21,11 @@ use super::statements::{Description, Parsed, Prepared};
 use super::transaction::Phase;
 use super::write::no_parameter;
 use super::{Session, Wants};
+use crate::report::Report;
 use crate::sqlstate::{self, SqlState};
 use crate::wire::build::Argument;
 use crate::wire::read::{Column, columns, parameter_types};
-use crate::wire::{self, HEADER, MESSAGE_MAX, build, error};
+use crate::wire::{self, HEADER, build, error};
 
 const INDETERMINATE_DATATYPE: SqlState = SqlState(*b"42P18");
 
@@ -38,6 +39,14 @@ pub(super) fn planning_tells(text: &str, description: &Description) -> Result<bo
     let open =
         |column: &Column| column.table_oid == 0 && column.modifier == -1 && !UNMODIFIED.contains(&column.type_oid);
     Ok(columns(&message[HEADER..])?.iter().any(open) && Parsed::has_branches(text) && !Parsed::locks_rows(text))
+}
+
+/// One row that is more than may be kept.
+fn row_too_long(length: usize, limit: usize) -> Report {
+    let message = format!("a row of {} MiB is too long", length >> 20);
+    Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message)
+        .detail("Rows that are written, or merged with pending ones, are evaluated as text: a bytea is twice as long.")
+        .hint(format!("Rows of up to {} MiB are taken.", limit >> 20))
 }
 
 impl Session {
@@ -72,7 +81,18 @@ impl Session {
     /// The replica's error; [`Failure::Told`] when something forwarded before has failed, so that the question is
     /// skipped.
     pub(super) async fn reply(&mut self) -> Result<(u8, BytesMut), Failure> {
+        // A message that is too long to be kept: what is left of it, and what the client will be told.
+        let (mut left, mut too_long) = (0, None);
         loop {
+            if left > 0 {
+                let count = left.min(self.replica.link.input.len());
+                self.replica.link.input.advance(count);
+                left -= count;
+            }
+            if left > 0 {
+                self.pump(Wants::Replica).await?;
+                continue;
+            }
             if !self.expected.is_empty() {
                 self.relay()?;
                 self.no_retry();
@@ -84,6 +104,10 @@ impl Session {
                 && let Some((kind, message)) = self.replica.link.take().map_err(broken)?
             {
                 match kind {
+                    b'E' if too_long.is_some() && !error::is_fatal(&message[wire::HEADER..]) => {
+                        self.replica_skips = true;
+                        return Err(too_long.map_or(Failure::Told, Failure::Own));
+                    }
                     b'S' => self.parameter(&message),
                     b'N' if !self.reads_first && error::code(&message[HEADER..]) == sqlstate::NONSTANDARD_ESCAPE => {}
                     b'N' | b'A' => self.client.output.extend_from_slice(&message),
@@ -95,16 +119,24 @@ impl Session {
                         self.replica_skips = true;
                         return Err(Failure::Inner(message));
                     }
-                    b'Z' => {
+                    b'Z' if too_long.is_none() => {
                         self.replica_skips = false;
                         return Ok((kind, message));
                     }
+                    _ if too_long.is_some() => {}
                     _ => return Ok((kind, message)),
                 }
                 continue;
             }
-            if self.replica.link.header().map_err(broken)?.is_some_and(|header| header.length > MESSAGE_MAX) {
-                return Err(End::Replica("it sent a message that is too long".into()).into());
+            let header = self.replica.link.header().map_err(broken)?;
+            if let Some(header) = header.filter(|header| header.length > self.shared.limits.evaluation) {
+                left = header.length;
+                too_long.get_or_insert_with(|| Box::new(row_too_long(header.length, self.shared.limits.evaluation)));
+                // What it answers behind it is not read: everything up to Sync fails, as the client's statement does.
+                let out = self.ask();
+                build::bind(out, b"", b"pgoutpost: failed here", &[], &[]);
+                build::flush(out);
+                continue;
             }
             self.pump(Wants::Replica).await?;
         }

@@ -12,7 +12,7 @@ use crate::sqlstate;
 use crate::status::ClientState;
 use crate::wire::error::{self, Position, Severity};
 use crate::wire::link::OUTPUT_HIGH;
-use crate::wire::{self, MESSAGE_MAX, build};
+use crate::wire::{self, build};
 
 /// How many forwarded messages may be unanswered.
 const PIPELINE_MAX: usize = 4096;
@@ -87,7 +87,8 @@ impl Session {
             }
         }
         let Some(header) = self.client.header()? else { return Ok(None) };
-        if header.length <= MESSAGE_MAX {
+        let limit = self.shared.limits.message;
+        if header.length <= limit {
             return Ok(self.client.take()?);
         }
         if !matches!(header.kind, b'Q' | b'P' | b'B' | b'd' | b'F') {
@@ -99,7 +100,7 @@ impl Session {
         }
         self.discarding = header.length;
         let message = format!("a message of {} bytes is too long", header.length);
-        let hint = format!("Messages of up to {} MiB are taken.", MESSAGE_MAX >> 20);
+        let hint = format!("Messages of up to {} MiB are taken (listen.message_max).", limit >> 20);
         let report = Report::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).hint(hint);
         Ok(Some((header.kind | TOO_LONG, too_long(&report))))
     }
