@@ -110,15 +110,18 @@ impl Session {
         Ok(())
     }
 
-    /// An entry in doubt may still be published: until the buffer has settled it nobody may write what it wrote.
+    /// An entry in doubt may still be published: until the buffer has settled it nobody may write what it wrote, nor have its
+    /// tables on main, which may get it later.
     fn keep_locks_while_in_doubt(&mut self) {
         let mut holder = std::mem::replace(&mut self.locks, self.shared.locks.holder());
+        let seat = std::mem::replace(&mut self.seat, self.shared.sides.seat());
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             while !shared.buffer.status().available {
                 tokio::time::sleep(DOUBT_POLL).await;
             }
             holder.release(Some(shared.buffer.overlay().last()));
+            drop(seat);
         });
     }
 

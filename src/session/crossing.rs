@@ -81,8 +81,10 @@ impl Session {
         let drained = timeout_at(Instant::now() + PATIENCE, async move {
             progress.wait_for(|progress| progress.applied >= last).await.is_ok()
         });
-        if !matches!(self.wait(drained).await?, Waited::Done(Ok(true))) {
-            return Ok(false);
+        match self.wait(drained).await? {
+            Waited::Done(Ok(true)) => {}
+            Waited::Done(_) => return Ok(false),
+            Waited::Cancelled => return Err(super::straight::canceled().into()),
         }
         if !self.reads_committed(settings) && self.transaction.phase == Phase::Open {
             // Its snapshot is the site's.

@@ -128,6 +128,7 @@ impl Session {
                     if let Some(name) = parsed.single().and_then(names) {
                         self.introduce_by_sql(&name).await?;
                     }
+                    owed.refused = self.is_taken(parse.name).await?;
                     let prepared = Prepared { sql: parse.sql.to_vec().into(), types: parse.types, parsed };
                     owed.prepares = Some((parse.name.to_vec(), Arc::new(prepared)));
                 }
@@ -201,6 +202,27 @@ impl Session {
         }
         self.batch = true;
         self.pipeline.owed.push_back(Owed { refused: Some(report), ..Owed::default() });
+    }
+
+    /// A name that the client gave before main had the transaction: main does not know it, and would give it again.
+    async fn is_taken(&mut self, name: &[u8]) -> Result<Option<Report>, End> {
+        if name.is_empty()
+            || self.transaction.phase == Phase::Failed
+            || !self.names.statements.contains_key(name)
+            || self.pipeline.known.contains(name)
+        {
+            return Ok(None);
+        }
+        let text = String::from_utf8_lossy(name);
+        // It may have been taken away by SQL.
+        let there = self.names.late.contains_key(name)
+            || match self.find_named(&text).await {
+                Ok(named) => named.is_some(),
+                Err(Failure::End(end)) => return Err(end),
+                Err(Failure::Inner(_) | Failure::Server(_) | Failure::Own(_) | Failure::Told) => false,
+            };
+        let message = format!("prepared statement \"{text}\" already exists");
+        Ok(there.then(|| Report::new(crate::sqlstate::SqlState(*b"42P05"), message)))
     }
 
     /// Why a statement cannot be run: what it writes is written at the site.

@@ -116,7 +116,7 @@ impl Session {
         self.claim_unseen().await?;
         if phase == Phase::Idle {
             // Something may have been committed before the failure.
-            let in_part = self.resident && parsed.single().is_none_or(|single| runs(&single.text));
+            let in_part = parsed.single().is_none_or(|single| runs(&single.text));
             self.leave_main(if failed && !in_part { Leaves::Nothing } else { leaves }).await?;
         }
         if failed { Err(Failure::Told) } else { Ok(()) }
@@ -236,13 +236,19 @@ impl Session {
             return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint("Use BEGIN and COMMIT.").into());
         }
         let ran = self.execute_on_main(prepared, bind, limit).await;
-        self.leave_after(ran, leaves).await
+        let in_part = prepared.parsed.single().is_some_and(|single| runs(&single.text));
+        self.leave_after(ran, leaves, in_part).await
     }
 
-    /// Leaves main after a statement that was no part of a transaction.
-    async fn leave_after(&mut self, ran: Result<(), Failure>, leaves: Leaves) -> Result<(), Failure> {
+    /// Leaves main after a statement that was no part of a transaction. `in_part`: it may have committed something before
+    /// it failed.
+    async fn leave_after(&mut self, ran: Result<(), Failure>, leaves: Leaves, in_part: bool) -> Result<(), Failure> {
         match (ran, self.transaction.phase) {
             (Ok(()), Phase::Idle) => self.leave_main(leaves).await,
+            (Err(Failure::Told), Phase::Idle) if in_part => {
+                self.leave_main(leaves).await?;
+                Err(Failure::Told)
+            }
             (Err(failure), Phase::Idle) => {
                 // It may have been done, if its answer was lost.
                 self.seat.leave_main(!matches!(failure, Failure::Told));
@@ -311,7 +317,7 @@ impl Session {
     /// A portal that the replica refused to run because it writes.
     pub(super) async fn straight_refused(&mut self, lone: &Lone, limit: i32, refusal: &[u8]) -> Result<(), Failure> {
         let ran = self.execute_on_main(&lone.prepared, &lone.bind, limit).await;
-        match self.leave_after(ran, Leaves::Definitions).await {
+        match self.leave_after(ran, Leaves::Definitions, false).await {
             Err(Failure::Own(mut report)) => {
                 report.detail.get_or_insert_with(|| format!("The replica: {}.", error::text(&refusal[HEADER..])));
                 Err(Failure::Own(report))

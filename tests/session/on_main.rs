@@ -150,6 +150,11 @@ async fn names_stay_with_their_statements() {
     assert_eq!(told(&[ParseAs("st", two), Sync]), ["E 42P05"]);
     assert_eq!(told(&[Query("COMMIT")]), ["C ROLLBACK"]);
     assert_eq!(told(&run), ["2", "D one", "C SELECT 1"]);
+    // Given before it, and then again.
+    told(&[Query("BEGIN; DELETE FROM keyless")]);
+    assert_eq!(told(&[ParseAs("st", two), Sync]), ["E 42P05"]);
+    assert_eq!(told(&[Query("COMMIT")]), ["C ROLLBACK"]);
+    assert_eq!(told(&run), ["2", "D one", "C SELECT 1"]);
     // Given when it had failed, and in one pipeline with what uses it.
     told(&[Query("DEALLOCATE st"), Query("BEGIN; DELETE FROM keyless"), Query("SELECT 1/0")]);
     assert_eq!(told(&[ParseAs("st", two), Sync]), ["E 25P02"]);

@@ -19,6 +19,30 @@ async fn a_new_table_is_there_at_once_in_every_session() {
     assert_eq!(value(&one, "SELECT sum(w) FROM t").await, "10");
 }
 
+/// What it has committed before it failed is there for who is told of the failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_procedure_that_commits_and_then_fails_is_waited_for() {
+    let schema = "CREATE TABLE t (id int PRIMARY KEY);
+        CREATE PROCEDURE half(n int) LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO t VALUES (n); COMMIT; RAISE 'the other half'; END $$";
+    let (lab, _site, outpost) = alone("session_half", schema).await;
+    let client = connect(&outpost.url()).await;
+    for (number, extended) in [(1, false), (2, true)] {
+        lab.freeze().await.unwrap();
+        let call = format!("CALL half({number})");
+        match extended {
+            false => assert!(client.batch_execute(&call).await.is_err()),
+            true => assert!(client.execute(&call, &[]).await.is_err()),
+        }
+        // The driver tells of the failure at once; the session goes on when the replica has what is committed.
+        let mut counted = std::pin::pin!(value(&client, "SELECT count(*) FROM t"));
+        let early = tokio::time::timeout(Duration::from_millis(1000), &mut counted).await;
+        assert!(early.is_err(), "the session went on before the replica had it: {early:?}");
+        lab.thaw().await.unwrap();
+        assert_eq!(counted.await, number.to_string());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_straight_transaction_is_all_or_nothing() {
     let (_site, outpost) = outpost("session_straight", "CREATE TABLE t (id int PRIMARY KEY)").await;
