@@ -36,10 +36,10 @@ impl Session {
     }
 
     /// Relays an exchange with main up to ReadyForQuery; returns its status and whether there was an error. COPY data of
-    /// the client goes to main meanwhile. `synced`: a Sync was sent along, which main ignores while it copies.
-    pub(super) async fn converse(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
+    /// the client goes to main meanwhile. `owes_sync`: the Sync is still to be sent, when the statement is over.
+    pub(super) async fn converse(&mut self, show: Show, owes_sync: bool) -> Result<(u8, bool), Failure> {
         self.aim_at_main();
-        let outcome = self.converse_inner(show, synced).await;
+        let outcome = self.converse_inner(show, owes_sync).await;
         self.registered.running.settled().await;
         self.aim_at_replica();
         outcome
@@ -53,10 +53,9 @@ impl Session {
         }
     }
 
-    async fn converse_inner(&mut self, show: Show, synced: bool) -> Result<(u8, bool), Failure> {
+    async fn converse_inner(&mut self, show: Show, mut owes_sync: bool) -> Result<(u8, bool), Failure> {
         let (mut failed, mut copying, mut patience) = (false, false, self.patience());
         self.tags.clear();
-        let mut owes_sync = false;
         loop {
             let Some(main) = &mut self.main else { return Err(lost().into()) };
             let taken = main.raw.link.take().ok().flatten();
@@ -67,9 +66,6 @@ impl Session {
                 }
                 if copying {
                     copying = self.copy_to_main()?;
-                    if !copying && std::mem::take(&mut owes_sync) {
-                        self.sync_main();
-                    }
                     // Main waits for the client.
                     self.pump(Wants::Main).await?;
                 } else if let Some(report) = self.hear_main(&mut patience).await? {
@@ -78,6 +74,9 @@ impl Session {
                 }
                 continue;
             };
+            if matches!(kind, b'C' | b'E' | b'I' | b's') && std::mem::take(&mut owes_sync) {
+                build::sync(&mut main.raw.link.output);
+            }
             match kind {
                 b'Z' => {
                     main.counts_no_idle_time();
@@ -99,9 +98,6 @@ impl Session {
                 b'E' => {
                     failed = true;
                     copying = false;
-                    if std::mem::take(&mut owes_sync) {
-                        self.sync_main();
-                    }
                     if error::is_fatal(&message[HEADER..]) {
                         self.lose_main();
                         return Err(lost().detail(error::text(&message[HEADER..])).into());
@@ -115,7 +111,7 @@ impl Session {
                     let value = row.first().cloned().flatten();
                     self.asked = value.map(|value| String::from_utf8_lossy(&value).into_owned());
                 }
-                b'G' => (copying, owes_sync) = (true, synced),
+                b'G' => copying = true,
                 _ => {}
             }
             if show == Show::Answers {
@@ -127,18 +123,13 @@ impl Session {
         }
     }
 
-    fn sync_main(&mut self) {
-        if let Some(main) = &mut self.main {
-            build::sync(&mut main.raw.link.output);
-        }
-    }
-
     /// Hands the client's COPY data on; false: it has ended.
     pub(super) fn copy_to_main(&mut self) -> Result<bool, End> {
         while self.main.as_ref().is_some_and(|main| main.raw.link.output.len() < OUTPUT_HIGH)
             && let Some((kind, message)) = self.take()?
             && let Some(main) = &mut self.main
         {
+            self.pipeline.copied |= matches!(kind, b'd' | b'c' | b'f');
             let out = &mut main.raw.link.output;
             match kind {
                 b'd' => out.extend_from_slice(&message),

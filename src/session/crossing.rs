@@ -133,7 +133,10 @@ impl Session {
             match self.seat.enter(table, writes, evaluated, began.elapsed()) {
                 Entered::In => return Ok(false),
                 Entered::Changed if self.reads_committed(settings) => return Ok(true),
-                Entered::Changed => return Err(sql::concurrent("update").into()),
+                Entered::Changed => {
+                    let detail = "A transaction that ran on main has written the same table since this one began.";
+                    return Err(sql::concurrent("update").detail(detail).into());
+                }
                 Entered::Busy if !self.main_answers() => self.seat.overtake(table),
                 Entered::Busy => self.side_changes(changed, until).await?,
             }

@@ -79,7 +79,7 @@ impl Session {
         if !self.main.as_ref().is_some_and(same) {
             self.give_session_to_main().await?;
             if let Some(main) = &mut self.main {
-                main.settings = Some(settings);
+                main.settings = Some(Arc::clone(&settings));
             }
         }
         if self.transaction.phase == Phase::Open {
@@ -92,6 +92,7 @@ impl Session {
             let begin =
                 TransactionCommand::Begin { isolation: modes.isolation, read_only: modes.read_only, start: false };
             self.ask_main(&plain(&begin)).await?;
+            self.same_snapshot(&settings).await?;
             let early = self.transaction.savepoints.iter().map(|savepoint| savepoint.name.clone()).collect();
             self.hand_over().await?;
             self.pipeline.early = early;

@@ -71,6 +71,29 @@ impl Session {
         }
     }
 
+    /// Makes sure that what the transaction has seen at the site is what it will see on main, where it has begun, if it is to see
+    /// one state throughout.
+    ///
+    /// # Errors
+    /// 40001 when that may not be so; main has rolled back then.
+    pub(super) async fn same_snapshot(&mut self, settings: &Settings) -> Result<(), Failure> {
+        if !self.transaction.looked || self.reads_committed(settings) {
+            return Ok(());
+        }
+        // A standby lists no transactions under way: the two are alike only if there were none.
+        let snapshot = "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text";
+        let here = self.question(snapshot).await?.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+        let there = self.ask_main(snapshot).await?;
+        if here.is_some_and(|here| Some(&*here) == there.as_deref().map(str::as_bytes)) {
+            return Ok(());
+        }
+        self.ask_main("ROLLBACK").await?;
+        Err(sql::concurrent("update")
+            .detail("The transaction has read at the site, and main is not, or may not be, in the state that it saw.")
+            .hint("Run it again, at READ COMMITTED, or so that its first statement is one that goes to main.")
+            .into())
+    }
+
     /// What was evaluated is not true any more: READ COMMITTED evaluates again, the others fail.
     pub(super) fn stale(&self, settings: &Settings) -> Result<(), Report> {
         if self.reads_committed(settings) { Ok(()) } else { Err(sql::concurrent("update")) }

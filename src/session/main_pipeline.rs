@@ -16,7 +16,7 @@ use super::straight::Leaves;
 use super::transaction::Phase;
 use super::{Session, Wants};
 use crate::report::Report;
-use crate::sql::{Statement, Unparsed};
+use crate::sql::{Class, Statement, Unparsed};
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, Execute, Named, Parse};
 use crate::wire::{HEADER, build, error};
@@ -53,6 +53,10 @@ pub(super) struct Pipeline {
     drained: bool,
     /// What the replica has to have of what the pipeline has run outside of a block.
     leaves: Leaves,
+    /// A COPY FROM STDIN has been bound since the last Sync that main has had.
+    copies: bool,
+    /// It has been given data, or their end.
+    pub(super) copied: bool,
 }
 
 /// A message that main has not answered yet.
@@ -139,6 +143,7 @@ impl Session {
                     let prepared = self.prepared_on_main(bind.statement);
                     let statement = prepared.as_ref().and_then(|prepared| prepared.parsed.single());
                     owed.refused = statement.and_then(|statement| may_run(statement).err());
+                    self.pipeline.copies |= statement.is_some_and(|statement| statement.class == Class::CopyIn);
                     if owed.refused.is_none() {
                         owed.refused = self.alone_on_main(prepared.as_deref(), statement).await?;
                     }
@@ -178,6 +183,17 @@ impl Session {
                 }
             }
             _ => {}
+        }
+        if kind == b'S' && std::mem::take(&mut self.pipeline.copies) {
+            // While it copies main ignores it, and when it fails before it has read any data it does not.
+            let Some(main) = &mut self.main else { return Err(lost_main()) };
+            build::flush(&mut main.raw.link.output);
+            (self.batch, self.pipeline.copied) = (true, false);
+            self.answers_of_main().await?;
+            if self.pipeline.copied {
+                return Ok(());
+            }
+            self.batch = false;
         }
         let Some(main) = &mut self.main else { return Err(lost_main()) };
         match &owed.refused {

@@ -117,6 +117,7 @@ impl Session {
         let empty = now.is_empty() && self.transaction.work.is_empty();
         if self.transaction.phase == Phase::Open {
             // Kept in case the transaction is a repeatable read.
+            self.transaction.looked = true;
             return self.transaction.frozen(|| now).is_empty() && empty;
         }
         empty
@@ -139,7 +140,10 @@ impl Session {
             Isolation::ReadUncommitted | Isolation::ReadCommitted => {
                 self.pinned.as_ref().map_or(now, |pinned| Arc::clone(&pinned.overlay))
             }
-            Isolation::RepeatableRead | Isolation::Serializable => self.transaction.frozen(|| now),
+            Isolation::RepeatableRead | Isolation::Serializable => {
+                self.transaction.looked = true;
+                self.transaction.frozen(|| now)
+            }
         }
     }
 

@@ -300,8 +300,11 @@ impl Session {
         build::parse(out, b"", &prepared.sql, &prepared.types);
         build::bind(out, portal, b"", &arguments, &bind.results);
         build::execute(out, portal, limit.max(0));
-        build::sync(out);
-        let (status, failed) = self.converse(Show::Answers, true).await?;
+        // While it copies main ignores a Sync, and when it fails before it has read any data it does not.
+        let copies = prepared.parsed.single().is_some_and(|statement| statement.class == Class::CopyIn);
+        let end = if copies { build::flush } else { build::sync };
+        end(out);
+        let (status, failed) = self.converse(Show::Answers, copies).await?;
         if self.transaction.phase != Phase::Idle {
             self.transaction.phase = Phase::of_status(status);
         }

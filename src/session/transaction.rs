@@ -83,6 +83,8 @@ pub struct Transaction {
     pub defaults: Modes,
     /// The overlay as it was before the transaction's first snapshot.
     pub first: Option<Arc<Overlay>>,
+    /// Something of that snapshot may have been shown, or evaluated.
+    pub looked: bool,
     /// It holds locks on what was changed after its snapshot, so constraints are judged over the state of now.
     pub reliance: bool,
     pub work: Work,

@@ -19,7 +19,8 @@ pub enum Protocol {
     Simple,
     /// Parse, Bind, Describe, Execute, Sync; for each statement of a pipeline ([`PIPELINED`]), with one Sync.
     Extended,
-    /// The same with named statements that are used again, constants as parameters, and (every other) results in binary.
+    /// The same with named statements that are used again, constants as parameters, and (every other) results in binary. The Sync
+    /// of a COPY FROM comes when it is over only: a server that fails before it has read data takes one from before, too.
     Prepared,
 }
 
@@ -42,6 +43,7 @@ pub struct Connection {
 struct UnderWay {
     protocol: Protocol,
     copy: Vec<u8>,
+    owes_sync: bool,
     answer: Answer,
     outcome: Outcome,
     /// Statements whose Parse has not been answered.
@@ -86,7 +88,8 @@ impl Connection {
                         _ => Lifted::nothing(statement).messages("", true),
                     });
                 }
-                bytes.extend(message(b'S', b""));
+                now.owes_sync = protocol == Protocol::Prepared && sql.starts_with("COPY") && sql.contains("FROM STDIN");
+                bytes.extend(message(if now.owes_sync { b'H' } else { b'S' }, b""));
                 bytes
             }
         };
@@ -145,7 +148,12 @@ impl Connection {
             b'C' => now.end(End::Tag(text(&body[..body.len() - 1]))),
             b'I' => now.end(End::Empty),
             b's' => now.end(End::Suspended),
-            b'E' => now.end(End::Error(fields(body))),
+            b'E' => {
+                now.end(End::Error(fields(body)));
+                if std::mem::take(&mut now.owes_sync) {
+                    self.write(&message(b'S', b"")).await?;
+                }
+            }
             b'N' => now.answer.notices.push(fields(body)),
             b'S' => now.answer.settings.extend(setting(body)),
             b'd' => now.outcome.rows.push(vec![Some(text(body))]),
@@ -158,6 +166,7 @@ impl Connection {
                     bytes.extend(message(b'd', piece));
                 }
                 bytes.extend(message(b'c', b""));
+                now.owes_sync = false;
                 if now.protocol != Protocol::Simple {
                     // The first Sync was swallowed by the copy.
                     bytes.extend(message(b'S', b""));
@@ -180,7 +189,8 @@ impl Connection {
 
 impl UnderWay {
     fn new(protocol: Protocol, copy: Vec<u8>) -> UnderWay {
-        UnderWay { protocol, copy, answer: Answer::default(), outcome: Outcome::default(), parsing: VecDeque::new() }
+        let (answer, outcome) = (Answer::default(), Outcome::default());
+        UnderWay { protocol, copy, owes_sync: false, answer, outcome, parsing: VecDeque::new() }
     }
 
     fn end(&mut self, end: End) {

@@ -8,6 +8,10 @@
 pub mod dice;
 #[path = "generate/expression.rs"]
 pub mod expression;
+#[path = "generate/features.rs"]
+pub mod features;
+#[path = "generate/heirs.rs"]
+pub mod heirs;
 #[path = "generate/kind.rs"]
 pub mod kind;
 #[path = "generate/query.rs"]
@@ -16,123 +20,34 @@ pub mod query;
 pub mod rights;
 #[path = "generate/schema.rs"]
 pub mod schema;
+#[path = "generate/straight.rs"]
+pub mod straight;
 #[path = "generate/upsert.rs"]
 pub mod upsert;
+#[path = "generate/waits.rs"]
+pub mod waits;
 #[path = "generate/write.rs"]
 pub mod write;
+
+pub use features::Features;
 
 use dice::Dice;
 use schema::Table;
 
 use super::client::{PIPELINED, Protocol};
-use super::script::{Action, Judged, Script, Step};
-
-/// What may be generated.
-#[derive(Clone, Debug)]
-pub struct Features {
-    pub on_conflict: bool,
-    pub merge: bool,
-    pub writing_ctes: bool,
-    pub truncate: bool,
-    pub copy_in: bool,
-    pub referential_actions: bool,
-    pub deferrable: bool,
-    pub set_row: bool,
-    pub cursors: bool,
-    pub views: bool,
-    pub partitions: bool,
-    pub exclusion: bool,
-    pub inheritance: bool,
-    pub waiting: bool,
-    pub roles: bool,
-    pub set_constraints: bool,
-    pub column_rights: bool,
-    pub copy_out: bool,
-    pub csv: bool,
-    pub serializable: bool,
-    pub default_expressions: bool,
-    pub row_locks: bool,
-    pub sequences: bool,
-    pub prepare: bool,
-    pub settings: bool,
-    pub arbiters: bool,
-    pub sessions: usize,
-}
-
-impl Features {
-    /// What the product has, changed by the words of `FEATURES`: `merge,truncate` adds, `-merge` takes away.
-    pub fn from_environment() -> Features {
-        let mut features = Features {
-            on_conflict: true,
-            merge: true,
-            writing_ctes: true,
-            truncate: true,
-            copy_in: true,
-            referential_actions: true,
-            deferrable: true,
-            set_row: true,
-            cursors: true,
-            views: true,
-            partitions: true,
-            exclusion: true,
-            inheritance: true,
-            waiting: true,
-            roles: true,
-            set_constraints: true,
-            column_rights: true,
-            copy_out: true,
-            csv: true,
-            serializable: true,
-            default_expressions: true,
-            row_locks: true,
-            sequences: true,
-            prepare: true,
-            settings: true,
-            arbiters: true,
-            sessions: 3,
-        };
-        let words = std::env::var("FEATURES").unwrap_or_default();
-        for word in words.split(',').filter(|word| !word.is_empty()) {
-            let (name, on) = word.strip_prefix('-').map_or((word, true), |name| (name, false));
-            match name {
-                "on_conflict" => features.on_conflict = on,
-                "merge" => features.merge = on,
-                "writing_ctes" => features.writing_ctes = on,
-                "truncate" => features.truncate = on,
-                "copy_in" => features.copy_in = on,
-                "referential_actions" => features.referential_actions = on,
-                "deferrable" => features.deferrable = on,
-                "set_row" => features.set_row = on,
-                "cursors" => features.cursors = on,
-                "views" => features.views = on,
-                "partitions" => features.partitions = on,
-                "exclusion" => features.exclusion = on,
-                "inheritance" => features.inheritance = on,
-                "waiting" => features.waiting = on,
-                "roles" => features.roles = on,
-                "set_constraints" => features.set_constraints = on,
-                "column_rights" => features.column_rights = on,
-                "copy_out" => features.copy_out = on,
-                "csv" => features.csv = on,
-                "serializable" => features.serializable = on,
-                "default_expressions" => features.default_expressions = on,
-                "row_locks" => features.row_locks = on,
-                "sequences" => features.sequences = on,
-                "prepare" => features.prepare = on,
-                "settings" => features.settings = on,
-                "arbiters" => features.arbiters = on,
-                "sessions" => features.sessions = if on { 3 } else { 1 },
-                other => panic!("FEATURES: there is no {other:?}"),
-            }
-        }
-        features
-    }
-}
+use super::script::{Action, Judged, Links, Script, Step};
 
 /// The script of a seed.
 pub fn script(seed: u64, protocol: Protocol, features: &Features) -> Script {
     let mut dice = Dice::new(seed);
-    let (mut schema, tables) = schema::schema(&mut dice, features);
+    let tag = dice.chance(features.straight).then(|| format!("_{seed}"));
+    let features = &Features { tag, ..features.clone() };
+    let (mut schema, mut tables) = schema::schema(&mut dice, features);
+    let mut links = Links::Both;
+    if let Some(tag) = &features.tag {
+        straight::schema(tag, &mut tables, &mut schema);
+        links = Links::Live;
+    }
     let narrow = features.roles && dice.chance(15);
     if narrow {
         rights::grant(&mut dice, features, &tables, &mut schema);
@@ -146,7 +61,7 @@ pub fn script(seed: u64, protocol: Protocol, features: &Features) -> Script {
         stage.transaction();
     }
     stage.end_all();
-    Script { name: format!("seed {seed}"), schema, steps: stage.steps, ..Script::default() }
+    Script { name: format!("seed {seed}"), schema, steps: stage.steps, links }
 }
 
 /// Settings by which values are printed, or read.
@@ -268,7 +183,10 @@ impl Author<'_> {
             return None;
         }
         let other = *self.dice.one(&idle);
-        let (first, second) = write::about_one_row(&mut self.dice, &self.tables)?;
+        let (first, second) = match self.dice.chance(40) {
+            true => waits::about_linked_rows(&mut self.dice, &self.tables),
+            false => waits::about_one_row(&mut self.dice, &self.tables),
+        }?;
         self.say(session, first);
         self.step(other, Action::Start { sql: second }, Judged::Compared);
         self.sessions[other] = State::Waiting;
@@ -365,10 +283,19 @@ impl Author<'_> {
     }
 
     fn write(&mut self, session: usize) {
+        if let Some(tag) = self.features.tag.as_ref().filter(|_| self.dice.chance(12)) {
+            let sql = straight::about_log(&mut self.dice, tag);
+            return self.say(session, sql);
+        }
         if self.features.prepare && self.dice.chance(8) {
             return self.execute(session);
         }
         let write = write::write(&mut self.dice, self.features, &self.tables);
+        // It fails before it has read anything: the Sync that came along would be answered, and the one behind the data as well.
+        let of_view = self.tables.iter().any(|table| write.sql.starts_with(&format!("COPY {} ", table.through)));
+        if of_view && self.features.tag.is_some() && self.protocol == Protocol::Extended {
+            return self.read(session);
+        }
         self.step(session, Action::Run { sql: write.sql, copy: write.copy }, write.judged);
     }
 

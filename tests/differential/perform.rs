@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::answer::Answer;
 use super::client::{Connection, Protocol};
-use super::script::{Action, Judged, Script, Step, are_ordered};
+use super::script::{Action, Judged, Links, Script, Step, are_ordered};
 
 /// Nothing that a script does takes so long, except on a machine that is busy with other things.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ pub enum Seen {
 }
 
 /// What one side answered, step by step, and what its tables held in the end, as a client sees them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Transcript {
     pub seen: Vec<Seen>,
     /// Where the daemon's sequences stood after a failed step.
@@ -81,20 +81,25 @@ pub type Tables = BTreeMap<String, Result<Vec<String>, String>>;
 
 /// On the plain server. `watcher` is a connection to it.
 pub async fn on_plain(script: &Script, protocol: Protocol, place: &Place, watcher: &Client) -> Transcript {
-    on_plain_with(script, protocol, place, watcher, &Sequences::new()).await
+    on_plain_with(script, protocol, place, watcher, &Transcript::default()).await
 }
 
-/// The same; failed steps leave the sequences where they are told.
+/// The same as it was done through the daemon: failed steps leave the sequences where they stood there, and in live scripts a
+/// statement that had to wait there, and has not to here, comes later as well.
 pub async fn on_plain_with(
     script: &Script,
     protocol: Protocol,
     place: &Place,
     watcher: &Client,
-    sequences: &Sequences,
+    through: &Transcript,
 ) -> Transcript {
     let mut stand = Stand::new(script, protocol, place);
     (stand.plain, stand.watcher) = (true, Some(watcher));
-    stand.set = sequences.clone();
+    stand.set = through.sequences.clone();
+    if script.links == Links::Live {
+        let blocked = through.seen.iter().enumerate().filter(|(_, seen)| matches!(seen, Seen::Blocked));
+        stand.waited = blocked.map(|(number, _)| number).collect();
+    }
     let seen = stand.perform().await;
     drop(stand);
     let names = table_names(watcher, place.schema.as_deref()).await;
@@ -129,10 +134,15 @@ struct Stand<'a> {
     aside: Option<Connection>,
     drawn: Sequences,
     set: Sequences,
+    /// Steps of statements that waited through the daemon, where writers of a table on its two sides wait for each other,
+    /// whichever rows they write.
+    waited: Vec<usize>,
 }
 
 struct Session {
     connection: Connection,
+    /// Its statement is to be sent when it is waited for.
+    late: bool,
     /// What its statement under way is.
     sql: String,
 }
@@ -141,7 +151,8 @@ impl<'a> Stand<'a> {
     fn new(script: &'a Script, protocol: Protocol, place: &'a Place) -> Stand<'a> {
         let (drawn, set) = (Sequences::new(), Sequences::new());
         let open = BTreeMap::new();
-        Stand { script, protocol, place, plain: false, guide: None, watcher: None, open, aside: None, drawn, set }
+        let (aside, waited) = (None, Vec::new());
+        Stand { script, protocol, place, plain: false, guide: None, watcher: None, open, aside, drawn, set, waited }
     }
 
     async fn perform(&mut self) -> Vec<Seen> {
@@ -167,7 +178,7 @@ impl<'a> Stand<'a> {
     async fn step(&mut self, number: usize, step: &Step) -> Result<Seen, String> {
         if !self.open.contains_key(&step.session) {
             let connection = self.place.open().await?;
-            self.open.insert(step.session, Session { connection, sql: String::new() });
+            self.open.insert(step.session, Session { connection, late: false, sql: String::new() });
         }
         let (plain, protocol) = (self.plain, self.protocol);
         let session = self.open.get_mut(&step.session).ok_or("no such session")?;
@@ -181,14 +192,47 @@ impl<'a> Stand<'a> {
             }
             Action::Start { sql } => {
                 session.sql.clone_from(sql);
+                if plain && self.waited.contains(&number) && !self.would_wait(sql).await? {
+                    let session = self.open.get_mut(&step.session).ok_or("no such session")?;
+                    session.late = true;
+                    return Ok(Seen::Blocked);
+                }
+                let session = self.open.get_mut(&step.session).ok_or("no such session")?;
                 session.connection.send(protocol, sql, b"").await?;
                 let blocked = self.guide.map(|guide| matches!(guide.seen.get(number), Some(Seen::Blocked)));
                 self.started(step.session, blocked).await
             }
             // What was not blocked has been answered.
             Action::Finish if session.sql.is_empty() => Ok(Seen::Answered(Answer::default())),
-            Action::Finish => self.answer(step.session).await,
+            Action::Finish => {
+                if std::mem::take(&mut session.late) {
+                    let sql = session.sql.clone();
+                    session.connection.send(protocol, &sql, b"").await?;
+                }
+                self.answer(step.session).await
+            }
         }
+    }
+
+    /// Whether a statement would have to wait here for another session: it is tried, and undone.
+    async fn would_wait(&mut self, sql: &str) -> Result<bool, String> {
+        let mut aside = self.place.open().await?;
+        aside.send(Protocol::Simple, "BEGIN", b"").await?;
+        aside.answer_by(Instant::now() + PATIENCE).await?;
+        aside.send(Protocol::Simple, sql, b"").await?;
+        let watcher = self.watcher.ok_or("nobody watches")?;
+        let (limit, pid) = (Instant::now() + PATIENCE, aside.pid);
+        let waits = loop {
+            if aside.answer_by(Instant::now() + Duration::from_millis(20)).await?.is_some() {
+                break false;
+            }
+            let blocked = watcher.query_one("SELECT cardinality(pg_blocking_pids($1)) > 0", &[&pid]).await;
+            if Instant::now() > limit || blocked.map_err(|error| error.to_string())?.get(0) {
+                break true;
+            }
+        };
+        watcher.execute("SELECT pg_terminate_backend($1, 5000)", &[&pid]).await.map_err(|error| error.to_string())?;
+        Ok(waits)
     }
 
     /// See [`Sequences`].

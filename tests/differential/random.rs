@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::arena::{Arena, STUCK, Trial};
 use super::client::Protocol;
 use super::generate::{self, Features};
+use super::script::Links;
 use super::{grounds, shrink};
 
 /// Seeds in one freeze of the replica.
@@ -23,7 +24,9 @@ const FAILURES: usize = 6;
 /// A seed's script and how it is performed: with the link up and cut, in each protocol, in turn.
 pub fn trial(seed: u64, features: &Features) -> Trial {
     let protocol = [Protocol::Simple, Protocol::Extended, Protocol::Prepared][(seed % 3) as usize];
-    Trial { script: generate::script(seed, protocol, features), protocol, cut: (seed / 3).is_multiple_of(2) }
+    let script = generate::script(seed, protocol, features);
+    let cut = (seed / 3).is_multiple_of(2) && script.links != Links::Live;
+    Trial { script, protocol, cut }
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -7,7 +7,7 @@ use futures_util::SinkExt;
 use tokio::task::block_in_place;
 use tokio_postgres::NoTls;
 
-use super::wire::Message::{Bind, Execute, Open, Parse, ParseAs, Query, Sync};
+use super::wire::Message::{Bind, CopyData, CopyDone, Execute, Open, Parse, ParseAs, Query, Sync};
 use super::wire::Wire;
 use super::{connect, fails, outpost, value};
 
@@ -33,6 +33,35 @@ async fn copy_by_the_extended_protocol_comes_to_its_end() {
     let main = connect(&site.main_url).await;
     assert_eq!(value(&main, "SELECT string_agg(v, ' ' ORDER BY id) FROM t").await, "one two three four");
     assert_eq!(value(&client, "SELECT string_agg(v, ' ' ORDER BY id) FROM t").await, "one two three four");
+}
+
+/// Main fails it after it has asked for data, and before it has read any: then it answers the Sync that came along, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_main_fails_at_once_leaves_questions_and_answers_together() {
+    let schema = format!("{SCHEMA}; CREATE VIEW view_of_t AS SELECT * FROM t");
+    let (_site, outpost) = outpost("main_copy_view", &schema).await;
+    let through = Wire::connect(outpost.port(), "main_copy_view");
+    let main = Wire::connect(lab::Lab::shared().await.unwrap().main().port(), "main_copy_view");
+    let told = [main, through].map(|mut wire| {
+        block_in_place(|| {
+            let mut all = Vec::new();
+            for (begin, end) in [("", ""), ("BEGIN; DELETE FROM keyless", "ROLLBACK")] {
+                all.push(wire.exchange(&[Query(begin)]));
+                all.push(wire.exchange(&[Parse("COPY view_of_t FROM STDIN"), Bind, Execute(0), Sync]));
+                all.push(wire.exchange(&[CopyData("3\tthree\n"), CopyDone, Sync]));
+                all.push(wire.exchange(&[Query(end)]));
+                // In a transaction on main: each answer is that of its own question.
+                all.push(wire.exchange(&[Query("BEGIN; UPDATE view_of_t SET v = v")]));
+                for sql in ["SELECT 1", "UPDATE view_of_t SET v = v WHERE id = 1", "SELECT 2", "SELECT 3", "COMMIT"] {
+                    all.push(wire.exchange(&[Parse(sql), Bind, Execute(0), Sync]));
+                }
+            }
+            all
+        })
+    });
+    let [expected, got] = told;
+    assert!(expected.iter().flatten().any(|told| told == "E 42809"), "{expected:?}");
+    assert_eq!(got, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,9 @@ pub enum Message<'a> {
     Describe(&'a str),
     /// A statement.
     Close(&'a str),
+    /// Of a COPY, and its end.
+    CopyData(&'a str),
+    CopyDone,
     Flush,
     Sync,
     Query(&'a str),
@@ -173,6 +176,8 @@ impl Wire {
                     let numbers: Vec<u8> = numbers.collect();
                     message(b'F', &[&177i32.to_be_bytes()[..], &[0, 1, 0, 1, 0, 2], &numbers, &[0, 1]].concat())
                 }
+                Message::CopyData(data) => message(b'd', data.as_bytes()),
+                Message::CopyDone => message(b'c', b""),
                 Message::Flush => message(b'H', b""),
                 Message::Sync => message(b'S', b""),
                 Message::Query(sql) => message(b'Q', &[sql.as_bytes(), b"\0"].concat()),

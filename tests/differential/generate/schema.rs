@@ -3,7 +3,9 @@
 use super::Features;
 use super::dice::Dice;
 use super::expression::{Scope, condition, expression};
+use super::heirs::{heir, is_fit_for_heirs};
 use super::kind::{ALL, Kind, TYPES};
+use super::straight::tagged;
 
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -30,6 +32,10 @@ pub struct Table {
     pub is_partitioned: bool,
     /// Another one has its columns, or it has another one's.
     pub is_inherited: bool,
+    /// Other names by which its rows are written: those of tables above and below it.
+    pub family: Vec<String>,
+    /// A view by which it is written on main; empty when there is none.
+    pub through: String,
 }
 
 #[derive(Clone, Debug)]
@@ -91,7 +97,7 @@ pub fn schema(dice: &mut Dice, features: &Features) -> (Vec<String>, Vec<Table>)
     let parents: Vec<usize> = (0..tables.len()).filter(|place| is_fit_for_heirs(&tables, *place)).collect();
     if features.inheritance && dice.chance(20) && !parents.is_empty() {
         let parent = *dice.one(&parents);
-        let heir = heir(dice, parent, &tables[parent], &mut statements);
+        let heir = heir(dice, features, parent, &tables[parent], &mut statements);
         tables[parent].is_inherited = true;
         tables.push(Table { is_inherited: true, ..heir });
     }
@@ -122,7 +128,7 @@ fn view(dice: &mut Dice, tables: &[Table], out: &mut Vec<String>) -> Table {
 
 fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], out: &mut Vec<String>) -> Table {
     let mut table = Table {
-        name: NAMES[number].to_owned(),
+        name: tagged(NAMES[number], features.tag.as_deref().unwrap_or_default()),
         columns: Vec::new(),
         key: Vec::new(),
         unique: Vec::new(),
@@ -136,9 +142,12 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         is_view: false,
         is_partitioned: features.partitions && dice.chance(12),
         is_inherited: false,
+        family: Vec::new(),
+        through: String::new(),
     };
     let (mut declared, mut constraints) = (Vec::new(), Vec::new());
-    key(dice, &mut table, &mut declared, &mut constraints);
+    // Values of sequences are a site's own, or main's.
+    key(dice, features.tag.is_none(), &mut table, &mut declared, &mut constraints);
     for name in COLUMN_NAMES.iter().take(2 + dice.below(5)) {
         let column = Column {
             name: (*name).to_owned(),
@@ -220,7 +229,9 @@ fn table(dice: &mut Dice, features: &Features, number: usize, others: &[Table], 
         _ => &["FOR VALUES WITH (MODULUS 2, REMAINDER 0)", "FOR VALUES WITH (MODULUS 2, REMAINDER 1)"],
     };
     for (part, bound) in bounds.iter().enumerate() {
-        out.push(format!("CREATE TABLE p{number}_{part} PARTITION OF {} {bound}", table.name));
+        let name = tagged(&format!("p{number}_{part}"), features.tag.as_deref().unwrap_or_default());
+        out.push(format!("CREATE TABLE {name} PARTITION OF {} {bound}", table.name));
+        table.family.push(name);
     }
     if bounds.is_empty() {
         table.has_index = index(dice, number, &mut table, out);
@@ -252,44 +263,9 @@ fn exclusion(dice: &mut Dice, features: &Features, table: &mut Table, constraint
     table.apart.push(place);
 }
 
-/// A table with the columns of another one and one more, whose rows are that one's as well.
-fn heir(dice: &mut Dice, number: usize, parent: &Table, out: &mut Vec<String>) -> Table {
-    let mut table = parent.clone();
-    (table.name, table.first_id) = (format!("heir{number}"), HEIRS_FIRST);
-    (table.unique, table.apart, table.references) = (Vec::new(), Vec::new(), Vec::new());
-    table.arbiters.clear();
-    (table.has_exclusion, table.has_deferrable) = (false, false);
-    // Identity is not inherited, and a sequence's values are the parent's.
-    table.columns[0].filled = Filled::Null;
-    let kind = *dice.one(&[Kind::Int, Kind::Text, Kind::Json]);
-    let key = table.names(&table.key);
-    out.push(format!(
-        "CREATE TABLE {} (more {}, PRIMARY KEY ({key})) INHERITS ({})",
-        table.name,
-        kind.declared(),
-        parent.name
-    ));
-    table.columns.push(Column { name: "more".to_owned(), kind, not_null: false, filled: Filled::Null });
-    table
-}
-
-fn is_fit_for_heirs(tables: &[Table], place: usize) -> bool {
-    let table = &tables[place];
-    let referenced = tables.iter().flat_map(|other| &other.references).any(|reference| reference.table == place);
-    let generated = table.columns.iter().any(|column| column.filled == Filled::Generated);
-    !table.is_partitioned
-        && !referenced
-        && table.references.is_empty()
-        && !generated
-        && table.apart.is_empty()
-        && !table.has_index
-}
-
-/// Ids of tables that inherit begin here: so that those of parent and heir together are one order.
-const HEIRS_FIRST: i64 = 1000;
-
-fn key(dice: &mut Dice, table: &mut Table, declared: &mut Vec<String>, constraints: &mut Vec<String>) {
+fn key(dice: &mut Dice, sequences: bool, table: &mut Table, declared: &mut Vec<String>, constraints: &mut Vec<String>) {
     let (text, filled) = match dice.below(6) {
+        0..=2 if !sequences => ("id int", Filled::Null),
         0 => ("id serial", Filled::Serial),
         1 | 2 if table.is_partitioned => ("id int", Filled::Null),
         1 => ("id int GENERATED ALWAYS AS IDENTITY", Filled::IdentityAlways),

@@ -36,6 +36,15 @@ type Form = fn(&mut Dice, &Features, &Table, &[Table]) -> Write;
 
 pub fn write(dice: &mut Dice, features: &Features, tables: &[Table]) -> Write {
     let table = target(dice, tables);
+    let through;
+    let (table, in_do) = match !table.through.is_empty() && dice.chance(35) {
+        false => (table, false),
+        true if dice.chance(30) => (table, true),
+        true => {
+            through = Table { name: table.through.clone(), ..table.clone() };
+            (&through, false)
+        }
+    };
     let mut forms: Vec<Form> = vec![insert, insert, insert, insert_select, update, update, update_key, delete, delete];
     if features.on_conflict {
         forms.extend([on_conflict as Form; 3]);
@@ -52,10 +61,11 @@ pub fn write(dice: &mut Dice, features: &Features, tables: &[Table]) -> Write {
     if features.copy_in {
         forms.push(copy_in);
     }
-    dice.one(&forms)(dice, features, table, tables)
+    let write = dice.one(&forms)(dice, features, table, tables);
+    if in_do { super::straight::in_do(write) } else { write }
 }
 
-fn target<'a>(dice: &mut Dice, tables: &'a [Table]) -> &'a Table {
+pub fn target<'a>(dice: &mut Dice, tables: &'a [Table]) -> &'a Table {
     let tables: Vec<_> = tables.iter().filter(|table| !table.is_view).collect();
     tables[dice.below(tables.len())]
 }
@@ -73,57 +83,8 @@ pub fn value(dice: &mut Dice, table: &Table, place: usize, tables: &[Table]) -> 
 }
 
 /// An id that the table may have.
-fn id(dice: &mut Dice, table: &Table, last: i64) -> String {
+pub fn id(dice: &mut Dice, table: &Table, last: i64) -> String {
     (dice.between(0, last) + table.first_id).to_string()
-}
-
-/// A write of one row, and what another session does about it meanwhile: mostly it has to wait.
-pub fn about_one_row(dice: &mut Dice, tables: &[Table]) -> Option<(String, String)> {
-    let table = target(dice, tables);
-    let id = id(dice, table, 4);
-    let places = table.writable().into_iter().filter(|place| *place != 0 && !table.is_unique(*place));
-    let places: Vec<_> = places.collect();
-    if places.is_empty() {
-        return None;
-    }
-    let key: Vec<_> = table
-        .key
-        .iter()
-        .filter(|place| **place != 0)
-        .map(|place| {
-            let column = &table.columns[*place];
-            format!(" AND {} = {}", column.name, column.kind.literal(dice))
-        })
-        .collect();
-    let row = format!("id = {id}{}", key.concat());
-    let own = Scope::of(&table.name, table, tables);
-    // Its own columns only: what else a statement looks at is not looked at again after it has waited.
-    let alone = Scope { tables: &[], ..own };
-    let one = |dice: &mut Dice| {
-        let place = *dice.one(&places);
-        let column = &table.columns[place];
-        match dice.below(6) {
-            0 => format!("DELETE FROM {} WHERE {row}", table.name),
-            // Rows of tables with others below them are not locked at the site.
-            1 if !table.is_inherited && !table.is_partitioned => {
-                format!("SELECT * FROM {} WHERE {row} FOR {}", table.name, dice.one(&["UPDATE", "SHARE", "KEY SHARE"]))
-            }
-            2 => format!(
-                "UPDATE {} SET {} = {} WHERE {row} AND {}",
-                table.name,
-                column.name,
-                column.kind.literal(dice),
-                condition(dice, &alone, 0)
-            ),
-            _ => format!(
-                "UPDATE {} SET {} = {} WHERE {row} RETURNING *",
-                table.name,
-                column.name,
-                column.kind.literal(dice)
-            ),
-        }
-    };
-    Some((one(dice), one(dice)))
 }
 
 /// Columns that an INSERT names: those that must have a value, and some others.
