@@ -272,6 +272,9 @@ impl Session {
             self.at_work();
         }
         poll_fn(|cx| {
+            // COPY data of the client waits for room on its way to main, too.
+            let to_main = |main: &Option<Main>| main.as_ref().map_or(0, |main| main.raw.link.output.len());
+            let had = to_main(&self.main);
             let full = self.client.output.len() >= OUTPUT_HIGH || self.replica.link.output.len() >= OUTPUT_HIGH;
             let mut moved = false;
             let unsent = !self.client.output.is_empty();
@@ -289,7 +292,7 @@ impl Session {
                 main.raw.link.ended = true;
             }
             let room = self.client.output.len() < OUTPUT_HIGH && self.replica.link.output.len() < OUTPUT_HIGH;
-            moved |= full && room;
+            moved |= (full && room) || (had >= OUTPUT_HIGH && to_main(&self.main) < OUTPUT_HIGH);
             // With its last answer gone the client is idle, and hears of the daemon's end from now on.
             moved |= wants == Wants::Both && unsent && self.client.output.is_empty();
             if !self.client.ended

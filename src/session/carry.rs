@@ -4,7 +4,7 @@
 //! over, the transaction has left, and the replica's session gets it. So Postgres itself decides what SET LOCAL and
 //! rollbacks mean. **A session that has given up rights never gets them back by a failure: it ends instead.**
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -17,12 +17,25 @@ use crate::sqlstate;
 use crate::wire::{HEADER, error};
 
 /// Asks for a [`State`]. What is the transaction's, and what evaluations count with, is left out.
-pub(super) const STATE: &str = "pg_catalog.json_build_object('user', session_user, \
+const STATE: &str = "pg_catalog.json_build_object('user', session_user, \
  'role', pg_catalog.current_setting('role'), 'settings', (SELECT pg_catalog.json_object_agg(s.name, s.setting) \
- FROM pg_catalog.pg_settings s WHERE s.source = 'session' AND s.context IN ('user', 'superuser') \
+ FROM (SELECT s.name, s.setting FROM pg_catalog.pg_settings s WHERE s.source = 'session' \
+ AND s.context IN ('user', 'superuser') \
  AND s.name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable') \
  AND s.name NOT LIKE 'pgoutpost.%' OR s.name IN ('search_path', 'DateStyle', 'IntervalStyle', 'bytea_output', \
- 'extra_float_digits', 'TimeZone', 'application_name', 'pgoutpost.commit', 'pgoutpost.read')))";
+ 'extra_float_digits', 'TimeZone', 'application_name', 'pgoutpost.commit', 'pgoutpost.read')";
+
+/// The same, with settings whose names have a dot: Postgres lists those nowhere.
+pub(super) fn state(own: &BTreeSet<String>) -> String {
+    let named = own.iter().filter(|name| !name.starts_with("pgoutpost.")).map(|name| {
+        let name = literal(name);
+        format!(
+            " UNION ALL SELECT {name}, pg_catalog.current_setting({name}, true) \
+             WHERE pg_catalog.current_setting({name}, true) IS NOT NULL"
+        )
+    });
+    format!("{STATE}{}) s))", named.collect::<String>())
+}
 
 /// A session's own settings and its rights.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -93,30 +106,16 @@ impl Session {
     /// # Errors
     /// 55000 when main refuses one of its settings.
     pub(super) async fn give_session_to_main(&mut self) -> Result<(), Failure> {
-        let rows = self.question(&format!("SELECT {STATE}")).await?;
+        let state = state(&self.own_settings);
+        let rows = self.question(&format!("SELECT {state}")).await?;
         let text = rows.first().and_then(|row| row.first().cloned().flatten()).unwrap_or_default();
-        let mut here: State = serde_json::from_slice(&text).map_err(|error| unexpected(&error))?;
-        here.settings.extend(self.own_settings().await?);
-        let asked = self.ask_main(&format!("{}SELECT {STATE}", here.give(&self.who.user))).await?;
+        let here: State = serde_json::from_slice(&text).map_err(|error| unexpected(&error))?;
+        let asked = self.ask_main(&format!("{}SELECT {state}", here.give(&self.who.user))).await?;
         let there: State = serde_json::from_str(&asked.unwrap_or_default()).map_err(|error| unexpected(&error))?;
         if let Some(main) = &mut self.main {
             main.state = Some(there);
         }
         Ok(())
-    }
-
-    /// The settings with a dot in their name that the session has: Postgres keeps them, and lists them nowhere.
-    async fn own_settings(&mut self) -> Result<Vec<(String, Option<String>)>, Failure> {
-        if self.own_settings.is_empty() {
-            return Ok(Vec::new());
-        }
-        let names: Vec<String> = self.own_settings.iter().cloned().collect();
-        let ask = |name: &String| format!("pg_catalog.current_setting({}, true)", literal(name));
-        let question = format!("SELECT {}", names.iter().map(ask).collect::<Vec<_>>().join(", "));
-        let row = self.question(&question).await?.into_iter().next().unwrap_or_default();
-        let text = |value: bytes::Bytes| String::from_utf8_lossy(&value).into_owned();
-        let known = names.into_iter().zip(row).filter(|(_, value)| value.is_some());
-        Ok(known.map(|(name, value)| (name, value.map(text))).collect())
     }
 
     /// Does to the replica's session what was done to main's.

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use super::failure::{End, Failure};
 use super::ids::may_set_sequences;
 use super::mirror::{Deed, REFUSED, deed, may_run, names};
-use super::statements::{Parsed, Prepared};
+use super::statements::{Late, Parsed, Prepared};
 use super::straight::Leaves;
 use super::transaction::Phase;
 use super::{Session, Wants};
@@ -20,6 +20,9 @@ use crate::sql::{Class, Statement, Unparsed};
 use crate::status::StatementKind;
 use crate::wire::read::{Bind, Execute, Named, Parse};
 use crate::wire::{HEADER, build, error};
+
+/// A statement of our own on main.
+const OWN: &[u8] = b"pgoutpost_late";
 
 /// What main owes, and what it knows.
 #[derive(Debug, Default)]
@@ -126,6 +129,11 @@ impl Session {
                         Err(_) => Arc::new(Parsed::unreadable(Unparsed { reason: "not UTF-8".into() })),
                     };
                     self.goes_to_main(&String::from_utf8_lossy(parse.sql), &parsed);
+                    self.own_settings.extend(parsed.own_settings.iter().cloned());
+                    // A name that is taken is not given again, there neither.
+                    if !parse.name.is_empty() {
+                        self.introduce(parse.name);
+                    }
                     if let Some(main) = &mut self.main {
                         main.has_names |= !parse.name.is_empty();
                     }
@@ -309,6 +317,11 @@ impl Session {
         if self.pipeline.known.contains(name.as_bytes()) {
             return Ok(());
         }
+        if let Some(Late::Prepare(prepare)) = self.names.late.get(name.as_bytes()) {
+            let prepare = prepare.clone();
+            self.introduce_late(name, &prepare);
+            return Ok(());
+        }
         let (text, types) = match self.find_named(name).await {
             Ok(Some(named)) => named.into_parse(),
             Err(Failure::End(end)) => return Err(end),
@@ -321,6 +334,21 @@ impl Session {
             self.pipeline.known.insert(name.as_bytes().to_vec());
         }
         Ok(())
+    }
+
+    /// The same, of what SQL's PREPARE has named and the replica could not prepare.
+    fn introduce_late(&mut self, name: &str, prepare: &str) {
+        let Some(main) = &mut self.main else { return };
+        let out = &mut main.raw.link.output;
+        build::parse(out, OWN, prepare.as_bytes(), &[]);
+        build::bind(out, OWN, OWN, &[], &[]);
+        build::execute(out, OWN, 0);
+        build::close_statement(out, OWN);
+        main.has_names = true;
+        for _ in 0..4 {
+            self.pipeline.owed.push_back(Owed { hidden: true, ..Owed::default() });
+        }
+        self.pipeline.known.insert(name.as_bytes().to_vec());
     }
 
     async fn sync_on_main(&mut self) -> Result<(), End> {

@@ -110,30 +110,12 @@ pub(super) fn may_run(statement: &Statement) -> Result<(), Report> {
 /// What main cannot do for a session that lives on the replica.
 fn refused_on_main(statement: &Statement) -> Option<Report> {
     let text = statement.text.to_ascii_lowercase().replace(UNLOCK_ALL, "");
-    if sets_own(&text) {
-        let message =
-            "a setting of one's own cannot be set for the session on main: the site's would not have it afterwards";
-        return Some(
-            Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
-                .hint("Use SET LOCAL, or set it before the transaction's first statement that goes to main."),
-        );
-    }
     if !["pg_advisory_lock", "pg_try_advisory_lock", "pg_advisory_unlock"].iter().any(|name| text.contains(name)) {
         return None;
     }
     let message = "session advisory locks are the site's, and this statement would run on main";
     let hint = "Use them outside of the transaction, or before its first statement that goes to main.";
     Some(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint(hint))
-}
-
-/// Whether it sets, for more than the transaction, a setting with a dot in its name: Postgres lists these nowhere, so what
-/// became of them cannot be carried back.
-fn sets_own(text: &str) -> bool {
-    let mut words = text.split_whitespace();
-    let set = words.next() == Some("set");
-    let name = words.next().filter(|word| *word != "session").or_else(|| words.next()).unwrap_or_default();
-    let name = name.split('=').next().unwrap_or_default();
-    set && name != "local" && name.contains('.')
 }
 
 impl Session {
@@ -399,16 +381,6 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settings_with_a_dot_are_told_by_their_names() {
-        for text in ["set my.own = 1", "set session my.own to 'x'", "set my.own='a b'"] {
-            assert!(sets_own(text), "{text}");
-        }
-        for text in ["set local my.own = 1", "set work_mem = '1.5mb'", "set x='a.b'", "reset my.own", "show my.own"] {
-            assert!(!sets_own(text), "{text}");
-        }
-    }
 
     #[test]
     fn deallocate_names_what_it_takes_away() {

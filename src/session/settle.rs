@@ -1,5 +1,6 @@
 //! After a straight commit: the replica must have it before the session goes on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -7,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::Session;
-use super::carry::{STATE, State, session_lost, unexpected};
+use super::carry::{State, session_lost, state, unexpected};
 use super::failure::Failure;
 use super::mirror::NamedOnMain;
 use super::resident::KEEPS;
@@ -31,11 +32,12 @@ pub(super) struct Left {
 
 /// Asks for [`Left`]. A commit that main has not written to disk yet (`synchronous_commit`) does not go to the replica
 /// either: then the question is a transaction that is written, and what was before it with it.
-fn question() -> String {
+fn question(own: &BTreeSet<String>) -> String {
     const WRITTEN: &str = "CASE WHEN pg_catalog.pg_current_wal_insert_lsn() > pg_catalog.pg_current_wal_flush_lsn() \
          THEN pg_catalog.concat(pg_catalog.set_config('synchronous_commit', 'local', true), pg_catalog.pg_current_xact_id()) END";
+    let state = state(own);
     format!(
-        "SELECT pg_catalog.json_build_object('lsn', pg_catalog.pg_current_wal_insert_lsn(), 'session', {STATE}, \
+        "SELECT pg_catalog.json_build_object('lsn', pg_catalog.pg_current_wal_insert_lsn(), 'session', {state}, \
          'written', {WRITTEN}, 'keeps', {KEEPS}, \
          'prepared', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('name', p.name, 'text', \
          p.statement, 'types', pg_catalog.to_json(p.parameter_types))), '[]') \
@@ -56,7 +58,7 @@ impl Session {
         if leaves == Leaves::Nothing && !tidy {
             return Ok(None);
         }
-        let question = question() + if tidy { "; DEALLOCATE ALL" } else { "" };
+        let question = question(&self.own_settings) + if tidy { "; DEALLOCATE ALL" } else { "" };
         let asked = match self.ask_main(&question).await {
             Ok(asked) => asked.unwrap_or_default(),
             Err(Failure::Own(why)) if may_set => return Err(session_lost(&why.message).into()),

@@ -271,3 +271,21 @@ async fn setval_in_the_extended_protocol_is_noticed() {
     client.batch_execute("COMMIT").await.unwrap();
     assert_eq!(value(&client, "INSERT INTO ids DEFAULT VALUES RETURNING id::text").await, "501");
 }
+
+/// One piece of COPY data that is longer than what is kept on its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_pieces_of_copy_data_pass() {
+    let (_site, outpost) = outpost("main_copy_long", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("CREATE TEMP TABLE long (v text)").await.unwrap();
+    let piece = Bytes::from(format!("{}\n", "x".repeat(1023)).repeat(4 << 10));
+    let copied = tokio::time::timeout(Duration::from_secs(60), async {
+        let sink = client.copy_in::<_, Bytes>("COPY long FROM STDIN").await.unwrap();
+        let mut sink = std::pin::pin!(sink);
+        for _ in 0..5 {
+            sink.send(piece.clone()).await.unwrap();
+        }
+        sink.finish().await
+    });
+    assert_eq!(copied.await.expect("it hangs").unwrap(), 5 * (4 << 10));
+}

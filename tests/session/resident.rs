@@ -108,19 +108,33 @@ async fn drivers_do_with_temporary_tables_what_they_do() {
     // Twice: what was prepared for the first table is not valid for the second, as in Postgres.
     client.batch_execute("PREPARE of_temporary AS SELECT count(*) FROM tt").await.unwrap();
     assert_eq!(value(&client, "EXECUTE of_temporary").await, "4");
-    client.batch_execute("SET app.tenant = 'x'").await.err();
-    client.batch_execute("SET work_mem = '7MB'; DROP TABLE tt").await.unwrap();
+    client.batch_execute("SET work_mem = '7MB'; SET app.tenant = 'x'").await.unwrap();
+    client.execute("SET app.other = 'y'", &[]).await.unwrap();
+    client
+        .batch_execute("BEGIN; SET app.other = 'z'; SELECT set_config('app.third', 'z', false); ROLLBACK")
+        .await
+        .unwrap();
+    // A name that is taken, there or here, is not given again.
+    assert_eq!(fails(&client, "PREPARE by_sql AS SELECT 1").await, "42P05");
+    client.batch_execute("DROP TABLE tt").await.unwrap();
     assert_eq!(value(&client, "SHOW work_mem").await, "7MB");
+    assert_eq!(value(&client, "SELECT current_setting('app.tenant') || current_setting('app.other')").await, "xy");
+    assert_eq!(value(&client, "SELECT coalesce(current_setting('app.third', true), '')").await, "");
     assert_eq!(value(&client, THERE).await, "f");
     assert_eq!(client.query_one(&before, &[&2]).await.unwrap().get::<_, &str>(0), "two");
     assert_eq!(value(&client, "EXECUTE by_sql").await, "2");
     assert_eq!(code(&client.query_one(&insert, &[&"x"]).await.unwrap_err()), "42P01");
     client.batch_execute("CREATE TEMP TABLE tt (id serial PRIMARY KEY, v text)").await.unwrap();
     assert_eq!(client.query_one(&insert, &[&"x"]).await.unwrap().get::<_, i32>(0), 1);
+    assert_eq!(client.query_one("EXECUTE of_temporary", &[]).await.unwrap().get::<_, i64>(0), 1);
     assert_eq!(value(&client, "EXECUTE of_temporary").await, "1");
+    client.batch_execute("RESET ALL").await.unwrap();
+    assert_eq!(value(&client, "SELECT coalesce(current_setting('app.tenant', true), '')").await, "");
+    client.batch_execute("SET app.tenant = 'x'; SET work_mem = '7MB'").await.unwrap();
     client.batch_execute("DISCARD ALL").await.unwrap();
     assert_eq!(value(&client, THERE).await, "f");
     assert_eq!(value(&client, "SHOW work_mem").await, "4MB");
+    assert_eq!(value(&client, "SELECT coalesce(current_setting('app.tenant', true), '')").await, "");
     assert_eq!(value(&client, "SELECT count(*) FROM pg_prepared_statements WHERE from_sql").await, "0");
     assert_eq!(fails(&client, "EXECUTE by_sql").await, "26000");
 }
@@ -132,6 +146,7 @@ async fn pipelines_run_on_main_as_they_come() {
     let mut wire = block_in_place(|| Wire::connect(outpost.port(), "resident_pipeline"));
     let mut told = |messages: &[super::wire::Message<'_>]| block_in_place(|| wire.exchange(messages));
     let one = |sql| [Parse(sql), Bind, Execute(0)];
+    assert_eq!(told(&[ParseAs("taken", "SELECT 6"), Sync]), ["1"]);
     let [p, b, e] = one("CREATE TEMP TABLE tt (i int PRIMARY KEY)");
     assert_eq!(told(&[p, b, e, Sync]), ["1", "2", "C CREATE TABLE"]);
     let [p, b, e] = one("INSERT INTO tt VALUES (1)");
@@ -143,8 +158,11 @@ async fn pipelines_run_on_main_as_they_come() {
     let [p, b, e] = one("DELETE FROM t WHERE id = 3");
     assert_eq!(told(&[p, b, e, p2, b2, e2, Sync]), ["1", "2", "C DELETE 1", "1", "2", "E 23505"]);
     assert_eq!(told(&[Query("SELECT count(*) FROM tt, t")]), ["T", "D 3", "C SELECT 1"]);
+    assert_eq!(told(&[ParseAs("taken", "SELECT 7"), Sync]), ["E 42P05"]);
+    assert_eq!(told(&[Open("", "taken"), Execute(0), Sync]), ["2", "D 6", "C SELECT 1"]);
     // What others write between two pipelines is there.
     assert_eq!(told(&[ParseAs("all", "SELECT count(*) FROM t"), Sync]), ["1"]);
+    assert_eq!(told(&[ParseAs("all", "SELECT 7"), Sync]), ["E 42P05"]);
     for count in [4, 5] {
         other.execute("INSERT INTO t VALUES ($1, 'more')", &[&count]).await.unwrap();
         assert_eq!(
