@@ -39,6 +39,7 @@ use enter::Main;
 use failure::End;
 use locks::{Holder, Locks};
 use main_pipeline::Pipeline;
+use processes::Processes;
 use relay::{Expect, Retry};
 use settings::Settings;
 use sides::{Seat, Sides};
@@ -71,6 +72,7 @@ mod main_pipeline;
 mod mirror;
 mod patience;
 mod portals;
+pub mod processes;
 mod queued;
 mod read;
 mod relay;
@@ -149,6 +151,7 @@ pub struct Shared {
     pub locks: Locks,
     pub sides: Sides,
     pub cancels: Cancels,
+    pub processes: Processes,
     pub statements: Statements,
     pub status: Status,
     pub limits: Limits,

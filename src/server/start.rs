@@ -21,6 +21,7 @@ use crate::ids::source::MainSequences;
 use crate::replay::QuarantinedReads;
 use crate::session::cancel::Cancels;
 use crate::session::locks::Locks;
+use crate::session::processes::Processes;
 use crate::session::sides::Sides;
 use crate::session::statements::Statements;
 use crate::session::trust::Trust;
@@ -88,6 +89,7 @@ pub(super) async fn start(
         locks: Locks::default(),
         sides: Sides::default(),
         cancels: Cancels::default(),
+        processes: Processes::default(),
         statements: Statements::default(),
         status: status.clone(),
         limits,

@@ -88,7 +88,7 @@ impl Session {
                 }
                 // Whoever was asked.
                 b'A' => {
-                    self.client.output.extend_from_slice(&message);
+                    self.notified(message);
                     continue;
                 }
                 b'S' | b'1' | b'2' | b'3' => continue,

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::carry::State;
 use super::control::plain;
 use super::failure::Failure;
+use super::processes::Serves;
 use super::settings::Settings;
 use super::straight::{canceled, lost};
 use super::transaction::{Phase, Route};
@@ -28,6 +29,7 @@ pub(super) struct Main {
     pub(super) state: Option<State>,
     /// It may know prepared statements of the client.
     pub(super) has_names: bool,
+    _serves: Option<Serves>,
 }
 
 impl Session {
@@ -129,7 +131,8 @@ impl Session {
         let limit = shared.limits.connect_main;
         match self.wait(raw::connect(&shared.main, &parameters, limit)).await? {
             Waited::Done(Ok(raw)) => {
-                self.main = Some(Main { raw, settings: None, state: None, has_names: false });
+                let serves = raw.key.map(|key| shared.processes.serves(key.process, self.registered.key.process));
+                self.main = Some(Main { raw, settings: None, state: None, has_names: false, _serves: serves });
                 Ok(Ok(()))
             }
             Waited::Done(Err(error)) => Ok(Err(error)),

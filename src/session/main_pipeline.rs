@@ -130,10 +130,6 @@ impl Session {
                     };
                     self.goes_to_main(&String::from_utf8_lossy(parse.sql), &parsed);
                     self.own_settings.extend(parsed.own_settings.iter().cloned());
-                    // A name that is taken is not given again, there neither.
-                    if !parse.name.is_empty() {
-                        self.introduce(parse.name);
-                    }
                     if let Some(main) = &mut self.main {
                         main.has_names |= !parse.name.is_empty();
                     }
@@ -452,6 +448,10 @@ impl Session {
                     }
                     continue;
                 }
+                b'A' => {
+                    self.notified(message);
+                    continue;
+                }
                 b'G' => copying = true,
                 b'1' | b'2' | b'3' | b'n' | b'T' | b'C' | b's' | b'I' => {
                     let Owed { deed, prepares, .. } = self.pipeline.owed.pop_front().unwrap_or_default();
@@ -465,7 +465,7 @@ impl Session {
                 }
                 _ => {}
             }
-            if !hidden || kind == b'A' {
+            if !hidden {
                 self.client.output.extend_from_slice(&message);
                 if self.client.output.len() >= crate::wire::link::OUTPUT_HIGH {
                     self.pump(Wants::Main).await?;

@@ -6,6 +6,8 @@
 //! writes are claimed, and the replica has what it did before the claims are given back. **With its connection the session
 //! ends**: it must not go on as if what it had there were still to be had.
 
+use bytes::BytesMut;
+
 use super::Session;
 use super::failure::End;
 use super::settings::Settings;
@@ -75,12 +77,24 @@ impl Session {
                 return if main.raw.link.ended { Err(gone(None)) } else { Ok(()) };
             };
             match kind {
-                b'A' | b'N' => self.client.output.extend_from_slice(&message),
+                b'A' => self.notified(message),
+                b'N' => self.client.output.extend_from_slice(&message),
                 b'S' => self.parameter(&message),
                 b'E' => return Err(gone(Some(error::text(&message[HEADER..])))),
                 _ => return Err(gone(Some(format!("it sent a message of kind {kind} that nobody has asked for")))),
             }
         }
+    }
+
+    /// Passes a notification on. The process in it is that of main, of which clients of the site know nothing.
+    pub(super) fn notified(&mut self, mut message: BytesMut) {
+        if let Some(process) = message.get_mut(HEADER..HEADER + 4)
+            && let Ok(number) = <[u8; 4]>::try_from(&*process)
+            && let Some(client) = self.shared.processes.client_of(i32::from_be_bytes(number))
+        {
+            process.copy_from_slice(&client.to_be_bytes());
+        }
+        self.client.output.extend_from_slice(&message);
     }
 
     /// Ends a session that has lost what it had on main.

@@ -169,8 +169,7 @@ impl Session {
         let statements = std::str::from_utf8(&sql).map(sql::statements).unwrap_or_default();
         if self.transaction.route == Route::Straight && statements.len() <= 1 {
             // Main is its judge then, and knows what the transaction has made.
-            let text = String::from_utf8_lossy(&sql).into_owned();
-            let outcome = self.straight_text(&text, Leaves::Definitions).await;
+            let outcome = self.straight_bytes(&sql, Leaves::Definitions).await;
             return self.finish(outcome, 0).await;
         }
         let several = statements.len() > 1 && self.transaction.phase != Phase::Failed;

@@ -51,7 +51,7 @@ impl Session {
             _ if statements.iter().all(reads) => Leaves::Nothing,
             _ => Leaves::Rows,
         };
-        self.send_to_main(text, leaves).await
+        self.send_to_main(text, text.as_bytes(), leaves).await
     }
 
     /// Whether a statement is a query that cannot write, not even by a function.
@@ -64,7 +64,14 @@ impl Session {
     /// Runs a whole query string on main.
     pub(super) async fn straight_text(&mut self, text: &str, leaves: Leaves) -> Result<(), Failure> {
         self.ready_for(text).await?;
-        self.send_to_main(text, leaves).await
+        self.send_to_main(text, text.as_bytes(), leaves).await
+    }
+
+    /// The same of one in any encoding.
+    pub(super) async fn straight_bytes(&mut self, sql: &[u8], leaves: Leaves) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(sql);
+        self.ready_for(&text).await?;
+        self.send_to_main(&text, sql, leaves).await
     }
 
     /// Makes main ready for a query string, which it has not heard of when this fails.
@@ -89,13 +96,13 @@ impl Session {
         Ok(())
     }
 
-    async fn send_to_main(&mut self, text: &str, leaves: Leaves) -> Result<(), Failure> {
+    async fn send_to_main(&mut self, text: &str, sql: &[u8], leaves: Leaves) -> Result<(), Failure> {
         let parsed = self.shared.statements.parse(text);
         self.goes_to_main(text, &parsed);
         // What our parser cannot read may write anything.
         self.pipeline.unseen |= parsed.script.is_err();
         let Some(main) = &mut self.main else { return Err(lost().into()) };
-        build::query(&mut main.raw.link.output, text.as_bytes());
+        build::query(&mut main.raw.link.output, sql);
         self.follow_main(text, &parsed, leaves).await
     }
 

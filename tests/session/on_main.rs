@@ -272,6 +272,22 @@ async fn setval_in_the_extended_protocol_is_noticed() {
     assert_eq!(value(&client, "INSERT INTO ids DEFAULT VALUES RETURNING id::text").await, "501");
 }
 
+/// Text in another encoding goes there as it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_encodings_pass() {
+    let (site, outpost) = outpost("main_encoding", SCHEMA).await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "main_encoding"));
+    block_in_place(|| {
+        wire.exchange(&[Query("SET client_encoding = 'latin1'"), Query("BEGIN; DELETE FROM keyless")]);
+        assert_eq!(wire.query(b"INSERT INTO t VALUES (3, 'caf\xe9')"), ["C INSERT 0 1"]);
+        wire.exchange(&[Query("COMMIT"), Query("CREATE TEMP TABLE tt (v text)")]);
+        assert_eq!(wire.query(b"INSERT INTO tt VALUES ('\xe9')"), ["C INSERT 0 1"]);
+        assert_eq!(wire.exchange(&[Query("SELECT octet_length(v), ascii(v) FROM tt")]), ["T", "D 2|233", "C SELECT 1"]);
+    });
+    let main = connect(&site.main_url).await;
+    assert_eq!(value(&main, "SELECT v FROM t WHERE id = 3").await, "café");
+}
+
 /// One piece of COPY data that is longer than what is kept on its way.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_pieces_of_copy_data_pass() {

@@ -11,6 +11,7 @@ pub type Failure = HashMap<char, String>;
 pub struct Wire {
     stream: TcpStream,
     process: u32,
+    notifier: u32,
 }
 
 /// A message of the protocol; where it says no name, about the unnamed statement and portal.
@@ -48,7 +49,7 @@ impl Wire {
     pub fn connect(port: u16, database: &str) -> Wire {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut wire = Wire { stream, process: 0 };
+        let mut wire = Wire { stream, process: 0, notifier: 0 };
         let mut body = 196_608u32.to_be_bytes().to_vec();
         for text in ["user", "postgres", "database", database, "TimeZone", "UTC", "DateStyle", "ISO"] {
             body.extend(text.as_bytes());
@@ -70,12 +71,20 @@ impl Wire {
         self.process
     }
 
+    /// The process that the last notification names.
+    pub fn notifier(&self) -> u32 {
+        self.notifier
+    }
+
     fn read(&mut self) -> (char, Vec<u8>) {
         let mut head = [0; 5];
         self.stream.read_exact(&mut head).unwrap();
         let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4;
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).unwrap();
+        if head[0] == b'A' {
+            self.notifier = u32::from_be_bytes(body[..4].try_into().unwrap());
+        }
         (head[0] as char, body)
     }
 
@@ -184,11 +193,12 @@ impl Wire {
             });
         }
         self.stream.write_all(&out).unwrap();
+        let owed = |sent: &&Message<'_>| matches!(sent, Message::Sync | Message::Query(_) | Message::FunctionCall);
+        self.told(messages.iter().filter(owed).count())
+    }
+
+    fn told(&mut self, mut owed: usize) -> Vec<String> {
         let mut told = Vec::new();
-        let mut owed = messages
-            .iter()
-            .filter(|sent| matches!(sent, Message::Sync | Message::Query(_) | Message::FunctionCall))
-            .count();
         loop {
             let (kind, body) = self.read();
             let text = |body: &[u8]| String::from_utf8_lossy(body).trim_end_matches('\0').to_owned();
@@ -208,6 +218,12 @@ impl Wire {
                 other => other.to_string(),
             });
         }
+    }
+
+    /// A Query in any encoding, told as by [`Wire::exchange`].
+    pub fn query(&mut self, sql: &[u8]) -> Vec<String> {
+        self.stream.write_all(&message(b'Q', &[sql, b"\0"].concat())).unwrap();
+        self.told(1)
     }
 
     /// The next message, which nobody has asked for: `A channel|payload`, `E 08006`; `nothing` when none comes soon.
