@@ -40,7 +40,10 @@ impl Session {
     pub(super) async fn converse(&mut self, show: Show, owes_sync: bool) -> Result<(u8, bool), Failure> {
         self.aim_at_main();
         let outcome = self.converse_inner(show, owes_sync).await;
-        self.registered.running.settled().await;
+        // One that is given up cannot be hit any more.
+        if self.main.is_some() {
+            self.registered.running.settled().await;
+        }
         self.aim_at_replica();
         outcome
     }
@@ -54,7 +57,7 @@ impl Session {
     }
 
     async fn converse_inner(&mut self, show: Show, mut owes_sync: bool) -> Result<(u8, bool), Failure> {
-        let (mut failed, mut copying, mut patience) = (false, false, self.patience());
+        let (mut failed, mut copying, mut patience) = (false, false, self.patience(show == Show::Answers));
         self.tags.clear();
         loop {
             let Some(main) = &mut self.main else { return Err(lost().into()) };

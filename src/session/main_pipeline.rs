@@ -42,6 +42,10 @@ pub(super) struct Pipeline {
     pub(super) committed: bool,
     /// Main's session may be another than before.
     pub(super) may_set: bool,
+    /// What is run there may commit.
+    pub(super) may_commit: bool,
+    /// How long statements may take there is not known.
+    pub(super) sets_timeout: bool,
     /// What has been run there may have changed the search path.
     pub(super) sets: bool,
     /// Sequences that begin anew when main has committed.
@@ -77,6 +81,11 @@ struct Owed {
 impl Pipeline {
     pub(super) fn knows(&mut self, name: &[u8]) {
         self.known.insert(name.to_vec());
+    }
+
+    /// Whether something like it is under way.
+    pub(super) fn runs(&self, like: impl Fn(&Deed) -> bool) -> bool {
+        self.owed.iter().filter_map(|owed| owed.deed.as_ref()).any(like)
     }
 
     /// What a Parse that main has not answered gives this name.
@@ -388,13 +397,15 @@ impl Session {
     async fn answers_of_main(&mut self) -> Result<Option<u8>, End> {
         self.aim_at_main();
         let answered = self.answers_of_main_inner().await;
-        self.registered.running.settled().await;
+        if self.main.is_some() {
+            self.registered.running.settled().await;
+        }
         self.aim_at_replica();
         answered
     }
 
     async fn answers_of_main_inner(&mut self) -> Result<Option<u8>, End> {
-        let (mut copying, mut patience) = (false, self.patience());
+        let (mut copying, mut patience) = (false, self.patience(true));
         loop {
             let Some(main) = &mut self.main else { return Err(lost_main()) };
             let Some((kind, message)) = main.raw.link.take().map_err(super::relay::broken)? else {

@@ -1,31 +1,54 @@
 //! A main that says nothing while a session waits for it: when the session goes on without.
 //!
 //! A link that loses everything without telling anybody looks like a statement that takes long. So main is given up only when
-//! the client has cancelled its statement and replay, too, gets no answer from main. Whether the statement was done is not known then, and the client is told so.
+//! the client has cancelled its statement, or its `statement_timeout` is over, and main, asked anew whether it is there, does not say so. What
+//! cannot have been committed is cancelled then (57014): main rolls it back when it notices that nobody is there. Where it can, nobody
+//! knows, and the client is told so (08007).
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::enter::Main;
 use super::failure::End;
-use super::straight::lost;
+use super::mirror::Deed;
+use super::statements::Parsed;
+use super::straight::{canceled, lost};
+use super::transaction::{Phase, Route};
 use super::{Session, Wants};
 use crate::report::Report;
+use crate::sql::{Class, Statement, TransactionCommand};
+use crate::sqlstate;
+use crate::upstream::raw;
 use crate::wire::build;
 use crate::wire::link::OUTPUT_HIGH;
 
-/// How long main may take to say that it has ended the statement.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long main may take to say that it is there.
+const LIMIT: Duration = Duration::from_secs(3);
+/// Main's own timeout comes first, if main can be heard.
+const MARGIN: Duration = Duration::from_secs(1);
 /// How often is looked whether that is over.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// One wait for main.
 pub(super) struct Patience {
     heard: Instant,
     /// Cancel requests before it.
     requests: u64,
-    cancelled: Option<Instant>,
+    /// What main does may be a commit.
+    may_commit: bool,
+    /// The question whether main is there, and since when it is asked.
+    asks: Option<(Instant, JoinHandle<bool>)>,
+    /// When it last said that it is.
+    there: Option<Instant>,
+}
+
+/// Why a client does not wait any longer.
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    Cancelled,
+    TimedOut,
 }
 
 impl Main {
@@ -37,8 +60,26 @@ impl Main {
 }
 
 impl Session {
-    pub(super) fn patience(&self) -> Patience {
-        Patience { heard: Instant::now(), requests: self.registered.running.requests(), cancelled: None }
+    /// Remembers whether main is to run what may commit, or gives statements another time.
+    pub(super) fn remember_for_patience(&mut self, text: &str, parsed: &Parsed) {
+        const TIMEOUT: &[u8] = b"statement_timeout";
+        self.pipeline.sets_timeout |=
+            text.as_bytes().windows(TIMEOUT.len()).any(|word| word.eq_ignore_ascii_case(TIMEOUT));
+        let commits =
+            |statement: &Statement| matches!(&statement.class, Class::Transaction(command) if commits(command));
+        let statements = parsed.script.as_ref().map(|script| &script.statements);
+        self.pipeline.may_commit |= statements.map_or(true, |statements| statements.iter().any(commits));
+    }
+
+    /// `runs`: main runs what the client wants; else a question of our own, which commits nothing.
+    pub(super) fn patience(&self, runs: bool) -> Patience {
+        let may_commit = runs
+            && (self.transaction.route != Route::Straight
+                || self.transaction.phase == Phase::Idle
+                || self.pipeline.may_commit
+                || self.pipeline.runs(|deed| matches!(deed, Deed::Control(command) if commits(command))));
+        let requests = self.registered.running.requests();
+        Patience { heard: Instant::now(), requests, may_commit, asks: None, there: None }
     }
 
     /// Waits until something comes or goes. `Some`: main is given up.
@@ -56,28 +97,82 @@ impl Session {
                 }
                 () = sleep(LOOK) => {}
             }
-            if let Some(why) = self.is_in_vain(patience) {
-                return Ok(Some(lost().detail(why)));
+            if let Some(over) = self.is_over(patience)
+                && self.is_silent(patience).await
+            {
+                return Ok(Some(patience.report(over)));
             }
         }
     }
 
-    fn is_in_vain(&self, patience: &mut Patience) -> Option<String> {
-        let now = Instant::now();
-        if self.registered.running.requests() > patience.requests {
-            patience.cancelled.get_or_insert(now);
-        }
+    fn is_over(&self, patience: &Patience) -> Option<Over> {
         // Who does not take its answers keeps us from hearing main.
-        if self.main_answers() || self.client.output.len() >= OUTPUT_HIGH {
+        if self.client.output.len() >= OUTPUT_HIGH {
             return None;
         }
-        let silent = now - patience.heard;
-        if patience.cancelled.is_none_or(|cancelled| now - cancelled < GRACE) || silent < GRACE {
-            return None;
+        if self.registered.running.requests() > patience.requests {
+            return Some(Over::Cancelled);
         }
-        let silent = silent.as_secs();
-        Some(format!(
-            "The statement was cancelled, and main has not answered for {silent} s. It may still run it, and keeps what it has locked until it notices that nobody is there."
-        ))
+        // One that was set on main since is not known here.
+        let settings = self.settings.as_ref().filter(|_| !self.pipeline.sets_timeout)?;
+        let limit = settings.statement_timeout()?;
+        (patience.heard.elapsed() >= limit.saturating_add(MARGIN)).then_some(Over::TimedOut)
+    }
+
+    /// Asks main by another connection whether it is there, and looks at what has become of that.
+    async fn is_silent(&self, patience: &mut Patience) -> bool {
+        match patience.asks.take() {
+            Some((since, asks)) if asks.is_finished() => {
+                if asks.await.unwrap_or(true) {
+                    patience.there = Some(Instant::now());
+                }
+                patience.there < Some(since) && patience.heard < since
+            }
+            Some(asks) => {
+                patience.asks = Some(asks);
+                false
+            }
+            None => {
+                let rests = patience.there.is_some_and(|there| there.elapsed() < LIMIT);
+                if let Some(main) = self.main.as_ref().filter(|_| !rests) {
+                    let address = main.raw.address.clone();
+                    let asks = tokio::spawn(async move { raw::answers(&address, LIMIT).await });
+                    patience.asks = Some((Instant::now(), asks));
+                }
+                false
+            }
+        }
+    }
+}
+
+impl Patience {
+    fn report(&self, over: Over) -> Report {
+        let silent = self.heard.elapsed().as_secs();
+        let (what, timed_out) = match over {
+            Over::Cancelled => ("The statement was cancelled", canceled()),
+            Over::TimedOut => (
+                "The time of statement_timeout is over",
+                Report::new(sqlstate::QUERY_CANCELED, "canceling statement due to statement timeout"),
+            ),
+        };
+        let keeps = "keeps what it has locked until it notices that nobody is there";
+        if self.may_commit {
+            return lost().detail(format!(
+                "{what}, and main has not answered for {silent} s. It may still run it, and {keeps}."
+            ));
+        }
+        timed_out.detail(format!("{what}, and main has not answered for {silent} s. It rolls back, but {keeps}."))
+    }
+}
+
+fn commits(command: &TransactionCommand) -> bool {
+    match command {
+        TransactionCommand::Commit { .. } => true,
+        TransactionCommand::Begin { .. }
+        | TransactionCommand::Rollback { .. }
+        | TransactionCommand::Savepoint(_)
+        | TransactionCommand::Release(_)
+        | TransactionCommand::RollbackTo(_)
+        | TransactionCommand::Characteristics { .. } => false,
     }
 }

@@ -158,6 +158,7 @@ impl Session {
     /// Remembers what a text that main is to run may do to its session.
     pub(super) fn goes_to_main(&mut self, text: &str, parsed: &Parsed) {
         self.pipeline.may_set |= may_set(text);
+        self.remember_for_patience(text, parsed);
         self.pipeline.sets |= self.may_set_path(parsed);
         if let Some(main) = &mut self.main {
             main.has_names |= prepares(text);

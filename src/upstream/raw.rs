@@ -214,6 +214,18 @@ fn password_message(out: &mut BytesMut, password: &[u8]) {
     build::message(out, b'p', |out| build::string(out, password));
 }
 
+/// Whether a server is there, and answers within so long: asked for TLS, it says something at once.
+pub async fn answers(address: &Address, limit: Duration) -> bool {
+    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+    let attempt = async {
+        let mut link = Link::new(open(address).await?);
+        link.output.extend_from_slice(&SSL_REQUEST);
+        link.drain().await?;
+        link.fill().await
+    };
+    matches!(timeout(limit, attempt).await, Ok(Ok(1..)))
+}
+
 /// Asks the server to cancel what the connection with this key is doing. Returns when the server has taken the
 /// request, so what is sent on that connection afterwards is not hit.
 pub async fn cancel(address: &Address, key: Key) -> io::Result<()> {

@@ -200,18 +200,22 @@ async fn a_straight_statement_finds_main_with_everything_written_before() {
 
 /// A link that loses everything and tells nobody: a session that waits for main is freed when its client wants that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_main_is_given_up_when_the_statement_is_cancelled() {
+async fn a_silent_main_is_given_up_when_the_statement_is_cancelled_or_its_time_is_over() {
     let stage =
         Stage::shared("straight_silent", "CREATE TABLE seen (id int PRIMARY KEY); INSERT INTO seen VALUES (1)").await;
-    let simple = stage.client().await;
-    let extended = stage.client().await;
-    execute(&simple, "BEGIN; CREATE TABLE hole_a (id int)").await;
-    execute(&extended, "BEGIN; CREATE TABLE hole_c (id int)").await;
+    let (simple, extended, commits) = (stage.client().await, stage.client().await, stage.client().await);
+    let (timed, alone) = (stage.client().await, stage.client().await);
+    execute(&timed, "SET statement_timeout = '2s'").await;
+    execute(&alone, "SET statement_timeout = '2s'").await;
+    execute(&alone, "CREATE TABLE before (id int)").await;
+    for (client, table) in [(&simple, "a"), (&extended, "b"), (&commits, "c"), (&timed, "d")] {
+        execute(client, &format!("BEGIN; CREATE TABLE hole_{table} (id int)")).await;
+    }
     stage.black_hole();
     let begun = std::time::Instant::now();
     let query = "SELECT count(*) FROM seen";
     let after = std::time::Duration::from_millis(500);
-    let cancelled = async |client: &tokio_postgres::Client, simple: bool| {
+    let cancelled = async |client: &tokio_postgres::Client, simple: bool, query: &str| {
         let token = client.cancel_token();
         let cancel = async {
             tokio::time::sleep(after).await;
@@ -222,14 +226,33 @@ async fn a_silent_main_is_given_up_when_the_statement_is_cancelled() {
         };
         tokio::join!(asked, cancel).0
     };
-    let (one, two) = tokio::join!(cancelled(&simple, true), cancelled(&extended, false));
-    for outcome in [one, two] {
-        let report = fails_with(outcome, &SqlState::TRANSACTION_RESOLUTION_UNKNOWN);
-        assert!(report.detail().unwrap().starts_with("The statement was cancelled"), "{report:?}");
+    let all = async {
+        tokio::join!(
+            cancelled(&simple, true, query),
+            cancelled(&extended, false, query),
+            cancelled(&commits, true, "COMMIT"),
+            timed.batch_execute(query),
+            alone.batch_execute("CREATE TABLE hole_e (id int)"),
+        )
+    };
+    let freed = tokio::time::timeout(std::time::Duration::from_secs(40), all).await;
+    let (one, two, doubtful, late, later) = freed.expect("somebody still waits");
+    let elapsed = begun.elapsed();
+    let (user, time) = ("The statement was cancelled", "The time of statement_timeout is over");
+    let (not_done, unknown) = (SqlState::QUERY_CANCELED, SqlState::TRANSACTION_RESOLUTION_UNKNOWN);
+    for (outcome, code, detail) in
+        [(one, &not_done, user), (two, &not_done, user), (doubtful, &unknown, user), (late, &not_done, time)]
+    {
+        let report = fails_with(outcome, code);
+        assert!(report.detail().unwrap().starts_with(detail), "{report:?}");
     }
-    assert!(begun.elapsed() < std::time::Duration::from_secs(50), "{:?}", begun.elapsed());
+    // What commits by itself may be done; or main was given up before it was sent.
+    let code = later.unwrap_err().code().cloned().unwrap();
+    assert!([unknown, not_done, SqlState::CANNOT_CONNECT_NOW].contains(&code), "{code:?}");
+    assert!(elapsed < std::time::Duration::from_secs(20), "{elapsed:?}");
     // The site's own work goes on, in a session that was freed too.
     execute(&simple, "ROLLBACK").await;
+    execute(&timed, "ROLLBACK").await;
     execute(&simple, "INSERT INTO seen VALUES (2)").await;
     assert_eq!(value(&simple, query).await, "2");
     stage.heal();
