@@ -255,8 +255,14 @@ pub struct Exclusion {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IndexItem {
     Column(AttNum),
-    /// `pg_get_indexdef(index, n, false)`
-    Expression(String),
+    /// `pg_get_indexdef(index, n, false)`; also a column under a collation that may find different texts equal, when that is the
+    /// index's and not the column's own.
+    Expression {
+        text: String,
+        type_oid: u32,
+        /// Its collation may find different texts equal.
+        is_odd: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

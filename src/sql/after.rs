@@ -259,7 +259,7 @@ fn beside(table: &Arc<Table>, Exclusion { index, operators }: &Exclusion) -> Tem
     let keys = |row: &str| list((0..table.key.len()).map(|n| format!("{row}.k{n}")));
     let items = index.items.iter().enumerate().map(|(n, item)| match item {
         IndexItem::Column(attnum) => format!("x.{} AS i{n}", name_of(table, *attnum)),
-        IndexItem::Expression(expression) => format!("({expression}) AS i{n}"),
+        IndexItem::Expression { text, .. } => format!("({text}) AS i{n}"),
     });
     let key = table.key.iter().enumerate().map(|(n, attnum)| format!("x.{} AS k{n}", name_of(table, *attnum)));
     let columns = list(key.chain(items));
@@ -295,7 +295,7 @@ fn beside(table: &Arc<Table>, Exclusion { index, operators }: &Exclusion) -> Tem
 pub(super) fn plain_columns(index: &UniqueIndex) -> Vec<AttNum> {
     let column = |item: &IndexItem| match item {
         IndexItem::Column(attnum) => Some(*attnum),
-        IndexItem::Expression(_) => None,
+        IndexItem::Expression { .. } => None,
     };
     index.items.iter().filter_map(column).collect()
 }

@@ -17,7 +17,15 @@ const KEYS_MAX: usize = 10_000;
 /// For each key column the values it can have.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Slice {
-    columns: Vec<(Family, Vec<Constant>)>,
+    columns: Vec<Values>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Values {
+    family: Family,
+    constants: Vec<Constant>,
+    /// Assignment may cut texts with more characters: those are not known.
+    length_max: Option<usize>,
 }
 
 /// Types whose equal values have equal canonical texts.
@@ -99,10 +107,13 @@ impl Slice {
     /// The keys for one execution; `None`: not known, every row may be seen.
     pub(super) fn keys(&self, parameters: Parameters<'_>) -> Option<Vec<RowId>> {
         let mut keys: Vec<Vec<Arc<str>>> = vec![Vec::new()];
-        for (family, constants) in &self.columns {
+        for Values { family, constants, length_max } in &self.columns {
             let mut values: Vec<Arc<str>> = Vec::new();
             for constant in constants {
                 values.extend(constant.values(*family, parameters)?);
+            }
+            if length_max.is_some_and(|max| values.iter().any(|value| value.chars().count() > max)) {
+                return None;
             }
             if keys.len().saturating_mul(values.len()) > KEYS_MAX {
                 return None;
@@ -117,11 +128,20 @@ impl Slice {
         Some(keys.into_iter().map(|key| RowId::Key(key.into())).collect())
     }
 
-    /// From the value given to each key column, if all are known.
-    pub(super) fn of_key(table: &Table, value: impl Fn(&Column) -> Option<Constant>) -> Option<Slice> {
+    /// From what is assigned for each key column: to which column, and the value, if all are known.
+    pub(super) fn of_key<'c>(
+        table: &Table,
+        value: impl Fn(&Column) -> Option<(&'c Column, Constant)>,
+    ) -> Option<Slice> {
         let columns: Option<Vec<_>> = super::merge::key_columns(table)
             .into_iter()
-            .map(|column| Some((Family::of(column)?, vec![value(column)?])))
+            .map(|column| {
+                let (assigned, constant) = value(column)?;
+                // `varchar(n)`; blanks after n characters are dropped without a word.
+                let length_max =
+                    usize::try_from(assigned.base_typmod - 4).ok().filter(|_| assigned.base_type_oid == 1043);
+                Some(Values { family: Family::of(column)?, constants: vec![constant], length_max })
+            })
             .collect();
         columns.filter(|columns| !columns.is_empty()).map(|columns| Slice { columns })
     }
@@ -138,7 +158,7 @@ impl Slice {
         let mut all = slices.next()?;
         for slice in slices {
             for (mine, theirs) in all.columns.iter_mut().zip(slice.columns) {
-                mine.1.extend(theirs.1);
+                mine.constants.extend(theirs.constants);
             }
         }
         Some(all)
@@ -252,7 +272,7 @@ pub(super) fn of_where(clause: &SyntaxNode, reference: &Reference<'_>) -> Option
         .into_iter()
         .map(|column| {
             let (_, constants) = known.iter().find(|(name, _)| **name == *column.name)?;
-            Some((Family::of(column)?, constants.clone()))
+            Some(Values { family: Family::of(column)?, constants: constants.clone(), length_max: None })
         })
         .collect();
     columns.filter(|columns| !columns.is_empty()).map(|columns| Slice { columns })

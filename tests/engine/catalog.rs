@@ -69,7 +69,7 @@ async fn says_what_the_tables_are() {
     assert_eq!(odd.unique.len(), 4);
     assert!(odd.unique[0].primary && odd.unique[1].nulls_not_distinct && odd.unique[2].initially_deferred);
     assert!(
-        matches!(&odd.unique[3].items[..], [IndexItem::Expression(e), IndexItem::Column(AttNum(4))] if e == "lower((name)::text)")
+        matches!(&odd.unique[3].items[..], [IndexItem::Expression { text, type_oid: 25, is_odd: false }, IndexItem::Column(AttNum(4))] if text == "lower((name)::text)")
     );
     assert_eq!(odd.unique[3].predicate.as_deref(), Some("(n > 5)"));
     assert_eq!(odd.referenced_by.len(), 1);

@@ -173,9 +173,13 @@ fn column(row: ColumnRow, shape: Option<Arc<Shape>>) -> Column {
 
 /// Adds an index; it becomes the table's key when it is the primary key, or the first that can stand in for one.
 fn add_index(table: &mut Table, row: IndexRow) {
-    let items = row.attnums.iter().zip(row.expressions);
+    let kinds = row.types.into_iter().zip(row.odd);
+    let items = row.attnums.iter().zip(row.expressions).zip(kinds);
     let items: Vec<IndexItem> = items
-        .map(|(&attnum, expression)| expression.map_or(IndexItem::Column(AttNum(attnum)), IndexItem::Expression))
+        .map(|((&attnum, expression), (type_oid, is_odd))| match expression {
+            Some(text) => IndexItem::Expression { text, type_oid, is_odd },
+            None => IndexItem::Column(AttNum(attnum)),
+        })
         .collect();
     let columns: Vec<AttNum> = row.attnums.iter().map(|&attnum| AttNum(attnum)).collect();
     let exclusion = row.exclusion;
@@ -211,7 +215,7 @@ fn add_index(table: &mut Table, row: IndexRow) {
 fn key_of(index: &UniqueIndex) -> Vec<AttNum> {
     let column = |item: &IndexItem| match item {
         IndexItem::Column(attnum) => Some(*attnum),
-        IndexItem::Expression(_) => None,
+        IndexItem::Expression { .. } => None,
     };
     index.items.iter().filter_map(column).collect()
 }
@@ -284,7 +288,7 @@ pub fn fingerprint(table: &Table, names: &HashMap<TableId, TableName>) -> u64 {
     for index in &table.unique {
         let items = index.items.iter().map(|item| match item {
             IndexItem::Column(attnum) => named(&[*attnum]).concat(),
-            IndexItem::Expression(text) => text.clone(),
+            IndexItem::Expression { text, .. } => text.clone(),
         });
         let UniqueIndex { name, predicate, nulls_not_distinct, initially_deferred, deferrable, .. } = index;
         hash.text(&format!("unique {name:?} {predicate:?} {nulls_not_distinct} {deferrable} {initially_deferred}"));

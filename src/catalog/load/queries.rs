@@ -104,7 +104,18 @@ SELECT i.indrelid, c.relname::text,
                  SELECT up.oid FROM up
                   WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = up.oid)), i.indexrelid),
        ARRAY(SELECT i.indkey[n] FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n ORDER BY n),
-       ARRAY(SELECT CASE WHEN i.indkey[n] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, n + 1, false) END
+       ARRAY(SELECT CASE WHEN o.oid IS NOT NULL AND (i.indkey[n] = 0 OR o.oid <> a.attcollation)
+                         THEN pg_catalog.format('(%s) COLLATE %I.%I', CASE WHEN i.indkey[n] = 0
+                              THEN pg_catalog.pg_get_indexdef(i.indexrelid, n + 1, false) ELSE pg_catalog.quote_ident(a.attname) END,
+                              (SELECT on_.nspname FROM pg_catalog.pg_namespace on_ WHERE on_.oid = o.collnamespace), o.collname)
+                         WHEN i.indkey[n] = 0 THEN pg_catalog.pg_get_indexdef(i.indexrelid, n + 1, false) END
+               FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n
+               LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[n]
+               LEFT JOIN pg_catalog.pg_collation o ON o.oid = i.indcollation[n] AND NOT o.collisdeterministic
+              ORDER BY n),
+       ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a
+              WHERE a.attrelid = i.indexrelid AND a.attnum BETWEEN 1 AND i.indnkeyatts ORDER BY a.attnum),
+       ARRAY(SELECT EXISTS (SELECT FROM pg_catalog.pg_collation o WHERE o.oid = i.indcollation[n] AND NOT o.collisdeterministic)
                FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) n ORDER BY n),
        ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, n, true)
                FROM pg_catalog.generate_series(1, i.indnkeyatts) n ORDER BY n),

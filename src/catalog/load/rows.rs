@@ -87,6 +87,8 @@ row!(IndexRow {
     root: u32,
     attnums: Vec<i16>,
     expressions: Vec<Option<String>>,
+    types: Vec<u32>,
+    odd: Vec<bool>,
     shown: Vec<String>,
     predicate: Option<String>,
     nulls_not_distinct: bool,

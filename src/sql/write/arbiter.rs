@@ -74,6 +74,8 @@ fn inferred(builder: &Builder<'_>, described: &SyntaxNode) -> Result<Vec<usize>,
             doubtful = true;
         }
     }
+    let is_odd = |item: &IndexItem| matches!(item, IndexItem::Expression { is_odd: true, .. });
+    doubtful |= certain.is_empty() && builder.table.unique.iter().any(|index| index.items.iter().any(is_odd));
     match (certain.is_empty(), doubtful) {
         (_, true) => Err(unknown("an expression or predicate that is not worded as the index's")),
         (true, false) => Err(Report::new(
@@ -93,7 +95,7 @@ fn has_columns(index: &UniqueIndex, columns: &[AttNum], expressions: usize) -> b
 fn column(item: &IndexItem) -> Option<AttNum> {
     match item {
         IndexItem::Column(attnum) => Some(*attnum),
-        IndexItem::Expression(_) => None,
+        IndexItem::Expression { .. } => None,
     }
 }
 
@@ -102,7 +104,7 @@ fn has_expressions(index: &UniqueIndex, named: &[Vec<String>]) -> bool {
         .items
         .iter()
         .filter_map(|item| match item {
-            IndexItem::Expression(expression) => Some(words(expression)),
+            IndexItem::Expression { text, .. } => Some(words(text)),
             IndexItem::Column(_) => None,
         })
         .collect();

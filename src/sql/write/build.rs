@@ -12,7 +12,7 @@ use super::super::resolve::{Findings, Names, Text};
 use super::super::slice;
 use super::super::syntax::{child, quoted, range};
 use super::super::template::Template;
-use super::hashes::{self, existence, hash, key_sets};
+use super::hashes::{self, existence, key_sets};
 use super::own;
 use super::windows::{Window, over_all_rows};
 use super::{Conflict, Output};
@@ -233,7 +233,7 @@ impl<'a> Builder<'a> {
         items
             .map(|item| match item {
                 IndexItem::Column(attnum) => value_of(row, *attnum).unwrap_or("NULL").to_owned(),
-                IndexItem::Expression(expression) => self.over(row, &format!("({expression})")),
+                IndexItem::Expression { text, .. } => self.over(row, &format!("({text})")),
             })
             .collect()
     }
@@ -267,14 +267,10 @@ impl<'a> Builder<'a> {
             if !only(index) || (with_key && is_key(index)) {
                 continue;
             }
-            let columns = index.items.iter().map(|item| match item {
-                IndexItem::Column(attnum) => table.attribute(*attnum),
-                IndexItem::Expression(_) => None,
-            });
             let items = self.items(index, row);
             // NULLs are distinct: they stand in nobody's way.
             let present = format!("pg_catalog.num_nulls({}) = 0", list(items.clone()));
-            let mut hash = hash(columns.collect(), items, salt(index));
+            let mut hash = hashes::of_items(table, index, items, salt(index));
             if !index.nulls_not_distinct {
                 hash = format!("CASE WHEN {present} THEN {hash} END");
             }

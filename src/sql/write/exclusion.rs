@@ -36,7 +36,7 @@ pub(super) fn excluded(
         let items = builder.items(index, new);
         let other = |item: &IndexItem| match item {
             IndexItem::Column(attnum) => of_other(&table, *attnum),
-            IndexItem::Expression(expression) => format!("({expression})"),
+            IndexItem::Expression { text, .. } => format!("({text})"),
         };
         let others: Vec<String> = index.items.iter().map(other).collect();
         let pairs = items.iter().zip(&exclusion.operators).zip(&others);

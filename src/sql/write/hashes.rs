@@ -2,7 +2,7 @@
 
 use super::super::merge::{key_columns, list};
 use super::super::syntax::IS_GIVEN;
-use crate::catalog::{AttNum, Column, IndexItem, Table};
+use crate::catalog::{AttNum, Column, IndexItem, Table, UniqueIndex};
 
 /// A hash that stands for the row with this key.
 pub(in super::super) fn row(table: &Table, key: Vec<String>) -> String {
@@ -11,7 +11,7 @@ pub(in super::super) fn row(table: &Table, key: Vec<String>) -> String {
     let index = table.unique.iter().find(|index| index.predicate.is_none() && by_key(table, &index.items));
     let index = index.map(|index| index.root).filter(|_| table.kin.is_none());
     let salt = i64::from(index.unwrap_or(table.kin.unwrap_or(table.id).0)) << 8;
-    hash(key_columns(table).into_iter().map(Some).collect(), key, salt)
+    hash(key_columns(table).into_iter().map(is_hashed), key, salt)
 }
 
 /// Whether these are the columns of the table's key, in its order.
@@ -48,8 +48,8 @@ pub(in super::super) fn existence(parent: &Table, columns: &[AttNum], values: &[
         + 0x80
         + names.fold(0, |sum, byte| (sum * 31 + i64::from(byte)) & 0x7f);
     let given = list(pairs.iter().map(|(_, value)| format!("{value} {IS_GIVEN}"))).replace(", ", " AND ");
-    let (typed, columns) = (typed.collect(), pairs.iter().map(|(column, _)| Some(*column)).collect());
-    format!("CASE WHEN {given} THEN {} END", hash(columns, typed, salt))
+    let hashed = pairs.iter().map(|(column, _)| is_hashed(column));
+    format!("CASE WHEN {given} THEN {} END", hash(hashed, typed.collect(), salt))
 }
 
 /// Stands for every value of a type whose equality we cannot hash for certain (citext, odd collations, arrays …): such
@@ -61,18 +61,29 @@ fn is_odd(collation: Option<&str>) -> bool {
     collation.is_some_and(|name| !name.starts_with("pg_catalog.") && !name.starts_with("\"pg_catalog\"."))
 }
 
-/// A hash of the values, as `bigint`: equal values have equal hashes.
-pub(super) fn hash(columns: Vec<Option<&Column>>, values: Vec<String>, salt: i64) -> String {
-    const HASHED: [u32; 24] = [
-        16, 17, 18, 19, 20, 21, 23, 25, 26, 650, 700, 701, 829, 869, 1042, 1043, 1082, 1083, 1114, 1184, 1186, 1266,
-        1700, 2950,
-    ];
-    let items = columns.into_iter().zip(values).map(|(column, value)| match column {
-        Some(column) if column.is_array || is_odd(column.collation.as_deref()) => ALIKE.to_owned(),
-        Some(column) if column.is_enum || HASHED.contains(&column.base_type_oid) => value,
-        Some(_) => ALIKE.to_owned(),
-        // Of an index over an expression, mostly text.
-        None => format!("pg_catalog.concat({value}) COLLATE \"C\""),
+/// Types whose equal values have equal hashes.
+const HASHED: [u32; 24] = [
+    16, 17, 18, 19, 20, 21, 23, 25, 26, 650, 700, 701, 829, 869, 1042, 1043, 1082, 1083, 1114, 1184, 1186, 1266, 1700,
+    2950,
+];
+
+fn is_hashed(column: &Column) -> bool {
+    let by_itself = column.is_enum || HASHED.contains(&column.base_type_oid);
+    by_itself && !column.is_array && !is_odd(column.collation.as_deref())
+}
+
+/// A hash that stands for the values of an index's items.
+pub(super) fn of_items(table: &Table, index: &UniqueIndex, items: Vec<String>, salt: i64) -> String {
+    let hashed = index.items.iter().map(|item| match item {
+        IndexItem::Column(attnum) => table.attribute(*attnum).is_some_and(is_hashed),
+        // Not by its text: that of a number, or of a time under other settings, is not the same for equal values.
+        IndexItem::Expression { type_oid, is_odd, .. } => HASHED.contains(type_oid) && !is_odd,
     });
+    hash(hashed, items, salt)
+}
+
+/// A hash of the values, as `bigint`: equal values have equal hashes. `hashed`: whether that can be had of each.
+fn hash(hashed: impl Iterator<Item = bool>, values: Vec<String>, salt: i64) -> String {
+    let items = hashed.zip(values).map(|(hashed, value)| if hashed { value } else { ALIKE.to_owned() });
     format!("pg_catalog.hash_record_extended(ROW({}), {salt})", list(items))
 }

@@ -61,7 +61,12 @@ pub(super) fn build(request: &Request<'_>, canonical: bool) -> Result<Built, Rep
         tree::route(&mut builder, &new);
     }
     let slices = |other: &Table, column_for: &dyn Fn(&Column) -> Option<AttNum>| match &rows {
-        Rows::Values(values) => slice_of(values, &columns, other, column_for),
+        Rows::Values(values) => {
+            let given = |column: &Column| !(own_ids && column.identity.is_some());
+            slice_of(values, &columns, other, &|key| {
+                column_for(key).filter(|mine| table.attribute(*mine).is_some_and(given))
+            })
+        }
         Rows::Query(_) | Rows::Default => None,
     };
     if let Some(clause) = conflict {
@@ -281,7 +286,7 @@ fn slice_of(
                 let place = columns.iter().position(|column| column.attnum == mine)?;
                 // The assigned value is of this column's type; only within one family is it the written one.
                 Constant::read(row.get(place)?, columns[place])?;
-                Constant::read(row.get(place)?, key)
+                Some((columns[place], Constant::read(row.get(place)?, key)?))
             })
         })
         .collect();

@@ -108,7 +108,7 @@ fn may_be_computed(table: &Table, column: &Column) -> bool {
     let indexed = table.unique.iter().chain(exclusions).any(|index| {
         let item = |item: &IndexItem| match item {
             IndexItem::Column(of) => *of == attnum,
-            IndexItem::Expression(text) => in_text(text),
+            IndexItem::Expression { text, .. } => in_text(text),
         };
         index.items.iter().any(item) || index.predicate.as_deref().is_some_and(in_text)
     });

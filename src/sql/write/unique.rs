@@ -32,7 +32,7 @@ use crate::sqlstate::UNIQUE_VIOLATION;
 pub(super) fn index_touched(index: &UniqueIndex, set: &[AttNum]) -> bool {
     let item = |item: &IndexItem| match item {
         IndexItem::Column(attnum) => set.contains(attnum),
-        IndexItem::Expression(_) => true,
+        IndexItem::Expression { .. } => true,
     };
     index.predicate.is_some() || index.items.iter().any(item)
 }
@@ -61,7 +61,7 @@ pub(super) fn collides(builder: &Builder<'_>, index: &UniqueIndex, row: &Row) ->
     let same = index.items.iter().zip(&items).map(|(item, value)| {
         let other = match item {
             IndexItem::Column(attnum) => of_other(builder.table, *attnum),
-            IndexItem::Expression(expression) => format!("({expression})"),
+            IndexItem::Expression { text, .. } => format!("({text})"),
         };
         format!("{other} {operator} {value}")
     });
