@@ -7,13 +7,14 @@ use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
 use self::scope::Scopes;
 use super::readers::By;
-use super::syntax::{self, child, dotted, has_token, name_of, path_of, quoted, range, token};
+use super::syntax::{self, child, name_of, path_of, range, token};
 use super::template::{Piece, Relation, Source, Template, UNDER_VIEW};
 use super::{Report, parse, slice};
-use crate::catalog::{Catalog, Column, PolicyCommand, RelationKind, Table};
+use crate::catalog::{Catalog, PolicyCommand, RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
 mod functions;
+mod grouping;
 mod indirect;
 pub(super) use functions::{called, opaque_call};
 mod locking;
@@ -87,31 +88,6 @@ impl Findings {
     pub(super) fn uses_sequences(&self) -> bool {
         self.counted || !self.sequences.is_empty()
     }
-}
-
-/// Whether GROUP BY can take the column: these types have no equality.
-fn groupable(column: &Column) -> bool {
-    const WITHOUT_EQUALITY: [u32; 8] = [114, 142, 600, 602, 603, 604, 718, 1033];
-    !column.is_composite && !WITHOUT_EQUALITY.contains(&column.base_type_oid)
-}
-
-/// The column by which this item of GROUP BY groups, by its name or by its place in the output.
-fn grouped_column(item: &SyntaxNode) -> Option<Vec<String>> {
-    let mut by = (item.kind() == K::GROUPING_EXPR).then(|| item.children().next()).flatten()?;
-    while by.kind() == K::PAREN_EXPR {
-        by = by.children().next()?;
-    }
-    let Some(number) = token(&by, K::INT_NUMBER).filter(|_| by.kind() == K::LITERAL) else { return dotted(&by) };
-    let query = item.ancestors().find(|above| above.kind() == K::SELECT)?;
-    let targets = child(&child(&query, K::SELECT_CLAUSE)?, K::TARGET_LIST)?;
-    let targets: Vec<SyntaxNode> = targets.children().filter(|target| target.kind() == K::TARGET).collect();
-    let place = number.text().parse::<usize>().ok()?.checked_sub(1)?;
-    let column = targets.get(place)?.children().next()?;
-    // A star stands for we do not know how many.
-    let star = targets[..place].iter().any(|target| {
-        has_token(target, K::STAR) || child(target, K::FIELD_EXPR).is_some_and(|field| has_token(&field, K::STAR))
-    });
-    (!star).then(|| dotted(&column)).flatten()
 }
 
 /// System columns that a merged relation does not have.
@@ -228,36 +204,6 @@ impl<'a> Text<'a> {
     /// The relation that stands in the place of a FROM item.
     fn relation_of(&self, item: &scope::Item) -> Option<Arc<Relation>> {
         self.from_items.iter().find(|(node, _)| *node == item.node).map(|(_, relation)| Arc::clone(relation))
-    }
-
-    /// A query grouped by a table's key may use its other columns ungrouped
-    /// (<https://www.postgresql.org/docs/15/sql-select.html#SQL-GROUPBY>); a merged relation has no key that Postgres
-    /// knows of, so they are named. The groups stay the same.
-    fn group(&mut self, clause: &SyntaxNode) {
-        let Some(list) = child(clause, K::GROUP_BY_LIST) else { return };
-        let grouped: Vec<Vec<String>> = list.children().filter_map(|item| grouped_column(&item)).collect();
-        for (from_item, relation) in &self.from_items {
-            let Source::Table(table) = &relation.source else { continue };
-            let level = from_item.ancestors().find(|above| above.kind() == K::SELECT);
-            let visible = relation.alias.clone().or_else(|| slice::alias_of(from_item));
-            let (Some(visible), true) = (visible, level == clause.parent()) else { continue };
-            let is_grouped = |name: &str| {
-                grouped.iter().any(|path| match path.as_slice() {
-                    [column] => column == name,
-                    [.., qualifier, column] => *qualifier == visible && column == name,
-                    [] => false,
-                })
-            };
-            let key = table.key.iter().filter_map(|key| table.attribute(*key));
-            if table.key.is_empty() || !key.map(|column| &*column.name).all(is_grouped) {
-                continue;
-            }
-            let rest = table.columns.iter().filter(|column| !is_grouped(&column.name) && groupable(column));
-            let text: String = rest.map(|column| format!(", {}.{}", quoted(&visible), quoted(&column.name))).collect();
-            let end = range(&list).end;
-            let piece = Piece::IfMerged { relation: Arc::clone(relation), merged: text, otherwise: String::new() };
-            self.edits.push((end..end, vec![piece]));
-        }
     }
 
     /// The template of a view's definition; `None` when no table is under it.

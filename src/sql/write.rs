@@ -164,7 +164,7 @@ impl WritePlan {
             K::MERGE => (WriteKind::Merge, merge_into::build),
             other => return Err(unsupported(&format!("{other:?} is not a write that can be buffered"))),
         };
-        target::writable(&target, kind)?;
+        target::writable(&target, kind, names.catalog)?;
         let make = |canonical| {
             let request = build::Request { statement: &statement, source: &source, target: &target, names, gate, part };
             build(&request, canonical)

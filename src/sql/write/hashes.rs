@@ -57,7 +57,7 @@ pub(in super::super) fn existence(parent: &Table, columns: &[AttNum], values: &[
 const ALIKE: &str = "0";
 
 /// Whether a collation may find different texts equal. Those that come with Postgres do not.
-fn is_odd(collation: Option<&str>) -> bool {
+pub(super) fn is_odd(collation: Option<&str>) -> bool {
     collation.is_some_and(|name| !name.starts_with("pg_catalog.") && !name.starts_with("\"pg_catalog\"."))
 }
 

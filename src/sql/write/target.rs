@@ -8,7 +8,8 @@ use super::super::resolve::Names;
 use super::super::syntax::path_of;
 use super::super::{Report, Table};
 use super::WriteKind;
-use crate::catalog::RelationKind;
+use super::hashes::is_odd;
+use crate::catalog::{AttNum, Catalog, ForeignKey, RelationKind, TableId};
 use crate::sqlstate::{FEATURE_NOT_SUPPORTED, OBJECT_NOT_IN_PREREQUISITE_STATE};
 
 /// The name of the table a write is about.
@@ -33,7 +34,7 @@ pub(super) fn target(statement: &SyntaxNode, names: Names<'_>) -> Result<Arc<Tab
     })
 }
 
-pub(super) fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
+pub(super) fn writable(table: &Table, kind: WriteKind, catalog: &Catalog) -> Result<(), Report> {
     let refuse = |why: &str| {
         let message = format!("writes to \"{}\" cannot be buffered: {why}", table.name.name);
         Err(Report::new(FEATURE_NOT_SUPPORTED, message).hint("Connect to main for it."))
@@ -48,10 +49,26 @@ pub(super) fn writable(table: &Table, kind: WriteKind) -> Result<(), Report> {
     if !table.exclusions.is_empty() && (table.key.is_empty() || !table.family.is_empty()) {
         return refuse("it has an exclusion constraint, and no key or tables below it");
     }
+    if table.references.iter().chain(&table.referenced_by).any(|key| compares_otherwise(key, catalog)) {
+        return refuse("a foreign key compares texts under a collation that not both of its sides have");
+    }
     if table.key.is_empty() && kind != WriteKind::Insert {
         let message = format!("rows of \"{}\" cannot be updated or deleted: it has no key", table.name.name);
         return Err(Report::new(OBJECT_NOT_IN_PREREQUISITE_STATE, message)
             .hint("Give it a primary key, or a unique index over NOT NULL columns."));
     }
     Ok(())
+}
+
+/// Whether columns on the two sides of a foreign key have different collations, and equal texts under one of them need not be so
+/// under the other. Postgres compares by the parent's.
+fn compares_otherwise(key: &ForeignKey, catalog: &Catalog) -> bool {
+    let side = |id: TableId, columns: &[AttNum]| {
+        let table = catalog.relations.get(&id);
+        let column = |attnum| table.and_then(|table| table.attribute(attnum)?.collation.clone());
+        columns.iter().map(|attnum| column(*attnum)).collect::<Vec<_>>()
+    };
+    let sides = side(key.table, &key.columns).into_iter().zip(side(key.referenced, &key.referenced_columns));
+    let odd = |collation: &Option<Arc<str>>| is_odd(collation.as_deref());
+    sides.into_iter().any(|(child, parent)| child != parent && (odd(&child) || odd(&parent)))
 }

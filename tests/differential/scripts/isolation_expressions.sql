@@ -13,6 +13,8 @@ CREATE TABLE un (id int PRIMARY KEY, name text);
 CREATE UNIQUE INDEX ON un (name COLLATE nocase);
 CREATE TABLE ue (id int PRIMARY KEY, a text, b text);
 CREATE UNIQUE INDEX ON ue ((a || b) COLLATE nocase);
+CREATE TABLE nd (name text COLLATE nocase PRIMARY KEY);
+CREATE TABLE ns (id int PRIMARY KEY, name text COLLATE nocase REFERENCES nd);
 ---- run
 @2 SET datestyle = 'German';
 @2 SET extra_float_digits = -3;
@@ -64,5 +66,8 @@ INSERT INTO ue VALUES (3, 'ABC', '');
 SELECT id FROM ux ORDER BY id;
 SELECT * FROM un ORDER BY id;
 SELECT * FROM ue ORDER BY id;
----- only live: an arbiter of another collation is left to main
-INSERT INTO un VALUES (5, 'AbC') ON CONFLICT (name) DO NOTHING RETURNING *;
+INSERT INTO nd VALUES ('aBc'), ('x');
+INSERT INTO ns VALUES (1, 'ABC');
+DELETE FROM nd WHERE name = 'abc';
+INSERT INTO ns VALUES (2, 'ABCD');
+SELECT * FROM ns;
