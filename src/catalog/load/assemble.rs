@@ -242,13 +242,15 @@ fn add_constraint(tables: &mut HashMap<u32, Table>, row: ConstraintRow) {
         initially_deferred: row.initially_deferred,
     };
     // The one upon the partitioned table finds the rows of all partitions, and the one of the partitioned table stands for
-    // those of its partitions.
+    // those of its partitions. ALTER TABLE … DISABLE TRIGGER ALL leaves the constraint, and nobody who checks it.
     if !row.repeated
+        && !row.parents_unchecked
         && let Some(referenced) = tables.get_mut(&row.referenced)
     {
         referenced.referenced_by.push(key.clone());
     }
     if !row.shadow
+        && !row.children_unchecked
         && let Some(table) = tables.get_mut(&row.relation)
     {
         table.references.push(key);

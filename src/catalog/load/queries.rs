@@ -144,7 +144,9 @@ SELECT k.conrelid, k.conname::text, k.contype, pg_catalog.pg_get_expr(k.conbin, 
             pg_catalog.jsonb_strip_nulls(pg_catalog.to_jsonb(k)) -> 'confdelsetcols') e),
        k.confmatchtype = 'f',
        k.condeferrable, k.condeferred,
-       p.conrelid IS NOT NULL AND p.conrelid = k.conrelid, p.conrelid IS NOT NULL AND p.conrelid <> k.conrelid
+       p.conrelid IS NOT NULL AND p.conrelid = k.conrelid, p.conrelid IS NOT NULL AND p.conrelid <> k.conrelid,
+       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgconstraint = k.oid AND t.tgrelid = k.conrelid AND t.tgenabled = 'D'),
+       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgconstraint = k.oid AND t.tgrelid = k.confrelid AND t.tgenabled = 'D')
   FROM pg_catalog.pg_constraint k
   LEFT JOIN pg_catalog.pg_constraint p ON p.oid = k.conparentid
   JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace

@@ -117,6 +117,8 @@ row!(ConstraintRow {
     initially_deferred: bool,
     shadow: bool,
     repeated: bool,
+    children_unchecked: bool,
+    parents_unchecked: bool,
 });
 
 row!(ParentRow { child: u32, parent: u32 });

@@ -1,9 +1,24 @@
--- GROUP BY of a table's key beside grouping sets: what only some sets group by is NULL in the others.
+-- GROUP BY of a table's key, whose other columns may be used; beside grouping sets: what only some of them group by is NULL in the others.
 ---- schema
 CREATE TABLE gr (id int PRIMARY KEY, g int, v int, w text);
 CREATE TABLE gk (a int, b int, c int, d text, PRIMARY KEY (a, b));
 INSERT INTO gr VALUES (9, 10, 1, 'there');
+CREATE TABLE gt (id int PRIMARY KEY, g int, v int, s lseg, l line, p jsonpath, r refcursor, t txid_snapshot, j json[], x xml[], o point[], y json);
 ---- run
+INSERT INTO gt (id, g, v, j, y) VALUES (1, 10, 5, '{}', '1'), (2, 10, 6, NULL, '{"a": 1}'), (3, 20, 7, NULL, NULL);
+-- Columns under other names.
+SELECT id, count(*) FROM gt AS t(g, id, v) GROUP BY id ORDER BY 1;
+SELECT id, count(*) FROM gt AS t(x, id) GROUP BY id ORDER BY 1;
+-- Types without equality, that are not asked for.
+SELECT id, count(*) FROM gt GROUP BY id ORDER BY 1;
+SELECT id, v, count(*) FROM gt GROUP BY id HAVING g < 20 ORDER BY v DESC;
+SELECT t.id, upper(t.v::text) FROM gt t GROUP BY t.id ORDER BY t.g, t.v;
+SELECT id, sum(v) OVER (ORDER BY g, id) FROM gt GROUP BY id ORDER BY 1;
+SELECT id, (SELECT max(v) FROM gr WHERE gr.id = gt.g) FROM gt GROUP BY id ORDER BY 1;
+SELECT gr FROM gr GROUP BY id ORDER BY id;
+SELECT gr.*, count(*) FROM gr GROUP BY id ORDER BY id;
+SELECT *, count(*) FROM gr GROUP BY id ORDER BY id;
+SELECT count(*) FROM gt GROUP BY id;
 INSERT INTO gr VALUES (1, 10, 5, 'x'), (2, 20, 6, 'y'), (3, NULL, 7, NULL);
 INSERT INTO gk VALUES (1, 1, 5, 'x'), (1, 2, NULL, 'y');
 SELECT id, g, grouping(g), count(*) FROM gr GROUP BY id, rollup(g) ORDER BY 1, 3, 2;
