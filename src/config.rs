@@ -13,6 +13,7 @@ mod validate;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,10 +94,19 @@ impl Default for ListenConfig {
 }
 
 /// The writable Postgres far away.
-#[derive(Clone, Default, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MainConfig {
     pub url: String,
+    /// How long a session keeps a connection to main that it does not use.
+    #[serde(with = "duration")]
+    pub keep: Duration,
+}
+
+impl Default for MainConfig {
+    fn default() -> MainConfig {
+        MainConfig { url: String::new(), keep: Duration::from_secs(60) }
+    }
 }
 
 /// The local streaming standby.
@@ -146,7 +156,7 @@ pub enum LogFormat {
 
 impl fmt::Debug for MainConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MainConfig").field("url", &mask(&self.url)).finish()
+        f.debug_struct("MainConfig").field("url", &mask(&self.url)).field("keep", &self.keep).finish()
     }
 }
 

@@ -108,6 +108,8 @@ pub struct Limits {
     /// How long a new session waits for a replica that has gone back by a restart.
     pub replica_current: Duration,
     pub connect_main: Duration,
+    /// How long an idle session keeps a connection to main that it has not used.
+    pub keep_main: Duration,
     /// How long a straight statement waits for the buffer to drain, and then for the replica.
     pub straight: Duration,
     /// How long it waits for the buffer while replay is at work.
@@ -128,6 +130,7 @@ impl Default for Limits {
             connect_replica: Duration::from_secs(5),
             replica_current: Duration::from_secs(20),
             connect_main: Duration::from_secs(3),
+            keep_main: Duration::from_secs(60),
             straight: Duration::from_secs(5),
             drain: Duration::from_secs(60),
             commit: Duration::from_secs(30),

@@ -77,7 +77,7 @@ pub(super) async fn start(
     let (watched, told) = (running.tracker(), trust.clone());
     parts.add("trust in the replica", |stop| told.follow(watched, stop));
     let message = usize::try_from(config.listen.message_max).unwrap_or(usize::MAX);
-    let limits = Limits { message, ..Limits::default() };
+    let limits = Limits { message, keep_main: config.main.keep, ..Limits::default() };
     Ok(Serving::Buffered(Arc::new(Shared {
         site: config.site.name.clone(),
         database: status.about().database.clone(),

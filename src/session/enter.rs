@@ -29,6 +29,8 @@ pub(super) struct Main {
     pub(super) state: Option<State>,
     /// It may know prepared statements of the client.
     pub(super) has_names: bool,
+    /// When it was last asked for anything.
+    pub(super) used: Instant,
     _serves: Option<Serves>,
 }
 
@@ -132,7 +134,8 @@ impl Session {
         match self.wait(raw::connect(&shared.main, &parameters, limit)).await? {
             Waited::Done(Ok(raw)) => {
                 let serves = raw.key.map(|key| shared.processes.serves(key.process, self.registered.key.process));
-                self.main = Some(Main { raw, settings: None, state: None, has_names: false, _serves: serves });
+                let used = Instant::now();
+                self.main = Some(Main { raw, settings: None, state: None, has_names: false, used, _serves: serves });
                 Ok(Ok(()))
             }
             Waited::Done(Err(error)) => Ok(Err(error)),

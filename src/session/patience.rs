@@ -55,6 +55,7 @@ impl Main {
     /// The client's idle time is the replica's to count: main's session may be idle while the client is not. Postgres
     /// counts from ReadyForQuery to the next message.
     pub(super) fn counts_no_idle_time(&mut self) {
+        self.used = Instant::now();
         build::flush(&mut self.raw.link.output);
     }
 }

@@ -58,7 +58,23 @@ impl Session {
             super::transaction::Phase::Open => ClientState::IdleInTransaction,
             super::transaction::Phase::Failed => ClientState::FailedTransaction,
         });
-        self.pump(Wants::All).await
+        self.pump_idly().await
+    }
+
+    /// Waits for the client, who may be long in coming: a connection to main in which nothing of the session lives is given
+    /// back after a while.
+    async fn pump_idly(&mut self) -> Result<(), End> {
+        let spare = self.main.as_ref().filter(|_| !self.resident && self.transaction.route == Route::Here);
+        let Some(until) = spare.map(|main| main.used + self.shared.limits.keep_main) else {
+            return self.pump(Wants::All).await;
+        };
+        match tokio::time::timeout_at(until, self.pump(Wants::All)).await {
+            Ok(pumped) => pumped,
+            Err(_) => {
+                self.give_main_back().await;
+                Ok(())
+            }
+        }
     }
 
     /// Whether a statement is under way, or a pipeline not yet ended with Sync.

@@ -33,7 +33,10 @@ impl Plain {
         let values = Arc::new(Mutex::new(self));
         let config = Config {
             site: crate::config::SiteConfig { name: "kirkenes".to_owned(), kind: SiteKind::Secondary },
-            main: crate::config::MainConfig { url: "postgres://u:geheim@far/observatory".to_owned() },
+            main: crate::config::MainConfig {
+                url: "postgres://u:geheim@far/observatory".to_owned(),
+                ..crate::config::MainConfig::default()
+            },
             ..Config::default()
         };
         let about = About::new(&config);

@@ -116,3 +116,40 @@ async fn mains_session_is_kept_while_the_client_works_at_the_site() {
     }
     assert_eq!(pid_on_main(&client).await, pid);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_to_main_that_is_not_used_is_given_back() {
+    let lab = lab::Lab::shared().await.unwrap();
+    let site = lab.database("idle_kept").await.unwrap();
+    let main = connect(&site.main_url).await;
+    main.batch_execute(SCHEMA).await.unwrap();
+    let options = lab::outpost::OutpostOptions::new(super::BINARY).environment("PGOUTPOST__MAIN__KEEP", "1s");
+    let outpost = lab::Outpost::start_with(&site, options).await.unwrap();
+    let (idle, busy, resident) =
+        (connect(&outpost.url()).await, connect(&outpost.url()).await, connect(&outpost.url()).await);
+    for client in [&idle, &busy, &resident] {
+        client.batch_execute("SET application_name = 'kept'; SET work_mem = '7MB'").await.unwrap();
+        client.batch_execute("DELETE FROM keyless").await.unwrap();
+    }
+    resident.batch_execute("CREATE TEMP TABLE mine AS SELECT 1 AS one").await.unwrap();
+    let kept = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'kept' AND datname = current_database()";
+    assert_eq!(value(&main, kept).await, "3");
+    // Who works at the site does not use main either.
+    for round in 0.. {
+        busy.batch_execute("SELECT 1").await.unwrap();
+        if value(&main, kept).await == "1" {
+            break;
+        }
+        assert!(round < 200, "they are kept");
+        sleep(Duration::from_millis(100)).await;
+    }
+    for client in [&idle, &busy] {
+        client.batch_execute("BEGIN; DELETE FROM keyless").await.unwrap();
+        assert_eq!(value(client, "SHOW work_mem").await, "7MB");
+        // Longer than it is kept, within a transaction.
+        sleep(Duration::from_millis(1500)).await;
+        client.batch_execute("INSERT INTO keyless VALUES ('there'); COMMIT").await.unwrap();
+    }
+    assert_eq!(value(&main, "SELECT count(*) FROM keyless").await, "1");
+    assert_eq!(value(&resident, "SELECT one FROM mine").await, "1");
+}
