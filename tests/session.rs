@@ -7,6 +7,8 @@ mod cancel;
 mod carried;
 #[path = "session/copy.rs"]
 mod copy;
+#[path = "session/correlated.rs"]
+mod correlated;
 #[path = "session/idle.rs"]
 mod idle;
 #[path = "session/large.rs"]

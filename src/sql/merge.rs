@@ -10,10 +10,13 @@
 
 mod altered;
 mod branches;
+mod looked_up;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::rc::Rc;
+
+pub(super) use self::looked_up::looked_up;
 
 use self::altered::Altered;
 use self::branches::{exclusion, inserted_branch, patched_branch};

@@ -153,6 +153,7 @@ impl ReadPlan {
         self.findings.refuse_opaque(view)?;
         let mut rendering = Rendering::new(view, parameters, &self.gate, ids);
         rendering.inline = self.inline;
+        rendering.correlates = self.findings.locking.is_empty();
         rendering.counted = self.findings.counted;
         rendering.noted = self.findings.locking.iter().any(|relation| !relation.own);
         rendering.fill(&self.template)?;

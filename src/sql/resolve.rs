@@ -13,6 +13,7 @@ use super::{Report, parse, slice};
 use crate::catalog::{Catalog, PolicyCommand, RelationKind, Table};
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
 
+mod correlated;
 mod functions;
 mod grouping;
 mod indirect;
@@ -23,6 +24,7 @@ mod scope;
 pub(super) mod security;
 mod sequences;
 
+pub(super) use correlated::Correlation;
 pub use locking::{LOCKED, LockedRelation, Patience, Strength, row_locks};
 pub use sequences::SequenceUse;
 
@@ -184,6 +186,10 @@ impl<'a> Text<'a> {
         let relation = Relation {
             slice: match &target {
                 Source::Table(table) => slice::of_from_item(&parent, table, &visible),
+                Source::View(_) => None,
+            },
+            correlation: match &target {
+                Source::Table(table) => correlated::of_from_item(&parent, table, &visible, scopes),
                 Source::View(_) => None,
             },
             tableoid: self.tableoid && matches!(target, Source::Table(_)),

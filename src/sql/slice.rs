@@ -256,18 +256,25 @@ pub(super) struct Reference<'a> {
     pub(super) alone: bool,
 }
 
-/// What the WHERE clause says of the relation's key.
-pub(super) fn of_where(clause: &SyntaxNode, reference: &Reference<'_>) -> Option<Slice> {
-    let mut known: Vec<(String, Vec<Constant>)> = Vec::new();
+/// What a row must fulfil, of what the clause says, as far as it is a comparison.
+pub(super) fn conjuncts(clause: &SyntaxNode) -> Vec<SyntaxNode> {
+    let mut found = Vec::new();
     let mut open: Vec<SyntaxNode> = clause.children().collect();
     while let Some(node) = open.pop() {
         match node.kind() {
             K::PAREN_EXPR => open.extend(node.children()),
             K::BIN_EXPR if has_token(&node, K::AND_KW) => open.extend(node.children()),
-            K::BIN_EXPR => known.extend(equality(&node, reference)),
+            K::BIN_EXPR => found.push(node),
             _ => {}
         }
     }
+    found
+}
+
+/// What the WHERE clause says of the relation's key.
+pub(super) fn of_where(clause: &SyntaxNode, reference: &Reference<'_>) -> Option<Slice> {
+    let conjuncts = conjuncts(clause);
+    let known: Vec<_> = conjuncts.iter().filter_map(|node| equality(node, reference)).collect();
     let columns: Option<Vec<_>> = super::merge::key_columns(reference.table)
         .into_iter()
         .map(|column| {
@@ -308,7 +315,13 @@ fn equality(node: &SyntaxNode, reference: &Reference<'_>) -> Option<(String, Vec
     }
 }
 
-fn column_of<'t>(node: &SyntaxNode, reference: &Reference<'t>) -> Option<&'t Column> {
+/// Whether values of the two are equal exactly when their texts are.
+pub(super) fn has_one_text(one: &Column, other: &Column) -> bool {
+    let families = (Family::of(one), Family::of(other));
+    matches!(families, (Some(one), Some(other)) if one == other && one != Family::Bool)
+}
+
+pub(super) fn column_of<'t>(node: &SyntaxNode, reference: &Reference<'t>) -> Option<&'t Column> {
     let parts = dotted(node)?;
     match parts.as_slice() {
         [column] if reference.alone => reference.table.column(column),
@@ -335,6 +348,12 @@ fn any_parameter(node: &SyntaxNode) -> Option<usize> {
 
 /// The slice of a relation in FROM: what the WHERE of its own query level says.
 pub(super) fn of_from_item(item: &SyntaxNode, table: &Table, alias: &str) -> Option<Slice> {
+    let (_, clause, alone) = condition_of(item)?;
+    of_where(&clause, &Reference { table, alias, alone })
+}
+
+/// The query that a relation in FROM belongs to, its WHERE, and whether it is the only one there.
+pub(super) fn condition_of(item: &SyntaxNode) -> Option<(SyntaxNode, SyntaxNode, bool)> {
     let mut node = item.clone();
     let mut alone = true;
     let query = loop {
@@ -355,7 +374,7 @@ pub(super) fn of_from_item(item: &SyntaxNode, table: &Table, alias: &str) -> Opt
     alone &= matches!(query.kind(), K::SELECT | K::SELECT_INTO);
     let clause = query.children().find(|child| child.kind() == K::WHERE_CLAUSE)?;
     let columns_renamed = item.descendants().any(|inner| inner.kind() == K::COLUMN_LIST);
-    (!columns_renamed).then(|| of_where(&clause, &Reference { table, alias, alone }))?
+    (!columns_renamed).then_some((query, clause, alone))
 }
 
 /// The alias written for a relation, if any.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::arrays::{self, Element};
 use super::readers::By;
+use super::resolve::Correlation;
 use super::slice::Slice;
 use super::{ExtraParameter, Ids, LOCKED, Parameters, Rendered, Report, View, ids, merge};
 use crate::catalog::{AttNum, PolicyCommand, RelationKind, Table, TableId};
@@ -56,6 +57,8 @@ pub(super) struct Relation {
     /// The alias a subquery needs in this place, when the client wrote none.
     pub(super) alias: Option<String>,
     pub(super) slice: Option<Slice>,
+    /// It is read anew for each row of an outer query, by a value of that.
+    pub(super) correlation: Option<Correlation>,
     /// Why pending rows cannot be merged here.
     pub(super) obstacle: Option<&'static str>,
     /// `ONLY`: without the tables below.
@@ -135,6 +138,7 @@ impl Template {
             original,
             alias: None,
             slice,
+            correlation: None,
             obstacle: None,
             // <https://www.postgresql.org/docs/15/ddl-inherit.html#DDL-INHERIT-CAVEATS>
             only: table.kind != RelationKind::Partitioned,
@@ -213,6 +217,8 @@ pub(super) struct Rendering<'a> {
     pub(super) counted: bool,
     /// Sub-selects note what they have locked.
     pub(super) noted: bool,
+    /// Rows may be looked up by a value of an outer query.
+    pub(super) correlates: bool,
     /// Arrays become literals: the statement takes no parameters.
     pub(super) inline: bool,
     pub(super) sql: String,
@@ -233,6 +239,7 @@ impl<'a> Rendering<'a> {
             ids,
             counted: false,
             noted: false,
+            correlates: false,
             inline: false,
             sql: String::new(),
             extra: Vec::new(),
@@ -334,6 +341,14 @@ impl<'a> Rendering<'a> {
         let command = security.map(|security| security.command);
         let whole = (table.id, relation.only, relation.tableoid, command);
         let keys = relation.slice.as_ref().and_then(|slice| slice.keys(self.parameters));
+        if let Some(correlation) = relation.correlation.as_ref().filter(|_| self.correlates && !self.inline)
+            && keys.is_none()
+            && security.is_none()
+            && relation.obstacle.is_none()
+            && let Some(merged) = merge::looked_up(self, target, &target.rows(self.view, None), correlation)?
+        {
+            return Ok(Some(merged));
+        }
         if keys.is_none()
             && let Some(known) = self.whole.get(&whole)
         {
@@ -412,6 +427,20 @@ impl<'a> Rendering<'a> {
         }
         self.extra.push(arrays::parameter(element, values)?);
         Ok(format!("${}::{}", self.parameters.types.len() + self.extra.len(), element.array_name()))
+    }
+}
+
+impl Rendering<'_> {
+    /// A map as SQL; `None`: there can be no more parameters.
+    pub(super) fn map(&mut self, json: &str) -> Option<String> {
+        const JSONB: u32 = 3802;
+        const VERSION: u8 = 1;
+        if self.inline || self.parameters.types.len() + self.extra.len() >= PARAMETERS_MAX {
+            return None;
+        }
+        let value = std::iter::once(VERSION).chain(json.bytes()).collect();
+        self.extra.push(ExtraParameter { type_oid: JSONB, value });
+        Some(format!("${}::pg_catalog.jsonb", self.parameters.types.len() + self.extra.len()))
     }
 }
 

@@ -24,6 +24,11 @@ impl<'a> Altered<'a> {
         Altered(made.filter(|(member, made)| !made.definition.is_of(member)).collect())
     }
 
+    /// Whether all were made for the present one.
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Refuses rows that cannot be told apart by the table's present key.
     pub(super) fn keys(&self) -> Result<(), Report> {
         for (member, made) in &self.0 {

@@ -109,7 +109,7 @@ pub(super) fn patched_branch(
     Ok((!branches.is_empty()).then(|| branches.join(" UNION ALL ")))
 }
 
-fn patched_rows(
+pub(super) fn patched_rows(
     rendering: &mut Rendering<'_>,
     target: Target<'_>,
     group: &Group<'_, '_>,
@@ -217,7 +217,7 @@ fn seqs(rendering: &mut Rendering<'_>, seqs: impl Iterator<Item = Seq>) -> Resul
     rendering.array(Element::Int8, texts.iter().map(|text| Some(text.as_str())))
 }
 
-fn inserted(row: &PendingRow) -> Option<Seq> {
+pub(super) fn inserted(row: &PendingRow) -> Option<Seq> {
     match row.existence {
         Some((Existence::Inserted, seq)) => Some(seq),
         Some((Existence::Deleted, _)) | None => None,
@@ -225,7 +225,7 @@ fn inserted(row: &PendingRow) -> Option<Seq> {
 }
 
 /// Whether the row can, for some ledger value, be a patch: a column was set after the row came into being.
-fn patches(row: &PendingRow) -> bool {
+pub(super) fn patches(row: &PendingRow) -> bool {
     row.columns.iter().any(|column| patch_of(row, column.attnum).is_some())
 }
 

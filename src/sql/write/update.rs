@@ -108,6 +108,7 @@ pub(super) fn target(builder: &mut Builder<'_>, clause: K, word: K) {
         original: format!("{only}{}", qualified(builder.table)),
         alias: None,
         slice,
+        correlation: None,
         obstacle: None,
         only: builder.only,
         tableoid: builder.request.source.tableoid || (!builder.only && !builder.table.family.is_empty()),

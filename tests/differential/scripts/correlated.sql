@@ -1,0 +1,60 @@
+-- Sub-selects and LATERAL that look for the rows of each outer row, over many pending ones.
+---- schema
+CREATE DOMAIN short AS varchar(12) CHECK (value <> 'never');
+CREATE TABLE a (id int PRIMARY KEY, big bigint, name text, u uuid);
+CREATE TABLE b (id int PRIMARY KEY, a int, name text, n numeric(8,2), u uuid, ok bool, bytes bytea, tags text[], doc jsonb, s short, c char(4), d date, f float8);
+CREATE INDEX ON b (a);
+CREATE TABLE named (key text PRIMARY KEY, a int, v text DEFAULT 'given');
+CREATE TABLE keyless (a int, v text);
+INSERT INTO a SELECT g, g, 'it''s ' || g || ' "q" \ é', md5(g::text)::uuid FROM generate_series(1, 40) g;
+INSERT INTO b SELECT g, g % 50, 'it''s ' || g % 40 || ' "q" \ é', g / 3.0, md5((g % 45)::text)::uuid, g % 2 = 0, decode(md5(g::text), 'hex'), ARRAY['x', g::text, NULL], jsonb_build_object('k', g), 's' || g % 7, 'c', date '2026-01-01' + g, g / 7.0 FROM generate_series(1, 400) g;
+INSERT INTO named SELECT 'key ' || g, g % 20, 'old' FROM generate_series(1, 100) g;
+---- run
+UPDATE b SET n = n + 1000, ok = NOT ok WHERE id <= 300;
+UPDATE b SET tags = NULL, doc = doc || '{"new": "it''s \\ \"q\" é"}', s = 'changed', bytes = NULL WHERE id BETWEEN 100 AND 150;
+UPDATE b SET a = a + 1 WHERE id BETWEEN 200 AND 230;
+UPDATE b SET a = NULL WHERE id BETWEEN 231 AND 235;
+DELETE FROM b WHERE id BETWEEN 40 AND 60 OR id = 390;
+INSERT INTO b SELECT g, g % 50, 'it''s ' || g % 40 || ' "q" \ é', g / 3.0, md5((g % 45)::text)::uuid, NULL, '\x00ff', ARRAY['new', NULL], '{"n": null}', 'new', 'n', '2026-12-31', 'NaN' FROM generate_series(1001, 1300) g;
+INSERT INTO b (id, a) VALUES (2000, NULL), (2001, 7), (45, 7);
+DELETE FROM b WHERE id BETWEEN 1050 AND 1060;
+UPDATE b SET n = -1, a = 3 WHERE id BETWEEN 1100 AND 1110;
+INSERT INTO named SELECT 'new ' || g, g % 20 FROM generate_series(1, 250) g;
+UPDATE named SET v = 'it''s' WHERE key LIKE 'key 1%';
+SELECT id, (SELECT max(n) FROM b WHERE b.a = a.id) FROM a ORDER BY id;
+SELECT id, (SELECT count(*) FROM b WHERE a.id = b.a), (SELECT string_agg(b.id::text, ',' ORDER BY b.id) FROM b WHERE b.a = a.big AND b.ok) FROM a ORDER BY id;
+SELECT a.id, (SELECT string_agg(concat_ws('|', b.id, b.name, b.n, b.u, b.ok, b.bytes, b.tags, b.doc, b.s, b.c, b.d, b.f), ' ' ORDER BY b.id) FROM b WHERE b.name = a.name) FROM a ORDER BY id;
+SELECT a.id, ARRAY(SELECT b.id FROM b WHERE b.u = a.u ORDER BY b.id) FROM a ORDER BY id;
+SELECT t.id, x.* FROM a t LEFT JOIN LATERAL (SELECT id, n, s, c FROM b WHERE b.a = t.id ORDER BY b.id DESC LIMIT 3) x ON true ORDER BY t.id, x.id;
+SELECT m.id, x.* FROM a m, LATERAL (SELECT count(*), sum(n), max(f) FROM b WHERE a = m.id) x ORDER BY m.id;
+SELECT o.id, x.* FROM a o CROSS JOIN LATERAL (SELECT DISTINCT s FROM b WHERE b.a = o.id) x ORDER BY o.id, x.s;
+SELECT id, coalesce((SELECT b.n FROM b WHERE b.id = a.id), 0) FROM a ORDER BY id;
+SELECT id FROM a WHERE (SELECT count(*) FROM b WHERE b.a = a.id) > 13 ORDER BY id;
+SELECT id, (SELECT count(*) FROM b x LEFT JOIN named y ON y.a = x.a WHERE x.a = a.id) FROM a ORDER BY id;
+SELECT id, (SELECT count(*) FROM b x LEFT JOIN named y ON y.a = x.id WHERE y.a = a.id) FROM a ORDER BY id;
+SELECT id, (SELECT max(key) || max(v) FROM named WHERE named.a = a.id) FROM a ORDER BY id;
+SELECT id, (SELECT count(*) FROM b WHERE b.a = a.id AND (SELECT count(*) FROM named WHERE named.a = b.a AND named.a = a.id) > 0) FROM a ORDER BY id;
+SELECT id FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.a = a.id AND n < 0) ORDER BY id;
+SELECT id FROM a WHERE id IN (SELECT b.a FROM b WHERE b.a = a.id AND n > 1000) ORDER BY id;
+SELECT a.id, (WITH w AS (SELECT * FROM b WHERE b.a = a.id) SELECT count(*) FROM w) FROM a ORDER BY id;
+SELECT a.id, (SELECT max(n) FROM (SELECT n FROM b WHERE b.a = a.id UNION ALL SELECT -5) z) FROM a ORDER BY id;
+SELECT z.renamed, (SELECT max(n) FROM b WHERE b.a = z.renamed) FROM a z (renamed) ORDER BY 1;
+SELECT b.id, (SELECT max(x.n) FROM b x WHERE x.a = b.id) FROM b WHERE b.id < 60 ORDER BY id;
+-- Within a transaction, with rows of its own.
+BEGIN;
+UPDATE b SET n = 5 WHERE a = 5;
+DELETE FROM b WHERE a = 6;
+INSERT INTO b (id, a, n) VALUES (3000, 6, 77);
+SELECT id, (SELECT sum(n) FROM b WHERE b.a = a.id) FROM a WHERE id BETWEEN 4 AND 8 ORDER BY id;
+UPDATE a SET big = (SELECT count(*) FROM b WHERE b.a = a.id) WHERE id < 9;
+SELECT id, big FROM a WHERE id < 9 ORDER BY id;
+INSERT INTO keyless SELECT id, (SELECT max(s) FROM b WHERE b.a = a.id) FROM a;
+ROLLBACK;
+DECLARE c CURSOR WITH HOLD FOR SELECT id, (SELECT max(n) FROM b WHERE b.a = a.id) FROM a ORDER BY id;
+FETCH ALL FROM c;
+CLOSE c;
+COPY (SELECT id, (SELECT max(n) FROM b WHERE b.a = a.id) FROM a ORDER BY id) TO STDOUT;
+-- What was truncated is gone.
+TRUNCATE b;
+INSERT INTO b (id, a, n) SELECT g, g % 10, g FROM generate_series(1, 300) g;
+SELECT id, (SELECT max(n) FROM b WHERE b.a = a.id) FROM a ORDER BY id;
