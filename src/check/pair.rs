@@ -58,7 +58,8 @@ async fn identity(main: &Client, replica: &Client, findings: &mut Vec<Finding>) 
             "Point both URLs to servers of one replication pair, or make the replica anew with pg_basebackup.",
         ),
         (Err(error), _) | (_, Err(error)) => {
-            let mend = "GRANT EXECUTE ON FUNCTION pg_control_system() to both users.";
+            let mend = "GRANT EXECUTE ON FUNCTION pg_control_system() to both users. Without it replay knows main's columns by their names only, \
+                 which ALTER TABLE … RENAME changes under entries that are on their way.";
             Finding::warn("replica is a copy of main", format!("cannot be told: {error}"), mend)
         }
     });

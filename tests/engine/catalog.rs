@@ -189,3 +189,30 @@ async fn the_handle_waits_for_a_version_and_tells_its_subscribers() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     handle.reload(None).await.unwrap();
 }
+
+/// As the planner would have it of thousands of tables.
+#[tokio::test]
+async fn the_catalogs_questions_are_not_compiled() {
+    let database = Database::set_up("uncompiled").await;
+    let main = database.main().await;
+    for setting in ["jit = on", "jit_above_cost = 0", "jit_inline_above_cost = 0", "jit_optimize_above_cost = 0"] {
+        let alter =
+            format!("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET {setting}', current_database()); END $$");
+        main.batch_execute(&alter).await.unwrap();
+    }
+    main.batch_execute("CREATE TABLE t(id int primary key, name text)").await.unwrap();
+    // By a new connection, whose settings these are.
+    let replica = database.replica().await;
+    let compiled: String = replica.query_one("SHOW jit_above_cost", &[]).await.unwrap().get(0);
+    assert_eq!(compiled, "0");
+    let timed = async || {
+        let begun = Instant::now();
+        load::load(&replica).await.unwrap();
+        begun.elapsed()
+    };
+    timed().await;
+    let (first, second) = (timed().await, timed().await);
+    replica.batch_execute("SET jit = off").await.unwrap();
+    let interpreted = timed().await;
+    assert!(first.min(second) < interpreted * 5 + Duration::from_millis(200), "{first:?}, {second:?}, {interpreted:?}");
+}
