@@ -67,6 +67,8 @@ pub(super) fn written(
                 }
             }
             Class::Truncate(_) => found.named_in(&statement.text, Writes::Definition),
+            // LOCK: taken where the transaction is main's already.
+            Class::Refused(_) if is_of_tables(&words(root)) => found.named_in(&statement.text, Writes::Definition),
             _ => {
                 for node in root.descendants() {
                     match node.kind() {

@@ -228,6 +228,52 @@ async fn with_its_connection_to_main_the_session_ends() {
     assert_eq!(value(&ordinary, "SELECT count(*) FROM t").await, "3");
 }
 
+/// A link that loses everything looks like a statement that takes long, until the client has enough of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_says_nothing_ends_it_too() {
+    let (lab, _site, outpost) = alone("resident_silent", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("CREATE TEMP TABLE tt (i int)").await.unwrap();
+    lab.link().black_hole().unwrap();
+    let token = client.cancel_token();
+    let cancel = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        token.cancel_query(tokio_postgres::NoTls).await.unwrap();
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::join!(client.batch_execute("SELECT count(*) FROM tt"), cancel).0
+    });
+    let told = ended.await.expect("it hangs").unwrap_err();
+    assert!(["57014", "08007", "08006"].contains(&&*code(&told)) || told.is_closed(), "{told:?}");
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while !client.is_closed() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("it goes on");
+    connect(&outpost.url()).await.batch_execute("INSERT INTO t VALUES (3, 'three')").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_locks_nobody_at_the_site_writes() {
+    let (_site, outpost) = outpost("resident_lock", SCHEMA).await;
+    let (client, other) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    client.batch_execute("CREATE TEMP TABLE tt (i int)").await.unwrap();
+    client.batch_execute("BEGIN; LOCK TABLE t IN SHARE MODE").await.unwrap();
+    let write = other.batch_execute("UPDATE t SET v = 'after' WHERE id = 1");
+    let read = async {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let before = value(&client, "SELECT v FROM t WHERE id = 1").await;
+        client.batch_execute("COMMIT").await.unwrap();
+        before
+    };
+    let (written, before) = tokio::join!(write, read);
+    written.unwrap();
+    assert_eq!(before, "one");
+    assert_eq!(value(&client, "SELECT v FROM t WHERE id = 1").await, "after");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn main_must_have_what_was_buffered_before_each_transaction() {
     let (lab, site, outpost) = alone("resident_drained", SCHEMA).await;
