@@ -114,7 +114,7 @@ impl Session {
     /// tables on main, which may get it later.
     fn keep_locks_while_in_doubt(&mut self) {
         let mut holder = std::mem::replace(&mut self.locks, self.shared.locks.holder());
-        let seat = std::mem::replace(&mut self.seat, self.shared.sides.seat());
+        let seat = std::mem::replace(&mut self.seat, self.shared.sides.seat(self.locks.id()));
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             while !shared.buffer.status().available {

@@ -208,6 +208,12 @@ impl Session {
             return Ok(false);
         }
         self.seat.claim(tables, alone);
+        let granted = self.claims_granted(settings).await;
+        self.locks.waits_no_more();
+        granted
+    }
+
+    async fn claims_granted(&mut self, settings: &Settings) -> Result<bool, Failure> {
         let own = self.shared.limits.straight;
         let limit = settings.lock_timeout().map_or(own, |limit| limit.min(own));
         let until = Instant::now() + limit;
@@ -216,9 +222,9 @@ impl Session {
             if self.seat.granted() {
                 return Ok(true);
             }
-            if self.seat.is_deadlocked() {
+            if let Err(deadlock) = self.locks.waits_elsewhere(self.seat.waits_for().into_iter()) {
                 self.seat.give_up();
-                return Err(LockError::Deadlock.report().into());
+                return Err(deadlock.report().into());
             }
             let waited = self.wait(timeout_at(until, changed)).await;
             match waited {

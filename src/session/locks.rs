@@ -8,6 +8,7 @@
 //!
 //! Never held across anything: the table's mutex is taken for a few map operations, and no `await` is under it.
 
+mod elsewhere;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,8 @@ struct Table {
     locks: HashMap<u64, Lock>,
     /// What each waiting session waits for.
     waiting: HashMap<Owner, u64>,
+    /// For whom sessions wait that wait for no lock.
+    elsewhere: HashMap<Owner, Vec<Owner>>,
     /// Freed and remembered, oldest first.
     freed: VecDeque<(u64, Seq)>,
     /// The newest change that is no longer remembered.
@@ -413,25 +416,6 @@ impl Table {
 
     fn disturbed(&self, hash: u64, shared: bool) -> Seq {
         self.locks.get(&hash).map_or(self.forgotten, |lock| lock.disturbed(shared))
-    }
-
-    /// Whether an owner of this lock waits, over any number of others, for `target`.
-    fn leads_back(&self, hash: u64, target: Owner) -> bool {
-        let (mut seen, mut open) = (HashSet::new(), vec![hash]);
-        while let Some(hash) = open.pop() {
-            let owners = self.locks.get(&hash).map_or(&[][..], |lock| lock.owners.as_slice());
-            for owner in owners {
-                if let Some(&next) = self.waiting.get(owner)
-                    && seen.insert(next)
-                {
-                    if self.locks.get(&next).is_some_and(|lock| lock.owners.contains(&target)) {
-                        return true;
-                    }
-                    open.push(next);
-                }
-            }
-        }
-        false
     }
 
     fn free(&mut self, owner: Owner, hash: u64, changed: Option<Seq>) {

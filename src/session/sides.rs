@@ -71,7 +71,6 @@ struct State {
     /// How many straight transactions have ended that may have changed something.
     ended: Moment,
     overtaken: HashSet<Owner>,
-    last_owner: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,12 +131,10 @@ impl Writers {
 }
 
 impl Sides {
-    /// A session's place. Dropping it gives up what it has.
-    pub fn seat(&self) -> Seat {
-        let mut state = self.state();
-        state.last_owner += 1;
+    /// A session's place, which has the session's number. Dropping it gives up what it has.
+    pub fn seat(&self, number: u64) -> Seat {
         Seat {
-            owner: Owner(state.last_owner),
+            owner: Owner(number),
             sides: self.clone(),
             here: Vec::new(),
             kept: Vec::new(),
@@ -295,17 +292,19 @@ impl Seat {
         true
     }
 
-    /// Whether one that is waited for waits for this one, too.
-    pub fn is_deadlocked(&self) -> bool {
+    /// The numbers of the sessions whose transactions the claims wait for.
+    pub fn waits_for(&self) -> Vec<u64> {
         let state = self.sides.state();
-        let waits_for_me = |other: Owner| {
-            let mine = self.here.iter().filter_map(|(table, _)| state.tables.get(table));
-            mine.flat_map(|writers| &writers.claims).any(|claim| claim.owner == other && claim.waits())
-        };
-        self.claimed.iter().filter_map(|table| state.tables.get(table)).any(|writers| {
-            let waiting = writers.claims.iter().any(|claim| claim.owner == self.owner && claim.waits());
-            waiting && writers.here.iter().any(|(owner, _)| *owner != self.owner && waits_for_me(*owner))
-        })
+        let mut found = Vec::new();
+        for writers in self.claimed.iter().filter_map(|table| state.tables.get(table)) {
+            let mut claims = writers.claims.iter();
+            let Some(claim) = claims.find(|claim| claim.owner == self.owner && claim.waits()) else { continue };
+            let here = writers.here.iter().filter(|(_, has)| has.disturbs(claim.wanted)).map(|(owner, _)| *owner);
+            let there =
+                writers.claims.iter().filter(|other| (claim.alone || other.alone) && other.excludes(claim.wanted));
+            found.extend(here.chain(there.map(|other| other.owner)).filter(|owner| *owner != self.owner));
+        }
+        found.into_iter().map(|owner| owner.0).collect()
     }
 
     /// Gives up what was claimed and not granted.

@@ -233,7 +233,7 @@ impl Session {
         guard: ClientGuard,
     ) -> Session {
         let locks = shared.locks.holder();
-        let seat = shared.sides.seat();
+        let seat = shared.sides.seat(locks.id());
         // What it may trust `replica_is_current` finds.
         let trusted = CancellationToken::new();
         let stopping = trust::end_of(&shared.shutdown, &trusted);

@@ -89,6 +89,49 @@ async fn a_deadlock_ends_with_one_of_the_two() {
     assert_eq!(value(&one, "SELECT sum(v) FROM t").await, "6");
 }
 
+/// One waits for a row of the other's, who waits to go to main until its tables are free: a circle like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_over_the_way_to_main_is_found_at_once() {
+    let schema = format!("{SCHEMA}; CREATE TABLE keyless (v int); INSERT INTO t VALUES (1, 1), (2, 2)");
+    let (_site, outpost) = outpost("session_deadlock_main", &schema).await;
+    let (one, two) = (connect(&outpost.url()).await, connect(&outpost.url()).await);
+    let lock = |id: i32| format!("SELECT v FROM t WHERE id = {id} FOR UPDATE");
+    let (first_row, there) = (lock(1), "DELETE FROM keyless");
+    // Which of the two waits first: for the row, for main.
+    for row_first in [true, false] {
+        one.batch_execute(&format!("BEGIN; {first_row}")).await.unwrap();
+        two.batch_execute(&format!("BEGIN; {}", lock(2))).await.unwrap();
+        let began = std::time::Instant::now();
+        let (for_row, for_main) = (two.batch_execute(&first_row), one.batch_execute(there));
+        let soon = tokio::time::sleep(Duration::from_millis(300));
+        let (waiter, closer) = match row_first {
+            true => {
+                let closing = async {
+                    soon.await;
+                    let outcome = for_main.await;
+                    one.batch_execute("ROLLBACK").await.unwrap();
+                    outcome
+                };
+                tokio::join!(for_row, closing)
+            }
+            false => {
+                let closing = async {
+                    soon.await;
+                    let outcome = for_row.await;
+                    two.batch_execute("ROLLBACK").await.unwrap();
+                    outcome
+                };
+                tokio::join!(for_main, closing)
+            }
+        };
+        assert_eq!(code(&closer.unwrap_err()), "40P01", "{row_first}");
+        waiter.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        one.batch_execute("ROLLBACK").await.unwrap();
+        two.batch_execute("ROLLBACK").await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commit_waits_as_far_as_it_is_told() {
     let (site, outpost) = outpost("session_commit", SCHEMA).await;

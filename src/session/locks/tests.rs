@@ -189,3 +189,24 @@ async fn a_share_becomes_exclusive_and_two_that_want_that_are_a_deadlock() {
     drop(two);
     assert_eq!(waiting.await.unwrap().1, Ok(Taken::Fresh), "it was rolled back");
 }
+
+#[tokio::test]
+async fn who_waits_for_a_table_closes_a_circle_with_who_waits_for_a_row() {
+    let locks = Locks::default();
+    let (mut one, mut two, mut three) = (locks.holder(), locks.holder(), locks.holder());
+    one.take(&exclusive(&[1]), NOW, None).await.unwrap();
+    two.take(&exclusive(&[2]), NOW, None).await.unwrap();
+    // The table first, then the row; over a third one, too.
+    one.waits_elsewhere([two.id()].into_iter()).unwrap();
+    assert_eq!(two.take(&exclusive(&[1]), NOW, None).await, Err(LockError::Deadlock));
+    one.waits_elsewhere([three.id()].into_iter()).unwrap();
+    three.waits_elsewhere([two.id()].into_iter()).unwrap();
+    assert_eq!(two.take(&exclusive(&[1]), NOW, None).await, Err(LockError::Deadlock));
+    three.waits_no_more();
+    one.waits_no_more();
+    // The row first, then the table.
+    let (id, mut waits) = (two.id(), std::pin::pin!(two.take(&[Wanted { hash: 1, shared: false }], NOW, None)));
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut waits).await.is_err());
+    assert_eq!(one.waits_elsewhere([id].into_iter()), Err(LockError::Deadlock));
+    assert_eq!(one.waits_elsewhere([three.id()].into_iter()), Ok(()));
+}

@@ -8,6 +8,12 @@ fn rows(table: TableId) -> [(TableId, Writes); 1] {
     [(table, Writes::Rows)]
 }
 
+/// A session's place, each of another number.
+fn seat(sides: &Sides) -> Seat {
+    static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    sides.seat(LAST.fetch_add(1, Ordering::Relaxed))
+}
+
 fn age(sides: &Sides) {
     let mut state = sides.state();
     for claim in state.tables.values_mut().flat_map(|writers| &mut writers.claims) {
@@ -18,7 +24,7 @@ fn age(sides: &Sides) {
 #[test]
 fn who_has_written_here_is_waited_for_and_others_wait_for_the_claim() {
     let sides = Sides::default();
-    let (mut here, mut later, mut straight) = (sides.seat(), sides.seat(), sides.seat());
+    let (mut here, mut later, mut straight) = (seat(&sides), seat(&sides), seat(&sides));
     assert_eq!(here.enter(T, Writes::Rows, sides.moment(), NOW), Entered::In);
     straight.claim(&rows(T), false);
     assert!(!straight.granted());
@@ -34,7 +40,7 @@ fn who_has_written_here_is_waited_for_and_others_wait_for_the_claim() {
 #[test]
 fn a_claim_that_waits_long_lets_others_pass_and_one_that_is_granted_sends_them_to_main() {
     let sides = Sides::default();
-    let (mut here, mut later, mut straight) = (sides.seat(), sides.seat(), sides.seat());
+    let (mut here, mut later, mut straight) = (seat(&sides), seat(&sides), seat(&sides));
     here.enter(T, Writes::Rows, sides.moment(), NOW);
     straight.claim(&rows(T), false);
     age(&sides);
@@ -54,7 +60,7 @@ fn a_claim_that_waits_long_lets_others_pass_and_one_that_is_granted_sends_them_t
 #[test]
 fn who_has_waited_long_does_not_wait_for_new_ones() {
     let sides = Sides::default();
-    let (mut here, mut straight, mut next) = (sides.seat(), sides.seat(), sides.seat());
+    let (mut here, mut straight, mut next) = (seat(&sides), seat(&sides), seat(&sides));
     straight.claim(&rows(T), false);
     assert!(straight.granted());
     assert_eq!(here.way(T, Writes::Rows, PATIENCE), Way::Main);
@@ -68,7 +74,7 @@ fn who_has_waited_long_does_not_wait_for_new_ones() {
 #[test]
 fn what_was_evaluated_before_a_straight_transaction_ended_is_known_to_be_old() {
     let sides = Sides::default();
-    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    let (mut here, mut straight) = (seat(&sides), seat(&sides));
     let before = sides.moment();
     straight.claim(&rows(T), false);
     assert!(straight.granted());
@@ -83,7 +89,7 @@ fn what_was_evaluated_before_a_straight_transaction_ended_is_known_to_be_old() {
 #[test]
 fn a_rolled_back_claim_has_changed_nothing() {
     let sides = Sides::default();
-    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    let (mut here, mut straight) = (seat(&sides), seat(&sides));
     let before = sides.moment();
     straight.claim(&rows(T), false);
     assert!(straight.granted());
@@ -94,14 +100,14 @@ fn a_rolled_back_claim_has_changed_nothing() {
 #[test]
 fn additions_bear_with_rows_and_not_with_another_definition() {
     let sides = Sides::default();
-    let (mut here, mut straight, mut ddl) = (sides.seat(), sides.seat(), sides.seat());
+    let (mut here, mut straight, mut ddl) = (seat(&sides), seat(&sides), seat(&sides));
     straight.claim(&rows(T), false);
     assert!(straight.granted());
     assert_eq!(here.enter(T, Writes::Additions, sides.moment(), NOW), Entered::In);
     ddl.claim(&[(T, Writes::Definition)], false);
     assert!(!ddl.granted());
     ddl.give_up();
-    assert!(!sides.seat().has_claimed(&rows(T)));
+    assert!(!seat(&sides).has_claimed(&rows(T)));
     assert!(straight.has_claimed(&rows(T)), "another's giving up is not its own");
     here.leave_here();
     ddl.claim(&[(T, Writes::Definition)], false);
@@ -112,7 +118,7 @@ fn additions_bear_with_rows_and_not_with_another_definition() {
 #[test]
 fn who_is_overtaken_knows_it_until_its_transaction_is_over() {
     let sides = Sides::default();
-    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    let (mut here, mut straight) = (seat(&sides), seat(&sides));
     straight.claim(&[(T, Writes::Rows), (U, Writes::Rows)], false);
     assert!(straight.granted());
     here.overtake(T);
@@ -128,7 +134,7 @@ fn who_is_overtaken_knows_it_until_its_transaction_is_over() {
 #[test]
 fn who_is_overtaken_while_it_waits_for_more_is_not_granted_it_and_does_not_forget() {
     let sides = Sides::default();
-    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    let (mut here, mut straight) = (seat(&sides), seat(&sides));
     straight.claim(&rows(T), false);
     assert!(straight.granted());
     here.enter(U, Writes::Rows, sides.moment(), NOW);
@@ -148,7 +154,7 @@ fn who_is_overtaken_while_it_waits_for_more_is_not_granted_it_and_does_not_forge
 #[test]
 fn the_own_transaction_is_never_in_its_way() {
     let sides = Sides::default();
-    let mut both = sides.seat();
+    let mut both = seat(&sides);
     both.enter(T, Writes::Rows, sides.moment(), NOW);
     both.claim(&rows(T), false);
     assert!(both.granted());
@@ -158,18 +164,18 @@ fn the_own_transaction_is_never_in_its_way() {
 #[test]
 fn two_that_keep_rows_and_go_to_main_do_not_wait_for_each_other() {
     let sides = Sides::default();
-    let (mut one, mut two) = (sides.seat(), sides.seat());
+    let (mut one, mut two) = (seat(&sides), seat(&sides));
     for seat in [&mut one, &mut two] {
         seat.enter(T, Writes::Rows, sides.moment(), NOW);
         seat.keep(T);
     }
     one.claim(&one.kept(), true);
-    assert!(!one.granted() && !one.is_deadlocked());
+    assert!(!one.granted() && one.waits_for() == [two.owner.0]);
     two.claim(&two.kept(), true);
-    assert!(!two.granted() && two.is_deadlocked());
+    assert!(!two.granted() && two.waits_for() == [one.owner.0]);
     two.give_up();
     two.leave_here();
-    assert!(one.granted() && !one.is_deadlocked());
+    assert!(one.granted() && one.waits_for().is_empty());
     one.hand_over(<[_]>::to_vec);
     assert_eq!(one.kept(), []);
     assert_eq!(two.way(T, Writes::Rows, PATIENCE), Way::Wait, "its rows are not locked on main");
@@ -184,7 +190,7 @@ fn two_that_keep_rows_and_go_to_main_do_not_wait_for_each_other() {
 #[test]
 fn what_was_handed_over_is_in_nobodys_way_and_has_changed_when_it_is_over() {
     let sides = Sides::default();
-    let (mut one, mut two, mut here) = (sides.seat(), sides.seat(), sides.seat());
+    let (mut one, mut two, mut here) = (seat(&sides), seat(&sides), seat(&sides));
     one.enter(T, Writes::Rows, sides.moment(), NOW);
     two.enter(T, Writes::Rows, sides.moment(), NOW);
     one.claim(&rows(T), false);
@@ -208,7 +214,7 @@ fn what_was_handed_over_is_in_nobodys_way_and_has_changed_when_it_is_over() {
 #[test]
 fn a_claim_that_waits_for_more_keeps_what_it_has() {
     let sides = Sides::default();
-    let (mut straight, mut adds, other) = (sides.seat(), sides.seat(), sides.seat());
+    let (mut straight, mut adds, other) = (seat(&sides), seat(&sides), seat(&sides));
     adds.enter(T, Writes::Additions, sides.moment(), NOW);
     straight.claim(&rows(T), false);
     assert!(straight.granted());
@@ -229,7 +235,7 @@ fn a_claim_that_waits_for_more_keeps_what_it_has() {
 #[test]
 fn a_seat_that_is_dropped_gives_up_what_it_has() {
     let sides = Sides::default();
-    let (mut here, mut straight) = (sides.seat(), sides.seat());
+    let (mut here, mut straight) = (seat(&sides), seat(&sides));
     here.enter(T, Writes::Rows, sides.moment(), NOW);
     straight.claim(&rows(T), false);
     drop(here);
@@ -237,5 +243,5 @@ fn a_seat_that_is_dropped_gives_up_what_it_has() {
     let before = sides.moment();
     drop(straight);
     assert!(!sides.is_claimed());
-    assert_eq!(sides.seat().enter(T, Writes::Rows, before, NOW), Entered::Changed, "it may have been committed");
+    assert_eq!(seat(&sides).enter(T, Writes::Rows, before, NOW), Entered::Changed, "it may have been committed");
 }
