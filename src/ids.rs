@@ -231,13 +231,12 @@ impl Leases {
         let mut block = lock(&held.stock).block.clone();
         block.ranges.clear();
         block.leased_to = None;
-        self.store(sequence, &held, block).await?;
-        {
-            let mut stock = lock(&held.stock);
+        let given_up = |stock: &mut Stock| {
             self.shared.renewals.fetch_add(1, Ordering::SeqCst);
             stock.chunk.clear();
             stock.pause = None;
-        }
+        };
+        self.store(sequence, &held, block, given_up).await?;
         drop(storing);
         self.refill_if_low(sequence, &held, None);
         Ok(())
@@ -281,20 +280,28 @@ impl Leases {
         }
         let usual = (u64::from(self.shared.lease_size) / CHUNKS_PER_BLOCK).max(1);
         let chunk = split_front(&mut block.ranges, missing.max(usual).min(left));
-        self.store(name, held, block).await?;
-        lock(&held.stock).chunk.extend(chunk);
+        self.store(name, held, block, |stock| stock.chunk.extend(chunk)).await?;
         Ok(true)
     }
 
-    /// Makes a changed block durable, then current. The caller holds `storing`.
-    async fn store(&self, name: &str, held: &Sequence, mut block: LeaseBlock) -> Result<(), IdsError> {
+    /// Makes a changed block durable, then current, together with what else changes then: nobody may take of a chunk that
+    /// does not belong to the block. The caller holds `storing`.
+    async fn store(
+        &self,
+        name: &str,
+        held: &Sequence,
+        mut block: LeaseBlock,
+        with: impl FnOnce(&mut Stock),
+    ) -> Result<(), IdsError> {
         block.version = {
             let mut stock = lock(&held.stock);
             stock.version_tried += 1;
             stock.version_tried
         };
         self.shared.store.store(name, &block).await.map_err(IdsError::Store)?;
-        lock(&held.stock).block = block;
+        let mut stock = lock(&held.stock);
+        stock.block = block;
+        with(&mut stock);
         Ok(())
     }
 }

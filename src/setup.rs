@@ -8,7 +8,7 @@ use tokio_postgres::Config;
 use crate::upstream::own;
 
 /// What [`script`] makes; [`crate::check`] compares it with what it finds.
-pub const SCHEMA_VERSION: i32 = 5;
+pub const SCHEMA_VERSION: i32 = 6;
 /// Replay works with this version, and with any later one.
 pub const REPLAY_VERSION: i32 = 4;
 /// As of this one the log of conflicts can be trimmed.

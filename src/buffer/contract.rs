@@ -124,6 +124,23 @@ async fn goes_on_after_the_floor_and_after_trimming(home: Home) {
     assert_eq!(seqs(&*log).await, [61, 62]);
 }
 
+/// By its own idea of what is confirmed; the new owner may know better.
+async fn who_was_fenced_out_drops_nothing(home: Home) {
+    let log = home.log();
+    log.claim(true, Seq::ZERO).await.unwrap();
+    log.append(&records(1..=9)).await.unwrap();
+    log.trim(Seq(2)).await.unwrap();
+    if let Home::File(folder) = &home {
+        // Who holds the lock keeps others out; without it the epoch does.
+        std::fs::remove_file(folder.path().join("TEST/lock")).unwrap();
+    }
+    let other = home.log();
+    other.claim(true, Seq::ZERO).await.unwrap();
+    let error = log.trim(Seq(9)).await.unwrap_err();
+    assert!(matches!(error, LogError::Fenced(_)), "{error}");
+    assert_eq!(seqs(&*other).await, (3..=9).collect::<Vec<_>>());
+}
+
 async fn what_was_asked_before_a_claim_is_void(home: Home) {
     let log = home.log();
     log.claim(true, Seq::ZERO).await.unwrap();
@@ -414,6 +431,7 @@ macro_rules! over_all_logs {
 over_all_logs!(
     appends_in_order_and_once,
     goes_on_after_the_floor_and_after_trimming,
+    who_was_fenced_out_drops_nothing,
     what_was_asked_before_a_claim_is_void,
     keeps_what_stands_beside_the_entries,
     reads_so_many_bytes,

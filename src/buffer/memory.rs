@@ -183,7 +183,7 @@ impl Log for MemoryLog {
 
     fn trim(&self, upto: Seq) -> Answer<'_, ()> {
         Box::pin(async move {
-            lock(&self.disk).records.retain(|&seq, _| seq > upto);
+            self.owned()?.records.retain(|&seq, _| seq > upto);
             Ok(())
         })
     }

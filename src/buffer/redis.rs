@@ -336,9 +336,7 @@ impl RedisLog {
                 return Ok(());
             };
             let end = Seq(first.0.saturating_add(TRIM_STEP)).min(upto.next());
-            let mut trim = cmd("XTRIM");
-            trim.arg(&self.keys.stream).arg("MINID").arg("=").arg(format!("{end}-0"));
-            self.ask::<()>(&trim).await?;
+            self.owned(&self.keys.stream, "trim", &format!("{end}-0"), "").await?;
         }
     }
 

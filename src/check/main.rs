@@ -3,7 +3,7 @@
 use tokio_postgres::Client;
 
 use super::{Finding, ledger, one};
-use crate::setup::{REPLAY_VERSION, SCHEMA_VERSION};
+use crate::setup::{REPLAY_VERSION, SCHEMA_VERSION, TRIM_VERSION};
 use crate::upstream::own;
 
 pub(super) fn reachable(client: Result<Client, own::Error>, findings: &mut Vec<Finding>) -> Option<Client> {
@@ -52,8 +52,10 @@ async fn schema(client: &Client, site: &str, findings: &mut Vec<Finding>) -> Res
     match version.cmp(&SCHEMA_VERSION) {
         std::cmp::Ordering::Equal => findings.push(Finding::ok("schema on main", format!("version {version}"))),
         std::cmp::Ordering::Less if version >= REPLAY_VERSION => {
-            let detail =
-                format!("version {version}, {SCHEMA_VERSION} is this program's: the log of conflicts is not trimmed");
+            let lacks = if version < TRIM_VERSION { "the log of conflicts is not trimmed, and " } else { "" };
+            let detail = format!(
+                "version {version}, {SCHEMA_VERSION} is this program's: {lacks}anybody may say that definitions have changed"
+            );
             findings.push(Finding::warn("schema on main", detail, mend));
         }
         std::cmp::Ordering::Less => {

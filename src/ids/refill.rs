@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use tokio::time::{Instant, timeout_at};
 
 use super::ranges::compress;
-use super::stock::{Sequence, is_now};
+use super::stock::{Sequence, Stock, is_now};
 use super::{CATCH_UP_STEP, IdsError, Leases, PASSED_OVER_MAX, REFILL_PAUSE, lock};
 use crate::buffer::LeaseBlock;
 use crate::catalog::SequenceId;
@@ -124,12 +124,13 @@ impl Leases {
         }
         compress(&mut block.ranges, &drawn.values);
         block.leased_to = drawn.values.last().copied().or(block.leased_to);
-        self.store(name, held, block).await.map_err(|error| error.to_string())?;
-        if went_back || replaced {
-            self.shared.renewals.fetch_add(1, Ordering::SeqCst);
-            lock(&held.stock).chunk.clear();
-        }
-        Ok(())
+        let given_up = |stock: &mut Stock| {
+            if went_back || replaced {
+                self.shared.renewals.fetch_add(1, Ordering::SeqCst);
+                stock.chunk.clear();
+            }
+        };
+        self.store(name, held, block, given_up).await.map_err(|error| error.to_string())
     }
 
     /// Main may have come back at an older state: sequences that are behind what they gave to this site are moved on, and

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use self::guarded::{Guarded, Verb};
+use self::guarded::{Guarded, Joined, Verb};
 use super::Policy;
 use crate::entry::{Effect, Entry, EntryTable, Own, TableName, Value};
 use crate::setup::identifier;
@@ -92,6 +92,7 @@ pub(super) struct Ground<'a> {
 /// `join`: the entry may add its rows to the last step of the one before.
 pub(super) fn add(steps: &mut Vec<Step>, place: usize, entry: &Entry, ground: Ground<'_>, join: bool) {
     // Main's own referential actions do theirs.
+    let mut joined = Joined::default();
     let own = entry.effects.iter().enumerate().filter(|(place, _)| entry.actions.binary_search(place).is_err());
     for (effect_place, effect) in own {
         let Some(table) = entry.tables.get(effect.table()) else { continue };
@@ -105,7 +106,7 @@ pub(super) fn add(steps: &mut Vec<Step>, place: usize, entry: &Entry, ground: Gr
         let is_kept = |place: usize| kept.binary_search(&place).is_ok();
         let mut guarded = |verb, key, set, own, old| {
             let guarded = Guarded { site: ground.site, table, main: main_table, policy, verb, key, set, own, old };
-            guarded.add(steps, at, entry.seq.0, together);
+            guarded.add(steps, at, entry.seq.0, together.then_some(&mut joined));
         };
         match effect {
             Effect::Insert { row, .. } if policy == Policy::MainWins => {

@@ -19,7 +19,10 @@ use crate::wire::read::{Bind, Execute, Named, Parse, query};
 use crate::wire::{self, build};
 
 /// Console statements are short. Bytes.
-const STATEMENT_MAX: usize = 1 << 20;
+const STATEMENT_MAX: usize = 64 << 10;
+/// Whoever comes this far has not said who he is: he gets only so much memory.
+const STATEMENTS_MAX: usize = 64;
+const PORTALS_MAX: usize = 16;
 
 struct Console<'a> {
     link: Link,
@@ -27,7 +30,8 @@ struct Console<'a> {
     guard: &'a ClientGuard,
     operator: Operator<'a>,
     statements: HashMap<Vec<u8>, String>,
-    /// A portal is run when it is described or executed, whichever comes first.
+    /// A portal is run when it is described or executed, whichever comes first. Gone with the Sync, as Postgres' are outside
+    /// of a transaction.
     portals: HashMap<Vec<u8>, Ran>,
     skipping: bool,
 }
@@ -80,6 +84,7 @@ impl Console<'_> {
             b'X' => return Err(End::Client),
             b'S' => {
                 self.skipping = false;
+                self.portals.clear();
                 build::ready(&mut self.link.output, b'I');
                 return Ok(());
             }
@@ -128,13 +133,14 @@ impl Console<'_> {
         match kind {
             b'P' => {
                 let parse = Parse::read(body).map_err(malformed)?;
-                self.statements.insert(parse.name.to_vec(), text(parse.sql)?);
+                let sql = text(parse.sql)?;
+                put(&mut self.statements, STATEMENTS_MAX, parse.name, sql, "prepared statements")?;
                 build::bare(&mut self.link.output, b'1');
             }
             b'B' => {
                 let bind = Bind::read(body).map_err(malformed)?;
                 let sql = self.statements.get(bind.statement).ok_or_else(no_statement)?;
-                self.portals.insert(bind.portal.to_vec(), Ran::Not(sql.clone()));
+                put(&mut self.portals, PORTALS_MAX, bind.portal, Ran::Not(sql.clone()), "portals")?;
                 build::bare(&mut self.link.output, b'2');
             }
             b'D' => {
@@ -187,6 +193,16 @@ impl Console<'_> {
             Ran::Not(_) => Err(missing()),
         }
     }
+}
+
+/// Keeps what the client has named, in place of what had the name before.
+fn put<T>(of: &mut HashMap<Vec<u8>, T>, most: usize, name: &[u8], value: T, what: &str) -> Result<(), Report> {
+    if of.len() >= most && !of.contains_key(name) {
+        let message = format!("the console keeps {most} {what} of a connection");
+        return Err(Report::new(sqlstate::CONFIGURATION_LIMIT_EXCEEDED, message).hint("Close some of them."));
+    }
+    of.insert(name.to_vec(), value);
+    Ok(())
 }
 
 fn no_statement() -> Report {

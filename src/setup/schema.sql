@@ -34,7 +34,7 @@ REVOKE ALL ON pgoutpost.ledger, pgoutpost.catalog, pgoutpost.definition_change F
 GRANT SELECT ON pgoutpost.ledger, pgoutpost.catalog TO PUBLIC;
 
 CREATE OR REPLACE FUNCTION pgoutpost.schema_version() RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 5';
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 6';
 
 -- Replay calls this first in each transaction: it commits together with the entries, or neither does. A duplicate, a
 -- gap or what follows a failed entry raises PO001; a connection that is not the site's replayer any more, 57PO5 (of the class
@@ -115,10 +115,22 @@ CREATE OR REPLACE FUNCTION pgoutpost.lease(sequence regclass, count integer) RET
            END)
      WHERE s.seqrelid = $1 $$;
 
--- Says that this transaction changes definitions. The version moves at commit, so that its row is locked only then.
+-- Says that this transaction changes definitions. The version moves at commit, so that its row is locked only then. Only for
+-- who could change one as well: each change makes the open transactions of all sites fail.
 CREATE OR REPLACE FUNCTION pgoutpost.definitions_changed() RETURNS void
-    LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
-    'INSERT INTO pgoutpost.definition_change VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING';
+    LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- Within this function current_user is its owner.
+    caller text := coalesce(nullif(current_setting('role'), 'none'), session_user);
+BEGIN
+    IF NOT has_database_privilege(caller, current_database(), 'CREATE')
+       AND NOT EXISTS (SELECT FROM pg_namespace n WHERE n.nspname !~ '^pg_temp_' AND has_schema_privilege(caller, n.oid, 'CREATE'))
+       AND NOT EXISTS (SELECT FROM (SELECT DISTINCT relowner FROM pg_class) c WHERE pg_has_role(caller, c.relowner, 'USAGE')) THEN
+        RAISE EXCEPTION 'role "%" owns nothing and may create nothing: it changes no definitions', caller
+            USING ERRCODE = '42501';
+    END IF;
+    INSERT INTO pgoutpost.definition_change VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
+END $$;
 
 CREATE OR REPLACE FUNCTION pgoutpost.on_definition_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -146,7 +158,7 @@ BEGIN
         RETURN;
     END IF;
     IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') THEN
-        PERFORM pgoutpost.definitions_changed();
+        INSERT INTO pgoutpost.definition_change VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
     END IF;
 END $$;
 
@@ -154,7 +166,7 @@ CREATE OR REPLACE FUNCTION pgoutpost.on_sql_drop() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() o WHERE NOT o.is_temporary) THEN
-        PERFORM pgoutpost.definitions_changed();
+        INSERT INTO pgoutpost.definition_change VALUES (pg_current_xact_id()) ON CONFLICT DO NOTHING;
     END IF;
 END $$;
 

@@ -90,6 +90,38 @@ async fn ddl_of_any_role_bumps_the_version_once_at_commit() {
     assert!(user.batch_execute("SELECT pgoutpost.advance('s', 0, 1, NULL)").await.is_err());
 }
 
+/// Anybody could make the transactions of all sites fail, again and again.
+#[tokio::test]
+async fn who_can_change_no_definition_does_not_say_so_either() {
+    let database = Database::set_up("saying").await;
+    let main = database.main().await;
+    role(&main, "says_nothing").await;
+    role(&main, "says_owner").await;
+    main.batch_execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC; CREATE TABLE only_one(a int)").await.unwrap();
+    main.batch_execute("ALTER TABLE only_one OWNER TO says_owner; GRANT ALL ON only_one TO says_nothing")
+        .await
+        .unwrap();
+    let (start, say) = (version(&main).await, "SELECT pgoutpost.definitions_changed()");
+    let nobody = database.user("says_nothing").await;
+    nobody.batch_execute("CREATE TEMP TABLE mine(a int)").await.unwrap();
+    nobody.batch_execute("DROP TABLE mine").await.unwrap();
+    for statement in [say.to_owned(), format!("BEGIN; {say}")] {
+        assert_eq!(code(&nobody.batch_execute(&statement).await.unwrap_err()), "42501");
+    }
+    main.batch_execute(&format!("SET ROLE says_nothing; {say}")).await.unwrap_err();
+    main.batch_execute("RESET ROLE").await.unwrap();
+    assert_eq!(version(&main).await, start);
+    let owner = database.user("says_owner").await;
+    owner.batch_execute(say).await.unwrap();
+    assert_eq!(version(&main).await, start + 1);
+    // Afterwards it owns nothing.
+    owner.batch_execute("DROP TABLE only_one").await.unwrap();
+    assert_eq!(version(&main).await, start + 2);
+    assert_eq!(code(&owner.batch_execute(say).await.unwrap_err()), "42501");
+    main.batch_execute(say).await.unwrap();
+    assert_eq!(version(&main).await, start + 3);
+}
+
 #[tokio::test]
 async fn open_ddl_transactions_do_not_block_each_other() {
     let database = Database::set_up("parallel").await;

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use tokio::task::block_in_place;
+
+use super::wire::Message::{Close, Fetch, Open, ParseAs, Sync};
+use super::wire::{Message, Wire};
 use super::{alone, code, connect, fails, outpost, run, value};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +152,28 @@ async fn other_databases_are_named_and_the_console_answers() {
     assert!(error.as_db_error().unwrap().hint().unwrap().contains("session_databases"));
     let console = run("psql", &url.replace("session_databases", "pgoutpost"), &["-X", "-At", "-c", "SHOW VERSION"]);
     assert!(console.status.success(), "{}", String::from_utf8_lossy(&console.stderr));
+}
+
+/// Whoever reaches it has not said who he is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_console_keeps_only_so_much_for_a_client() {
+    let (_site, outpost) = outpost("session_console", "").await;
+    let mut wire = block_in_place(|| Wire::connect(outpost.port(), "pgoutpost"));
+    let mut told = |messages: &[Message<'_>]| block_in_place(|| wire.exchange(messages));
+    let names: Vec<String> = (0..64).map(|n| n.to_string()).collect();
+    for name in &names {
+        assert_eq!(told(&[ParseAs(name, "SHOW VERSION"), Sync]), ["1"], "{name}");
+    }
+    assert_eq!(told(&[ParseAs("one more", "SHOW VERSION"), Sync]), ["E 53400"]);
+    assert_eq!(told(&[ParseAs("7", "SHOW LAG"), Sync]), ["1"], "in another's place");
+    assert_eq!(told(&[Close("8"), ParseAs("one more", "SHOW VERSION"), Sync]), ["3", "1"]);
+    let open = |count: usize| names[..count].iter().map(|portal| Open(portal, "1")).chain([Sync]).collect::<Vec<_>>();
+    assert_eq!(told(&open(16)), ["2"; 16]);
+    // Gone with the Sync, with the answers that they keep.
+    assert_eq!(told(&[Fetch("3", 0), Sync]), ["E 34000"]);
+    assert_eq!(told(&open(17)).pop().unwrap(), "E 53400");
+    let said = told(&[Open("p", "1"), Fetch("p", 0), Sync]);
+    assert_eq!(said.len(), 3, "{said:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

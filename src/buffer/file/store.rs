@@ -328,6 +328,8 @@ impl Tail {
             Ok(()) => {}
             Err(DiskError::No(why)) => {
                 file.truncate(self.end).map_err(|_| DiskError::Unknown(why.clone()))?;
+                // Perhaps the whole batch stands there, and has reached the disk: it must not come back with the power.
+                file.sync()?;
                 self.len = self.end;
                 return Err(DiskError::No(why));
             }

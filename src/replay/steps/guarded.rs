@@ -6,6 +6,8 @@
 //!
 //! Compared is the text that Postgres prints, since that is what entries hold and not every type has an equality.
 
+use std::collections::HashSet;
+
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
@@ -24,6 +26,14 @@ pub(super) enum Verb {
     Insert,
     Update,
     Delete,
+}
+
+/// The rows of the statement that others may still join, by their keys.
+#[derive(Default)]
+pub(super) struct Joined {
+    /// How many steps there were with it.
+    steps: usize,
+    keys: HashSet<Vec<Value>>,
 }
 
 /// What happens to one row, where the table's policy has a say.
@@ -76,35 +86,44 @@ impl Source {
 const LINE: &str = "SELECT pg_catalog.jsonb_object_agg(done.n, done.theirs) FROM done";
 
 impl Guarded<'_> {
-    /// Adds the row: to the last step, if `together` and that does the same to other rows of the same entry; else as a
-    /// step of its own.
-    pub(super) fn add(&self, steps: &mut Vec<Step>, (entry, effect): (usize, usize), seq: u64, together: bool) {
+    /// Adds the row: to the last step, if it may be `together` with others and that does the same to other rows of the
+    /// same entry; else as a step of its own.
+    pub(super) fn add(
+        &self,
+        steps: &mut Vec<Step>,
+        (entry, effect): (usize, usize),
+        seq: u64,
+        together: Option<&mut Joined>,
+    ) {
         let values = self.values(&format!("{seq}.{effect}"));
         // A rule on main takes no part in such statements: only how many rows there were is known then.
         let plain = self.main.is_some_and(|main| main.has_rules) && self.policy != Policy::Reject;
-        if plain || !together || self.key_places().is_none() {
+        let (Some(joined), Some(places), false) = (together, self.key_places(), plain) else {
             let sql = if plain { self.attempt(Source::One, None) } else { self.one() };
             let parameters = Parameters::Row(values);
             let way = if plain { Way::Counted } else { Way::Settles };
             steps.push(Step { entry, effect, rows: 1, sql, parameters, way });
             return;
+        };
+        if joined.steps != steps.len() {
+            joined.keys.clear();
         }
         let sql = self.several(values.len());
+        let key: Vec<Value> = places.iter().map(|&place| values[place].clone()).collect();
         if let Some(last) = steps.last_mut()
             && last.entry == entry
             && last.sql == sql
             && let Parameters::Columns(columns) = &mut last.parameters
+            && joined.keys.insert(key.clone())
         {
-            let key = self.key_places().unwrap_or_default();
-            let is_row = |row: usize| key.iter().all(|&place| columns[place].get(row) == values.get(place));
-            if !(0..columns.first().map_or(0, Vec::len)).any(is_row) {
-                columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
-                last.rows += 1;
-                return;
-            }
+            columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            last.rows += 1;
+            return;
         }
+        joined.keys = HashSet::from([key]);
         let parameters = Parameters::Columns(values.into_iter().map(|value| vec![value]).collect());
         steps.push(Step { entry, effect, rows: 1, sql, parameters, way: Way::Settles });
+        joined.steps = steps.len();
     }
 
     /// Where from and which effect, the key, what it writes, what it expects.

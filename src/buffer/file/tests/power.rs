@@ -16,6 +16,8 @@ fn lives(seed: u64, forgetful: bool) -> Result<usize, String> {
     // In memory, where the system has that: what is lost is decided here.
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let (mut acknowledged, mut trimmed, mut lost) = (Seq::ZERO, Seq::ZERO, 0);
+    // Where the log ends, unless the answer to the last append was that nobody knows.
+    let mut known = Some(Seq::ZERO);
     power::simulate(forgetful);
     for _ in 0..8 {
         power::fails_after(rng.random_range(0..60));
@@ -24,13 +26,28 @@ fn lives(seed: u64, forgetful: bool) -> Result<usize, String> {
             if claim.last < acknowledged {
                 return Err(format!("{acknowledged} was acknowledged, found is {}", claim.last));
             }
+            if let Some(known) = known.filter(|known| *known != claim.last) {
+                return Err(format!("refused, but found is {} behind {known}", claim.last));
+            }
             let mut last = claim.last;
             while !power::is_gone() {
                 let next = Seq(last.0 + rng.random_range(1..6));
-                if append(&store, &records(last.0 + 1..=next.0)).is_err() {
-                    break;
+                match rng.random_range(0..12) {
+                    0 => faults::writes(&[Fault::Full(rng.random_range(0..2000))]),
+                    1 => faults::writes(&[Fault::None, Fault::Full(rng.random_range(0..2000))]),
+                    _ => {}
                 }
-                (acknowledged, last) = (next, next);
+                let answer = append(&store, &records(last.0 + 1..=next.0));
+                faults::writes(&[]);
+                known = Some(last);
+                match answer {
+                    Ok(()) => (acknowledged, last, known) = (next, next, Some(next)),
+                    Err(LogError::Refused(_)) => {}
+                    Err(_) => {
+                        known = None;
+                        break;
+                    }
+                }
                 if rng.random_range(0..5) == 0 {
                     let upto = Seq(rng.random_range(trimmed.0..=last.0));
                     // Perhaps done when the machine stops.
@@ -45,6 +62,9 @@ fn lives(seed: u64, forgetful: bool) -> Result<usize, String> {
     }
     let store = on_any_disk(folder.path());
     let claim = store.claim(true, Seq::ZERO).map_err(|error| error.to_string())?;
+    if let Some(known) = known.filter(|known| *known != claim.last) {
+        return Err(format!("refused, but found is {} behind {known}", claim.last));
+    }
     let found: Vec<u64> = store
         .read(trimmed, usize::MAX, u64::MAX)
         .map_err(|error| error.to_string())?
