@@ -42,6 +42,8 @@ const MISSING: [SqlState; 2] = [SqlState(*b"42P01"), SqlState(*b"3F000")];
 
 /// The version in the replica now; far cheaper than a snapshot.
 ///
+/// Names of types are compared with main's, and those of entries with later ones: they must not be quoted otherwise.
+///
 /// # Errors
 /// [`LoadError::NotSetUp`] when our schema is missing.
 pub async fn version(client: &Client) -> Result<i64, LoadError> {
@@ -87,9 +89,7 @@ fn changing(error: &own::Error) -> bool {
 
 async fn load_once(client: &Client) -> Result<Catalog, LoadError> {
     let cluster = cluster(client).await;
-    // Of thousands of tables the questions look dear enough to be compiled, which takes longer than to answer them.
-    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''; SET LOCAL jit = off";
-    client.batch_execute(begin).await?;
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''; SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off").await?;
     let loaded = read(client).await;
     client.batch_execute("ROLLBACK").await?;
     loaded.map(|catalog| Catalog { cluster, ..catalog })

@@ -18,12 +18,12 @@ use crate::lsn::Lsn;
 use crate::setup::{REPLAY_VERSION, SCHEMA_VERSION};
 use crate::upstream::own;
 
-/// The connection's own settings. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
+/// The connection's own settings. The first: how values and names are written, whatever main's are. Locks: rather let go and try again than hold the ledger's row. Time-outs: main shall
 /// notice a dead link too, and set our locks free. Read only: when a BEGIN (READ WRITE) fails, what was sent after it must
 /// not be done statement by statement.
 const SETTINGS: &str =
     "SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET lc_monetary = 'C';
-SET extra_float_digits = 1; SET bytea_output = 'hex';
+SET extra_float_digits = 1; SET bytea_output = 'hex'; SET array_nulls = on; SET xmloption = 'content'; SET quote_all_identifiers = off;
 SET lock_timeout = '10s'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = '60s';
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
 SET tcp_user_timeout = '20s'; SET default_transaction_read_only = on; SET client_min_messages = error";

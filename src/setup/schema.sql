@@ -106,7 +106,7 @@ CREATE OR REPLACE FUNCTION pgoutpost.timeline_history() RETURNS text
 
 -- A block of a sequence's values, for writes while the link is down.
 CREATE OR REPLACE FUNCTION pgoutpost.lease(sequence regclass, count integer) RETURNS SETOF bigint
-    LANGUAGE sql VOLATILE AS $$
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_catalog.nextval($1)
       FROM pg_catalog.pg_sequence s, pg_catalog.generate_series(1, CASE WHEN s.seqcycle THEN $2 ELSE
            -- What is left of it; at least one, for Postgres' own error when that is none.

@@ -90,6 +90,25 @@ async fn ddl_of_any_role_bumps_the_version_once_at_commit() {
     assert!(user.batch_execute("SELECT pgoutpost.advance('s', 0, 1, NULL)").await.is_err());
 }
 
+/// What looks names up where its caller does may be given somebody else's function or operator, and the daemon's rights with it. The
+/// others name all they use in full (the gate is asked in each read), or are to run with the caller's path.
+#[tokio::test]
+async fn functions_look_names_up_where_nobody_else_may_put_any() {
+    let database = Database::set_up("paths").await;
+    let main = database.main().await;
+    let open = "SELECT proname::text FROM pg_proc WHERE pronamespace = 'pgoutpost'::regnamespace
+                AND NOT coalesce(array_to_string(proconfig, ' ') LIKE '%search_path=pg_catalog, pg_temp%', false) ORDER BY 1";
+    let open: Vec<String> = main.query(open, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(open, ["canonical_text", "gate", "schema_version", "settle_conflict"]);
+    main.batch_execute(
+        "CREATE SEQUENCE s MAXVALUE 100; CREATE FUNCTION public.div(numeric, bigint) RETURNS numeric LANGUAGE sql AS 'SELECT 1/0.0'",
+    )
+    .await
+    .unwrap();
+    let leased = main.query("SELECT pgoutpost.lease('s', 3)", &[]).await.unwrap();
+    assert_eq!(leased.iter().map(|row| row.get(0)).collect::<Vec<i64>>(), [1, 2, 3]);
+}
+
 /// Anybody could make the transactions of all sites fail, again and again.
 #[tokio::test]
 async fn who_can_change_no_definition_does_not_say_so_either() {
