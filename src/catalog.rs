@@ -204,6 +204,8 @@ pub struct Column {
     /// The default expression; of a generated column, its expression.
     pub default: Option<String>,
     pub generated: bool,
+    /// What rows have in it that were there before the column, as text (`pg_attribute.attmissingval`); `None`: NULL, or each its own.
+    pub missing: Option<Arc<str>>,
     pub identity: Option<Identity>,
     /// The sequence behind a serial or identity column, quoted and qualified, when the default is `nextval` of it.
     pub sequence: Option<Arc<str>>,

@@ -37,6 +37,7 @@ fn column(attnum: i16, name: &str) -> Column {
         not_null: false,
         default: None,
         generated: false,
+        missing: None,
         identity: None,
         sequence: None,
         collation: None,

@@ -87,9 +87,15 @@ fn changing(error: &own::Error) -> bool {
     }
 }
 
+/// Constants in defaults and rules are printed so that they mean the same under any settings. Of thousands of tables the questions
+/// look dear enough to be compiled, which takes longer than to answer them.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = '';
+SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off; SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = 'postgres'; SET LOCAL timezone = 'UTC';
+SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL lc_monetary = 'C'";
+
 async fn load_once(client: &Client) -> Result<Catalog, LoadError> {
     let cluster = cluster(client).await;
-    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''; SET LOCAL jit = off; SET LOCAL quote_all_identifiers = off").await?;
+    client.batch_execute(BEGIN).await?;
     let loaded = read(client).await;
     client.batch_execute("ROLLBACK").await?;
     loaded.map(|catalog| Catalog { cluster, ..catalog })

@@ -79,7 +79,10 @@ async fn what_can_be_told_is_as_if_the_entry_had_come_first() {
             "ALTER TABLE {name} ADD extra int NOT NULL DEFAULT 7, ADD empty text, ALTER n TYPE bigint,
                 ALTER note TYPE varchar(20), DROP gone, ALTER price TYPE numeric(9,3), ADD serial_id serial;
              ALTER TABLE {name} RENAME note TO remark; ALTER TABLE {name} DROP twice;
-             ALTER TABLE {name} ADD twice int GENERATED ALWAYS AS (id * 2) STORED; CREATE INDEX ON {name}(n)"
+             ALTER TABLE {name} ADD twice int GENERATED ALWAYS AS (id * 2) STORED; CREATE INDEX ON {name}(n);
+             ALTER TABLE {name} ADD given int NOT NULL DEFAULT 5, ADD later int DEFAULT 5, ADD bare int DEFAULT 3, ADD late int,
+                ADD made timestamptz DEFAULT '2026-01-02 03:04:05+02', ADD listed text[] DEFAULT '{{a,NULL,\"x, y\"}}';
+             ALTER TABLE {name} ALTER given DROP DEFAULT, ALTER later SET DEFAULT 6, ALTER bare DROP DEFAULT"
         );
         main.batch_execute(&change).await.unwrap();
     }
@@ -126,7 +129,7 @@ async fn what_cannot_be_told_is_put_aside_with_the_difference() {
             vec![insert(&["1", "x", "1"])],
         ),
         (
-            "ALTER TABLE t5 ADD w int NOT NULL DEFAULT 1; ALTER TABLE t5 ALTER w DROP DEFAULT",
+            "ALTER TABLE t5 ADD w int; UPDATE t5 SET w = 1; ALTER TABLE t5 ALTER w SET NOT NULL",
             "column \"w\" is new, NOT NULL and has no default",
             vec![insert(&["1", "x", "1"])],
         ),

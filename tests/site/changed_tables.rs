@@ -57,12 +57,20 @@ const CASES: &[Case] = &[
         "ALTER TABLE @ ADD c timestamptz DEFAULT clock_timestamp()",
         Refused("before column \"c\" was added"),
     ),
+    // What the rows of then have in it, whatever its default is by now.
+    case(
+        "id int PRIMARY KEY, n int; (10, 1)",
+        "INSERT INTO @ VALUES (1, 2)",
+        "ALTER TABLE @ ADD c int NOT NULL DEFAULT 1, ADD d text DEFAULT 'it''s \\', ADD e int DEFAULT 5, ADD f bigint DEFAULT length('abc');
+         ALTER TABLE @ ALTER c DROP DEFAULT, ALTER d DROP DEFAULT, ALTER e SET DEFAULT 6",
+        Rows("1,2,1,it's \\,5,3|10,1,1,it's \\,5,3"),
+    ),
     case("id int PRIMARY KEY", "INSERT INTO @ VALUES (1)", "ALTER TABLE @ ADD c serial", Refused("before column \"c\"")),
     case(
         "id int PRIMARY KEY, n int",
         "INSERT INTO @ VALUES (1, 2)",
-        "ALTER TABLE @ ADD c date DEFAULT ('today'::text)::date",
-        Refused("before column \"c\""),
+        "ALTER TABLE @ ADD c date DEFAULT ('2026-01-02'::text)::date",
+        Rows("1,2,2026-01-02"),
     ),
     case(
         "id int PRIMARY KEY, n int; (10, 1)",
@@ -80,7 +88,7 @@ const CASES: &[Case] = &[
     case(
         "id int PRIMARY KEY",
         "INSERT INTO @ VALUES (1)",
-        "ALTER TABLE @ ADD c int NOT NULL DEFAULT 1; ALTER TABLE @ ALTER c DROP DEFAULT",
+        "ALTER TABLE @ ADD c int; UPDATE @ SET c = 1; ALTER TABLE @ ALTER c SET NOT NULL",
         RefusedUntilAside("before column \"c\" was added"),
     ),
     // Dropped, and made again.

@@ -164,6 +164,7 @@ fn column(row: ColumnRow, shape: Option<Arc<Shape>>) -> Column {
         not_null: row.not_null,
         default: row.expression,
         generated: row.generated,
+        missing: row.missing.map(Into::into),
         identity,
         sequence: row.sequence.map(Into::into),
         collation: row.collation.map(Into::into),

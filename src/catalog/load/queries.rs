@@ -54,7 +54,8 @@ used AS (
 ),
 column_of AS (
     SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated, a.attidentity,
-           a.attcollation, d.oid AS attrdef, pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression
+           a.attcollation, CASE WHEN a.atthasmissing THEN pg_catalog.array_to_string(a.attmissingval, '') END AS missing,
+           d.oid AS attrdef, pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression
       FROM pg_catalog.pg_attribute a
       JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -68,7 +69,7 @@ SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod,
        g.oid IS NOT NULL, b.typtype = 'c', b.typtype = 'e', b.typelem <> 0 AND b.typlen = -1,
        EXISTS (SELECT 1 FROM pg_catalog.pg_cast w WHERE w.oid >= 16384 AND w.castmethod = 'f'
                   AND w.castsource = 'pg_catalog.text'::regtype AND w.casttarget IN (b.oid, b.typelem)),
-       a.attnotnull, coalesce(a.expression, pg_catalog.pg_get_expr(t.typdefaultbin, 0)), a.attgenerated <> '', a.attidentity,
+       a.attnotnull, coalesce(a.expression, pg_catalog.pg_get_expr(t.typdefaultbin, 0)), a.attgenerated <> '', a.missing, a.attidentity,
        CASE WHEN a.attidentity <> '' THEN (SELECT o.sequence FROM owned o
                  WHERE o.relation = a.attrelid AND o.attnum = a.attnum)
             WHEN a.attgenerated = '' AND a.expression LIKE 'nextval(%' THEN (SELECT u.sequence FROM used u

@@ -75,6 +75,7 @@ row!(ColumnRow {
     not_null: bool,
     expression: Option<String>,
     generated: bool,
+    missing: Option<String>,
     identity: i8,
     sequence: Option<String>,
     collation: Option<String>,

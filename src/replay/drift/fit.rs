@@ -11,10 +11,12 @@ use crate::entry::{Effect, Entry, EntryColumn, EntryTable, Lost, Own, Terms, Val
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fitted {
     AsItIs,
-    /// In other names, or without columns that main does not have any more.
+    /// In other names, without columns that main does not have any more, and with those that it gave to the rows which it had.
     As {
         table: EntryTable,
         places: Vec<Option<usize>>,
+        /// What whole rows have in the table's last columns.
+        added: Vec<Value>,
         terms: Terms,
     },
 }
@@ -56,7 +58,7 @@ pub(super) fn table(
     let unchanged = table.name == main.name && table.columns.iter().zip(&matched).all(same);
     let used = Used::of(entry, place);
     if used.inserted
-        && let Some(column) = added().find(|column| column.required)
+        && let Some(column) = added().find(|column| column.required && column.missing.is_none())
     {
         return differs(format!("column \"{}\" is new, NOT NULL and has no default", column.name));
     }
@@ -64,7 +66,8 @@ pub(super) fn table(
         let key: Vec<&str> = table.key.iter().map(|&place| &*table.columns[place].name).collect();
         return differs(format!("no unique index makes ({}) its key any more", key.join(", ")));
     }
-    if unchanged {
+    let given: Vec<&Column> = added().filter(|column| used.inserted && column.missing.is_some()).collect();
+    if unchanged && given.is_empty() {
         return Ok(Fitted::AsItIs);
     }
     let mut columns = Vec::with_capacity(table.columns.len());
@@ -92,10 +95,15 @@ pub(super) fn table(
         let name = Arc::clone(&found.name);
         columns.push(EntryColumn { name, type_name: Arc::clone(type_name), shape });
     }
+    for column in &given {
+        let (name, type_name) = (Arc::clone(&column.name), Arc::clone(&column.type_name));
+        columns.push(EntryColumn { name, type_name, shape: column.shape.clone() });
+    }
+    let added = given.into_iter().map(|column| column.missing.clone()).collect();
     // A key of which something is gone finds no row; it has been seen to that nothing looks for one.
     let key: Option<Vec<usize>> = table.key.iter().map(|&place| places[place]).collect();
     let table = EntryTable { name: main.name.clone(), columns, key: key.unwrap_or_default(), ..table.clone() };
-    Ok(Fitted::As { table, places, terms })
+    Ok(Fitted::As { table, places, added, terms })
 }
 
 /// The entry with its tables as they were fitted; `None`: as it is.
@@ -158,7 +166,12 @@ impl Anew<'_> {
 
     fn row(&self, table: usize, row: &[Value], lost: Lost) -> Result<Vec<Value>, Difference> {
         let kept = row.iter().enumerate().filter(|(place, _)| self.place(table, *place).is_some());
-        kept.map(|(place, value)| self.value(table, place, value, lost)).collect()
+        let kept = kept.map(|(place, value)| self.value(table, place, value, lost));
+        let added = match &self.tables[table] {
+            Fitted::AsItIs => &[][..],
+            Fitted::As { added, .. } => added,
+        };
+        kept.chain(added.iter().cloned().map(Ok)).collect()
     }
 
     fn some(&self, table: usize, values: &[(usize, Value)], lost: Lost) -> Result<Vec<(usize, Value)>, Difference> {
@@ -182,7 +195,7 @@ impl Anew<'_> {
 
     /// A value in its column's type as it is.
     fn value(&self, table: usize, place: usize, value: &Value, lost: Lost) -> Result<Value, Difference> {
-        let (Fitted::As { table: now, places, terms }, Some(text)) = (&self.tables[table], value) else {
+        let (Fitted::As { table: now, places, terms, .. }, Some(text)) = (&self.tables[table], value) else {
             return Ok(value.clone());
         };
         let Some(to) = places[place] else { return Ok(value.clone()) };

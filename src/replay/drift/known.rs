@@ -42,6 +42,9 @@ pub(super) struct Column {
     /// A row that does not mention it is refused.
     pub(super) required: bool,
     pub(super) generated: bool,
+    /// What rows have in it that were there before the column.
+    #[serde(default)]
+    pub(super) missing: Option<Arc<str>>,
     #[serde(rename = "of")]
     type_oid: u32,
     #[serde(skip)]
@@ -147,7 +150,8 @@ SELECT (SELECT v.version FROM pgoutpost.catalog v), pg_catalog.jsonb_build_objec
     'columns', coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
             'attnum', a.attnum, 'name', a.attname, 'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
             'required', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL,
-            'generated', a.attgenerated <> '', 'of', a.atttypid::int8) ORDER BY a.attnum)
+            'generated', a.attgenerated <> '',
+            'missing', CASE WHEN a.atthasmissing THEN pg_catalog.array_to_string(a.attmissingval, '') END, 'of', a.atttypid::int8) ORDER BY a.attnum)
         FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'),
     'types', {types},

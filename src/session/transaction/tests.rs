@@ -22,6 +22,7 @@ fn table() -> Table {
         not_null: false,
         default: None,
         generated: false,
+        missing: None,
         identity: None,
         sequence: None,
         collation: None,

@@ -6,11 +6,11 @@ use std::collections::HashSet;
 
 use squawk_syntax::{SyntaxKind as K, SyntaxNode};
 
-use super::super::syntax::{has_token, quoted};
+use super::super::syntax::{has_token, literal, quoted};
 use super::super::{Report, View, parse};
 use super::branches::collated;
 use super::{Row, Target, list};
-use crate::catalog::{AttNum, Column, Table};
+use crate::catalog::{AttNum, Column, RelationKind, Table};
 use crate::entry::{Lost, Terms, keeps_text};
 use crate::overlay::Made;
 use crate::sqlstate::FEATURE_NOT_SUPPORTED;
@@ -96,14 +96,25 @@ impl<'a> Altered<'a> {
         column: &Column,
         rows: impl Iterator<Item = &'r Row<'r>>,
     ) -> Result<Option<String>, Report> {
-        // By the table that the client named, or the one that has the row.
-        let of_members = target.members().filter_map(|member| member.column(&column.name));
-        let defaults: HashSet<Option<&str>> = of_members.map(|column| column.default.as_deref()).collect();
-        let default = column.default.as_deref();
-        let known = defaults.len() == 1 && column.identity.is_none() && default.is_none_or(is_constant);
-        if !known || (default.is_none() && column.not_null) {
-            return Err(added_since(target.table, column));
-        }
+        let of_members = || target.members().filter_map(|member| Some((member.kind, member.column(&column.name)?)));
+        // A partitioned table has no rows of its own.
+        let filed = of_members().filter(|(kind, _)| *kind != RelationKind::Partitioned);
+        let missing: HashSet<Option<&str>> = filed.map(|(_, column)| column.missing.as_deref()).collect();
+        let value = if let [Some(missing)] = missing.iter().copied().collect::<Vec<_>>()[..] {
+            Some(literal(missing))
+        } else {
+            // By the table that the client named, or the one that has the row.
+            let defaults: HashSet<Option<&str>> = of_members().map(|(_, column)| column.default.as_deref()).collect();
+            let default = column.default.as_deref();
+            let known = missing.iter().all(Option::is_none)
+                && defaults.len() == 1
+                && column.identity.is_none()
+                && default.is_none_or(is_constant);
+            if !known || (default.is_none() && column.not_null) {
+                return Err(added_since(target.table, column));
+            }
+            default.map(|default| format!("({default})"))
+        };
         for row in rows {
             let seq = row.state.existence.map(|(_, seq)| seq).unwrap_or_default();
             // A row that came from another key has what the row of that key had.
@@ -111,7 +122,7 @@ impl<'a> Altered<'a> {
                 return Err(added_since(target.table, column));
             }
         }
-        Ok(default.map(|default| format!("({default})::{}", column.full_type_name)))
+        Ok(value.map(|value| format!("{value}::{}", column.full_type_name)))
     }
 
     /// The branch with its generated columns.
