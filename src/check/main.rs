@@ -36,6 +36,7 @@ pub(super) async fn look(client: &Client, site: &str, findings: &mut Vec<Finding
         return Ok(());
     }
     event_triggers(client, findings).await?;
+    constraints(client, findings).await?;
     rights(client, findings).await
 }
 
@@ -91,6 +92,27 @@ async fn event_triggers(client: &Client, findings: &mut Vec<Finding>) -> Result<
             "Run `pgoutpost setup` once as a superuser, or call pgoutpost.definitions_changed() in each transaction with DDL.",
         )
     });
+    Ok(())
+}
+
+/// CHECKs that may be true when a row is written, and not when it is replayed.
+async fn constraints(client: &Client, findings: &mut Vec<Finding>) -> Result<(), own::Error> {
+    // What comes with Postgres is not in pg_depend; the tree names functions by their numbers.
+    let moving = r"SELECT coalesce(string_agg(DISTINCT format('%s of %s', k.conname,
+                CASE WHEN k.conrelid <> 0 THEN k.conrelid::regclass::text ELSE k.contypid::regtype::text END), ', '), '')
+        FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace
+        WHERE k.contype = 'c' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pgoutpost')
+          AND (k.conbin::text ~ 'SQLVALUEFUNCTION' OR EXISTS (
+              SELECT FROM regexp_matches(k.conbin::text, ':(?:funcid|opfuncid) (\d+)', 'g') AS m JOIN pg_proc p ON p.oid = m[1]::oid
+              WHERE p.provolatile <> 'i'))";
+    let moving: String = one(client, moving).await?;
+    if !moving.is_empty() {
+        findings.push(Finding::warn(
+            "CHECKs that replay can judge",
+            format!("not what looks at the clock or the session: {moving}"),
+            "Rows that are right when they are written, and not when they are replayed (later, in UTC), go into quarantine: let a trigger on main do this.",
+        ));
+    }
     Ok(())
 }
 

@@ -69,7 +69,13 @@ async fn check_is_content_with_a_good_site_and_finds_what_is_wrong_with_others()
     let stage = Stage::shared("cli_check", "SELECT 1").await;
     let site = &stage.site;
     let good = pgoutpost(&["check"], &of(site)).await;
-    assert!(good.status.success(), "{}", printed(&good));
+    assert!(good.status.success() && !printed(&good).contains("CHECKs"), "{}", printed(&good));
+    let checks = "CREATE DOMAIN later AS timestamptz CHECK (value > now()); CREATE DOMAIN small AS int CHECK (value < 9);
+        CREATE TABLE bought (id int CHECK (id > 0 AND id::text <> ''), at timestamptz, day date, CONSTRAINT same_day CHECK (at::date = day))";
+    site.main().await.unwrap().batch_execute(checks).await.unwrap();
+    let text = printed(&pgoutpost(&["check"], &of(site)).await);
+    let told = "later_check of later, same_day of bought";
+    assert!(text.contains("WARN  CHECKs that replay can judge") && text.contains(told), "{text}");
 
     let wrong = async |changes: &[(&str, &str)], words: &[&str]| {
         let settings: Vec<(&str, &str)> = of(site).into_iter().chain(changes.iter().copied()).collect();
