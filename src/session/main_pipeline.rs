@@ -152,9 +152,13 @@ impl Session {
             }
             b'B' => {
                 if let Ok(bind) = Bind::read(&message[HEADER..]) {
-                    self.introduce(bind.statement);
                     let prepared = self.prepared_on_main(bind.statement);
                     let statement = prepared.as_ref().and_then(|prepared| prepared.parsed.single());
+                    // It may have been named before the transaction was main's.
+                    if let Some(name) = statement.and_then(names) {
+                        self.introduce_by_sql(&name).await?;
+                    }
+                    self.introduce(bind.statement);
                     owed.refused = statement.and_then(|statement| may_run(statement).err());
                     self.pipeline.copies |= statement.is_some_and(|statement| statement.class == Class::CopyIn);
                     if owed.refused.is_none() {

@@ -1,6 +1,6 @@
 //! Two transcripts side by side.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::answer::Answer;
 use super::perform::{Seen, Tables, Transcript};
@@ -26,7 +26,9 @@ impl Difference {
 /// All steps, and the tables as clients see them.
 pub fn transcripts(script: &Script, plain: &Transcript, through: &Transcript) -> Vec<Difference> {
     let mut differences = Vec::new();
-    let (mut started, mut failed) = (BTreeMap::new(), BTreeSet::new());
+    let mut started = BTreeMap::new();
+    // What the sessions have been told of their parameters.
+    let mut told: BTreeMap<u32, [BTreeMap<String, String>; 2]> = BTreeMap::new();
     let live = script.links == Links::Live;
     for (number, step) in script.steps.iter().enumerate() {
         let sql = match &step.action {
@@ -38,10 +40,6 @@ pub fn transcripts(script: &Script, plain: &Transcript, through: &Transcript) ->
             Action::Finish => started.get(&step.session).cloned().unwrap_or_default(),
         };
         let (Some(expected), Some(got)) = (plain.seen.get(number), through.seen.get(number)) else { break };
-        let was_failed = failed.remove(&step.session);
-        if matches!(expected, Seen::Answered(expected) if expected.status == 'E') {
-            failed.insert(step.session);
-        }
         let kinds = match (&step.judged, expected, got) {
             (Judged::Differs(_), Seen::Answered(_), Seen::Answered(_)) => Vec::new(),
             (Judged::Refused(state, _), _, Seen::Answered(got)) => match got.sqlstate() {
@@ -60,9 +58,15 @@ pub fn transcripts(script: &Script, plain: &Transcript, through: &Transcript) ->
             }
             (_, Seen::Answered(expected), Seen::Answered(got)) => {
                 let mut kinds = expected.differences(got);
-                // What a block that has failed on main had set is told anew when it is over.
-                if live && (expected.status == 'E' || was_failed) {
+                if live {
+                    // Main and the replica both say what has changed; of a block that fails on main the replica does when it is over.
                     kinds.retain(|kind| kind != "parameter status");
+                    let [there, here] = told.entry(step.session).or_insert_with(Default::default);
+                    there.extend(expected.settings.iter().cloned());
+                    here.extend(got.settings.iter().cloned());
+                    if expected.status != 'E' && there.iter().any(|(name, value)| here.get(name) != Some(value)) {
+                        kinds.push("parameters".to_owned());
+                    }
                 }
                 kinds
             }

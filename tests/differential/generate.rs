@@ -22,6 +22,8 @@ pub mod rights;
 pub mod schema;
 #[path = "generate/straight.rs"]
 pub mod straight;
+#[path = "generate/strings.rs"]
+pub mod strings;
 #[path = "generate/upsert.rs"]
 pub mod upsert;
 #[path = "generate/waits.rs"]
@@ -106,11 +108,18 @@ impl Author<'_> {
             self.write(session);
             return self.onlookers(session);
         }
+        if self.features.strings && self.sessions[session] == State::Idle && self.dice.chance(12) {
+            self.string(session);
+            return self.onlookers(session);
+        }
+        if self.features.modes && self.sessions[session] == State::Idle && self.dice.chance(5) {
+            let mode = strings::mode(&mut self.dice);
+            self.say(session, mode);
+        }
         if self.sessions[session] == State::Idle && self.dice.chance(15) {
             // An implicit transaction.
             let parts: Vec<_> = (0..2 + self.dice.below(2)).map(|_| self.text()).collect();
-            let between = if self.protocol == Protocol::Simple { "; " } else { PIPELINED };
-            self.step(session, Action::Run { sql: parts.join(between), copy: None }, Judged::AnyError);
+            self.step(session, Action::Run { sql: parts.join(PIPELINED), copy: None }, Judged::AnyError);
             return;
         }
         // Who has read goes on to write, perhaps with a snapshot that is older than what others have written.
@@ -118,13 +127,16 @@ impl Author<'_> {
         if self.sessions[session] == State::Reading && !goes_on {
             self.say(session, "COMMIT".to_owned());
         }
+        let mut local = false;
         if !goes_on {
             let begin = self.begin();
             self.say(session, begin);
             if self.narrow && self.dice.chance(50) {
+                local = true;
                 self.say(session, format!("SET LOCAL ROLE {}", rights::NARROW));
             }
             if self.features.settings && self.dice.chance(12) {
+                local = true;
                 let setting = *self.dice.one(&SETTINGS);
                 self.say(session, format!("SET LOCAL {setting}"));
             }
@@ -153,6 +165,15 @@ impl Author<'_> {
                         self.say(session, sql);
                     }
                 }
+                4 if self.features.modes && self.dice.chance(12) => {
+                    let mode = strings::mode(&mut self.dice);
+                    self.say(session, mode);
+                }
+                3 if self.features.tag.is_some() && self.dice.chance(20) => {
+                    let sql = straight::sets(&mut self.dice, self.features.tag.as_deref().unwrap_or_default());
+                    self.say(session, sql);
+                    self.probe(session);
+                }
                 2..=4 => self.read(session),
                 _ => self.write(session),
             }
@@ -160,7 +181,10 @@ impl Author<'_> {
         }
         // Nobody may do anything until it has waited: whether it is before or after that would be a race.
         let waiter = if self.features.waiting && self.dice.chance(25) { self.wait(session) } else { None };
-        let end = (*self.dice.one(&["COMMIT", "COMMIT", "COMMIT", "END", "ROLLBACK", "COMMIT AND CHAIN"])).to_owned();
+        let ends = ["COMMIT", "COMMIT", "COMMIT", "END", "ROLLBACK", "COMMIT AND CHAIN"];
+        // What was LOCAL before a transaction went to main is still in force there in the next one of a chain.
+        let ends = if local && self.features.tag.is_some() { &ends[..5] } else { &ends };
+        let end = (*self.dice.one(ends)).to_owned();
         let chained = end.ends_with("CHAIN");
         self.say(session, end);
         if let Some(waiter) = waiter {

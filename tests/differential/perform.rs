@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::answer::Answer;
-use super::client::{Connection, Protocol};
+use super::client::{Connection, PIPELINED, Protocol};
 use super::script::{Action, Judged, Links, Script, Step, are_ordered};
 
 /// Nothing that a script does takes so long, except on a machine that is busy with other things.
@@ -100,6 +100,22 @@ pub async fn on_plain_with(
         let blocked = through.seen.iter().enumerate().filter(|(_, seen)| matches!(seen, Seen::Blocked));
         stand.waited = blocked.map(|(number, _)| number).collect();
     }
+    let hasty = |seen: &Seen| match seen {
+        Seen::Answered(answer)
+            if answer.error().is_some_and(|fields| fields[&'M'].contains("violates foreign key")) =>
+        {
+            Some(answer.clone())
+        }
+        Seen::Answered(_) | Seen::Blocked | Seen::Lost(_) => None,
+    };
+    let starts = script.steps.iter().zip(&through.seen).enumerate();
+    let starts = starts.filter(|(_, (step, _))| matches!(step.action, Action::Start { .. }));
+    stand.hasty = starts.filter_map(|(number, (_, seen))| Some((number, hasty(seen)?))).collect();
+    let done = |seen: &Seen| match seen {
+        Seen::Answered(answer) => answer.outcomes.len().saturating_sub(1),
+        Seen::Blocked | Seen::Lost(_) => 0,
+    };
+    stand.done = through.seen.iter().map(done).collect();
     let seen = stand.perform().await;
     drop(stand);
     let names = table_names(watcher, place.schema.as_deref()).await;
@@ -137,6 +153,10 @@ struct Stand<'a> {
     /// Steps of statements that waited through the daemon, where writers of a table on its two sides wait for each other,
     /// whichever rows they write.
     waited: Vec<usize>,
+    /// Steps that broke a foreign key at once: a DELETE of a row does not wait for who is deleting those that refer to it.
+    hasty: BTreeMap<usize, Answer>,
+    /// How many statements of each step were answered there before one that was refused.
+    done: Vec<usize>,
 }
 
 struct Session {
@@ -152,7 +172,21 @@ impl<'a> Stand<'a> {
         let (drawn, set) = (Sequences::new(), Sequences::new());
         let open = BTreeMap::new();
         let (aside, waited) = (None, Vec::new());
-        Stand { script, protocol, place, plain: false, guide: None, watcher: None, open, aside, drawn, set, waited }
+        Stand {
+            script,
+            protocol,
+            place,
+            plain: false,
+            guide: None,
+            watcher: None,
+            open,
+            aside,
+            drawn,
+            set,
+            waited,
+            hasty: BTreeMap::new(),
+            done: Vec::new(),
+        }
     }
 
     async fn perform(&mut self) -> Vec<Seen> {
@@ -187,7 +221,12 @@ impl<'a> Stand<'a> {
                 let refused = plain && matches!(step.judged, Judged::Refused(..));
                 let copy = copy.as_deref().unwrap_or_default().as_bytes();
                 session.sql.clone_from(sql);
-                session.connection.send(protocol, if refused { REFUSED } else { sql }, copy).await?;
+                let mut parts: Vec<&str> = sql.split(PIPELINED).collect();
+                if refused {
+                    parts.truncate(self.done.get(number).copied().unwrap_or_default().min(parts.len() - 1));
+                    parts.push(REFUSED);
+                }
+                session.connection.send(protocol, &parts.join(PIPELINED), copy).await?;
                 self.answer(step.session).await
             }
             Action::Start { sql } => {
@@ -196,6 +235,14 @@ impl<'a> Stand<'a> {
                     let session = self.open.get_mut(&step.session).ok_or("no such session")?;
                     session.late = true;
                     return Ok(Seen::Blocked);
+                }
+                let hasty = self.hasty.get(&number).cloned();
+                if let Some(answer) = hasty
+                    && self.would_wait(sql).await?
+                {
+                    let session = self.open.get_mut(&step.session).ok_or("no such session")?;
+                    session.sql.clear();
+                    return Ok(Seen::Answered(answer));
                 }
                 let session = self.open.get_mut(&step.session).ok_or("no such session")?;
                 session.connection.send(protocol, sql, b"").await?;

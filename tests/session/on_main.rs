@@ -64,6 +64,23 @@ async fn a_copy_that_main_fails_at_once_leaves_questions_and_answers_together() 
     assert_eq!(got, expected);
 }
 
+/// What was parsed before the transaction was main's is an EXECUTE of what main does not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parsed_execute_finds_its_statement_on_main() {
+    let (_site, outpost) = outpost("main_execute", SCHEMA).await;
+    let client = connect(&outpost.url()).await;
+    client.batch_execute("PREPARE p AS UPDATE t SET v = v || '!' WHERE id = 1").await.unwrap();
+    let execute = client.prepare("EXECUTE p").await.unwrap();
+    assert_eq!(client.execute(&execute, &[]).await.unwrap(), 1);
+    for end in ["ROLLBACK", "COMMIT"] {
+        client.batch_execute("BEGIN; DELETE FROM keyless").await.unwrap();
+        assert_eq!(client.execute(&execute, &[]).await.unwrap(), 1);
+        client.batch_execute(end).await.unwrap();
+    }
+    assert_eq!(client.execute(&execute, &[]).await.unwrap(), 1);
+    assert_eq!(value(&client, "SELECT v FROM t WHERE id = 1").await, "one!!!");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_request_reaches_main() {
     let (_site, outpost) = outpost("main_cancel", SCHEMA).await;

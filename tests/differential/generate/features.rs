@@ -29,6 +29,8 @@ pub struct Features {
     pub prepare: bool,
     pub settings: bool,
     pub arbiters: bool,
+    pub strings: bool,
+    pub modes: bool,
     /// Of a hundred scripts so many are performed with a replica that follows, and have statements that go straight to main.
     pub straight: u32,
     /// What tells the tables of such a script from others'; it is set for each of them.
@@ -66,6 +68,8 @@ impl Features {
             prepare: true,
             settings: true,
             arbiters: true,
+            strings: true,
+            modes: true,
             straight: 17,
             tag: None,
             sessions: 3,
@@ -100,6 +104,8 @@ impl Features {
                 "prepare" => features.prepare = on,
                 "settings" => features.settings = on,
                 "arbiters" => features.arbiters = on,
+                "strings" => features.strings = on,
+                "modes" => features.modes = on,
                 "straight" => features.straight = if on { 100 } else { 0 },
                 "sessions" => features.sessions = if on { 3 } else { 1 },
                 other => panic!("FEATURES: there is no {other:?}"),

@@ -22,6 +22,14 @@ pub fn schema(tag: &str, tables: &mut [Table], out: &mut Vec<String>) {
         out.push(format!("CREATE VIEW {} AS SELECT * FROM {}", table.through, table.name));
     }
     out.push(format!("CREATE TABLE {} (said text)", log(tag)));
+    out.push(format!(
+        "CREATE FUNCTION put{tag}(name text, value text) RETURNS text LANGUAGE plpgsql AS \
+         'BEGIN PERFORM set_config(name, value, false); RETURN current_setting(name); END'"
+    ));
+    out.push(format!(
+        "CREATE FUNCTION within{tag}() RETURNS text LANGUAGE sql SET work_mem = '3MB' AS \
+         'SELECT set_config(''timezone'', ''Asia/Tokyo'', false) || current_setting(''work_mem'')'"
+    ));
 }
 
 /// The table without a key.
@@ -37,6 +45,22 @@ pub fn about_log(dice: &mut Dice, tag: &str) -> String {
         2 => format!("UPDATE {log} SET said = said || '!'"),
         3 => format!("DELETE FROM {log} WHERE said LIKE 'one%' RETURNING said"),
         _ => format!("SELECT said FROM {log}"),
+    }
+}
+
+/// A call of a function that sets something for the session.
+pub fn sets(dice: &mut Dice, tag: &str) -> String {
+    let (name, value) = *dice.one(&[
+        ("work_mem", "7MB"),
+        ("timezone", "Asia/Kolkata"),
+        ("datestyle", "SQL, DMY"),
+        ("default_transaction_isolation", "repeatable read"),
+        ("default_transaction_isolation", "read committed"),
+    ]);
+    match dice.below(3) {
+        0 => format!("SELECT within{tag}()"),
+        1 => format!("SELECT (SELECT put{tag}('{name}', '{value}')) IS NULL"),
+        _ => format!("SELECT put{tag}('{name}', '{value}')"),
     }
 }
 
