@@ -1,5 +1,7 @@
 //! Exchanges with main: what is sent there, and whose answers the client sees.
 
+use bytes::BytesMut;
+
 use super::cancel::Target;
 use super::failure::{End, Failure};
 use super::serve::TOO_LONG;
@@ -59,6 +61,7 @@ impl Session {
     async fn converse_inner(&mut self, show: Show, mut owes_sync: bool) -> Result<(u8, bool), Failure> {
         let (mut failed, mut copying, mut patience) = (false, false, self.patience(show == Show::Answers));
         self.tags.clear();
+        (self.pipeline.copied, self.pipeline.early_sync) = (false, false);
         loop {
             let Some(main) = &mut self.main else { return Err(lost().into()) };
             let taken = main.raw.link.take().ok().flatten();
@@ -100,7 +103,12 @@ impl Session {
                 }
                 b'E' => {
                     failed = true;
-                    copying = false;
+                    if std::mem::take(&mut copying) && std::mem::take(&mut self.pipeline.early_sync) {
+                        // Main has failed before it would have ignored the client's Sync.
+                        let mut input = BytesMut::from(&b"S\0\0\0\x04"[..]);
+                        input.extend_from_slice(&self.client.input);
+                        self.client.input = input;
+                    }
                     if error::is_fatal(&message[HEADER..]) {
                         self.lose_main();
                         return Err(lost().detail(error::text(&message[HEADER..])).into());
@@ -133,6 +141,7 @@ impl Session {
             && let Some(main) = &mut self.main
         {
             self.pipeline.copied |= matches!(kind, b'd' | b'c' | b'f');
+            self.pipeline.early_sync = !self.pipeline.copied && (kind == b'S' || self.pipeline.early_sync);
             let out = &mut main.raw.link.output;
             match kind {
                 b'd' => out.extend_from_slice(&message),

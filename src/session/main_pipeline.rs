@@ -64,6 +64,8 @@ pub(super) struct Pipeline {
     copies: bool,
     /// It has been given data, or their end.
     pub(super) copied: bool,
+    /// A Sync of the client came before those.
+    pub(super) early_sync: bool,
 }
 
 /// A message that main has not answered yet.
