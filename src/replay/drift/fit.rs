@@ -13,7 +13,7 @@ pub(super) enum Fitted {
     AsItIs,
     /// In other names, without columns that main does not have any more, and with those that it gave to the rows which it had.
     As {
-        table: EntryTable,
+        table: Box<EntryTable>,
         places: Vec<Option<usize>>,
         /// What whole rows have in the table's last columns.
         added: Vec<Value>,
@@ -103,7 +103,7 @@ pub(super) fn table(
     // A key of which something is gone finds no row; it has been seen to that nothing looks for one.
     let key: Option<Vec<usize>> = table.key.iter().map(|&place| places[place]).collect();
     let table = EntryTable { name: main.name.clone(), columns, key: key.unwrap_or_default(), ..table.clone() };
-    Ok(Fitted::As { table, places, added, terms })
+    Ok(Fitted::As { table: Box::new(table), places, added, terms })
 }
 
 /// The entry with its tables as they were fitted; `None`: as it is.
@@ -115,7 +115,7 @@ pub(super) fn entry(entry: &Entry, tables: &[Fitted]) -> Result<Option<Entry>, D
     let effects = entry.effects.iter().map(|effect| anew.effect(effect)).collect::<Result<_, _>>()?;
     let fitted = |(table, fitted): (&EntryTable, &Fitted)| match fitted {
         Fitted::AsItIs => table.clone(),
-        Fitted::As { table, .. } => table.clone(),
+        Fitted::As { table, .. } => (**table).clone(),
     };
     let tables = entry.tables.iter().zip(tables).map(fitted).collect();
     Ok(Some(Entry { tables, effects, ..entry.clone() }))
