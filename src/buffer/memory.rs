@@ -33,6 +33,8 @@ pub struct Disk {
     owner: u64,
     epoch: u64,
     pub faults: VecDeque<Fault>,
+    /// Of writing quarantine's records.
+    pub faults_aside: VecDeque<Fault>,
     late: Vec<(u64, Vec<Record>)>,
     pub quarantined: BTreeMap<Seq, Quarantined>,
     leases: BTreeMap<String, LeaseBlock>,
@@ -190,8 +192,18 @@ impl Log for MemoryLog {
 
     fn quarantine<'a>(&'a self, quarantined: &'a Quarantined) -> Answer<'a, ()> {
         Box::pin(async move {
-            self.owned()?.quarantined.insert(quarantined.seq, quarantined.clone());
-            Ok(())
+            let mut disk = self.owned()?;
+            let fault = disk.faults_aside.pop_front().unwrap_or(Fault::None);
+            if matches!(fault, Fault::None | Fault::Executed) {
+                disk.quarantined.insert(quarantined.seq, quarantined.clone());
+            }
+            match fault {
+                Fault::None => Ok(()),
+                Fault::Refused => Err(LogError::Refused("no room".into())),
+                Fault::Lost | Fault::Executed | Fault::Late | Fault::TailLost(_) => {
+                    Err(LogError::Doubtful("no answer".into()))
+                }
+            }
         })
     }
 

@@ -42,8 +42,8 @@ struct State {
     tally: Tally,
     /// Entries that replay passes over.
     aside: BTreeMap<Seq, Aside>,
-    /// Those of which the log may say something else: its answer was lost.
-    doubtful: BTreeSet<Seq>,
+    /// Those of which the log may say something else, since its answer was lost: what was to be written.
+    doubtful: BTreeMap<Seq, Fate>,
     /// How many of them are not decided.
     quarantined: u64,
     show_quarantined: bool,
@@ -226,15 +226,30 @@ impl Published {
         self.state().doubtful.remove(&seq);
     }
 
-    pub(super) fn doubt_aside(&self, seq: Seq) {
-        self.state().doubtful.insert(seq);
+    pub(super) fn doubt_aside(&self, seq: Seq, fate: Fate) {
+        self.state().doubtful.insert(seq, fate);
+    }
+
+    /// The log must keep what comes after this: there may be the entry that brings a quarantined one again, of which its
+    /// record does not know yet.
+    pub(super) fn looked_for_after(&self) -> Option<Seq> {
+        let state = self.state();
+        let known = state.aside.values().map(|aside| match aside.fate {
+            Fate::Retrying { after, seq: None } => Some(after),
+            Fate::Waiting | Fate::Retrying { .. } | Fate::Retried { .. } | Fate::Skipped => None,
+        });
+        let doubtful = state.doubtful.values().map(|fate| match fate {
+            Fate::Retrying { after, .. } => Some(*after),
+            Fate::Waiting | Fate::Retried { .. } | Fate::Skipped => None,
+        });
+        known.chain(doubtful).flatten().min()
     }
 
     /// What is being sent again, and what may be.
     pub(super) fn half_done(&self) -> BTreeSet<Seq> {
         let state = self.state();
         let retrying = state.aside.iter().filter(|(_, aside)| matches!(aside.fate, Fate::Retrying { .. }));
-        retrying.map(|(seq, _)| *seq).chain(state.doubtful.iter().copied()).collect()
+        retrying.map(|(seq, _)| *seq).chain(state.doubtful.keys().copied()).collect()
     }
 
     /// Whether this is new.

@@ -127,6 +127,8 @@ pub enum ActError {
     Decided { seq: Seq, fate: Fate },
     #[error("entry {seq} waits for entry {holder}, which is in quarantine")]
     Waits { seq: Seq, holder: Seq },
+    #[error("entry {0} was being sent again, and the log has lost what came after: whether main has it is not known")]
+    Lost(Seq),
     #[error(transparent)]
     Commit(#[from] CommitError),
     #[error(transparent)]
@@ -144,6 +146,9 @@ impl ActError {
             }
             ActError::Waits { holder, .. } => report(OBJECT_NOT_IN_PREREQUISITE_STATE)
                 .hint(format!("RETRY {holder} takes it along; or SKIP {holder} first.")),
+            ActError::Lost(seq) => report(OBJECT_NOT_IN_PREREQUISITE_STATE).hint(format!(
+                "Look at its rows on main. SHOW QUARANTINE {seq} tells what it does; do by hand what is missing, then SKIP {seq}."
+            )),
             ActError::Commit(CommitError::Unknown(_)) | ActError::Buffer(_) => report(OBJECT_NOT_IN_PREREQUISITE_STATE)
                 .hint("Look at SHOW QUARANTINE, and give the command again when the buffer is back: it does nothing twice."),
             ActError::Commit(error) => error.report(),
@@ -224,7 +229,13 @@ impl Buffer {
         finish(async move {
             let _alone = buffer.acting.lock().await;
             let mut record = buffer.learn(seq).await?.ok_or(ActError::NotThere(seq))?;
-            if record.fate != Fate::Waiting {
+            let lost = match record.fate {
+                Fate::Retrying { after, seq: None } => {
+                    matches!(buffer.find(&record, after).await, Err(ActError::Lost(_)))
+                }
+                Fate::Waiting | Fate::Retrying { .. } | Fate::Retried { .. } | Fate::Skipped => false,
+            };
+            if record.fate != Fate::Waiting && !lost {
                 return Err(ActError::Decided { seq, fate: record.fate });
             }
             record.fate = Fate::Skipped;
@@ -275,7 +286,14 @@ impl Buffer {
                 let Fate::Retrying { seq, .. } = record.fate else { continue };
                 let new = match seq {
                     Some(seq) => seq,
-                    None => buffer.retry_one(record.clone(), "").await?,
+                    None => match buffer.retry_one(record.clone(), "").await {
+                        // For an operator; the others go on.
+                        Err(error @ ActError::Lost(_)) => {
+                            tracing::error!(%error, "a quarantined entry is neither sent again nor given up");
+                            continue;
+                        }
+                        done => done?,
+                    },
                 };
                 if new <= applied || buffer.is_quarantined(new) {
                     record.fate = Fate::Retried { seq: new };
@@ -287,16 +305,17 @@ impl Buffer {
         .await
     }
 
-    /// Main has decided about the entries that bring these again.
+    /// Main has decided about these entries (the second of each pair), which bring others again (the first).
     ///
     /// # Errors
     /// When the log does not answer: [`Buffer::settle_retries`] does it then.
-    pub async fn retries_decided(&self, old: &[Seq]) -> Result<(), BufferError> {
+    pub async fn retries_decided(&self, decided: &[(Seq, Seq)]) -> Result<(), BufferError> {
         let _alone = self.acting.lock().await;
-        for old in old {
-            let Some(mut record) = self.quarantine_record(*old).await? else { continue };
-            if let Fate::Retrying { seq: Some(seq), .. } = record.fate {
-                record.fate = Fate::Retried { seq };
+        for &(old, new) in decided {
+            let Some(mut record) = self.quarantine_record(old).await? else { continue };
+            // Without a number, too: that one's answer was lost, and only now is it known which entry it is.
+            if matches!(record.fate, Fate::Retrying { .. }) {
+                record.fate = Fate::Retried { seq: new };
                 self.record(&record).await?;
             }
         }
@@ -310,7 +329,7 @@ impl Buffer {
         }
         let (after, found) = match record.fate {
             Fate::Retrying { seq: Some(seq), .. } => return Ok(seq),
-            Fate::Retrying { after, seq: None } => (after, self.find(again(record.entry.uuid), after).await?),
+            Fate::Retrying { after, seq: None } => (after, self.find(&record, after).await?),
             Fate::Waiting | Fate::Retried { .. } | Fate::Skipped => {
                 let after = self.published.progress().last;
                 record.fate = Fate::Retrying { after, seq: None };
@@ -339,9 +358,16 @@ impl Buffer {
         Draft { entry, changes }
     }
 
-    async fn find(&self, uuid: Uuid, mut after: Seq) -> Result<Option<Seq>, BufferError> {
+    /// The entry behind `after` that brings this one again. What the log has dropped may have been it.
+    async fn find(&self, record: &Quarantined, mut after: Seq) -> Result<Option<Seq>, ActError> {
+        let uuid = again(record.entry.uuid);
         loop {
+            let end = self.published.progress().last;
             let window = self.read(after, READ_RECORDS).await?;
+            let next = window.first().map_or(end.max(after).next(), |entry| entry.seq);
+            if next != after.next() {
+                return Err(ActError::Lost(record.seq));
+            }
             let Some(last) = window.last() else { return Ok(None) };
             if let Some(found) = window.iter().find(|entry| entry.uuid == uuid) {
                 return Ok(Some(found.seq));
@@ -354,7 +380,7 @@ impl Buffer {
     async fn record(&self, record: &Quarantined) -> Result<(), BufferError> {
         let stored = self.log.0.quarantine(record).await;
         if matches!(stored, Err(LogError::Doubtful(_))) {
-            self.published.doubt_aside(record.seq);
+            self.published.doubt_aside(record.seq, record.fate);
         }
         stored?;
         self.published.set_aside(record.seq, record.aside());

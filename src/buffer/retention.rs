@@ -1,6 +1,7 @@
 //! Drops entries from the log that the replica has had for longer than the retention time.
 //!
-//! Never drops an entry that is not confirmed, nor one that main has lost again.
+//! Never drops an entry that is not confirmed, nor one that main has lost again, nor one by which it can be told whether a
+//! quarantined entry was sent again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,10 +44,14 @@ pub(super) async fn run(
             old_enough = Some(seq);
         }
         // A replica or a main that went back has taken its word back.
-        let Some(seq) = old_enough.map(|seq| seq.min(confirmed)) else { continue };
-        if let Err(error) = log.trim(seq).await {
+        let Some(old_enough) = old_enough.map(|seq: Seq| seq.min(confirmed)) else { continue };
+        let seq = published.looked_for_after().unwrap_or(old_enough).min(old_enough);
+        let trimmed = log.trim(seq).await;
+        if let Err(error) = &trimmed {
             tracing::debug!(%error, "the log was not trimmed this time");
-            marks.push_front((now.checked_sub(retention).unwrap_or(now), seq));
+        }
+        if trimmed.is_err() || seq < old_enough {
+            marks.push_front((now.checked_sub(retention).unwrap_or(now), old_enough));
         }
     }
 }

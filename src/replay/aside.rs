@@ -108,11 +108,11 @@ impl Session<'_> {
 
     pub(super) async fn quarantine(&mut self, record: Quarantined, tables: &Tables) -> Result<(), Ending> {
         self.held.add(&Quarantined { entry: self.as_named_now(&record.entry), ..record.clone() }, tables);
-        let retry_of = record.entry.retry_of;
+        let (seq, retry_of) = (record.seq, record.entry.retry_of);
         self.buffer.quarantine(record).await.map_err(|error| Ending::Refused(error.to_string()))?;
         self.status.send_modify(|status| status.rejected_total += 1);
         if let Some(retry) = retry_of {
-            self.retries_decided(&[retry.seq]).await?;
+            self.retries_decided(&[(retry.seq, seq)]).await?;
         }
         Ok(())
     }
@@ -123,11 +123,11 @@ impl Session<'_> {
     }
 
     /// Main has decided about entries that bring others again.
-    pub(super) async fn retries_decided(&self, old: &[Seq]) -> Result<(), Ending> {
-        if old.is_empty() {
+    pub(super) async fn retries_decided(&self, decided: &[(Seq, Seq)]) -> Result<(), Ending> {
+        if decided.is_empty() {
             return Ok(());
         }
-        self.buffer.retries_decided(old).await.map_err(|error| Ending::Refused(error.to_string()))
+        self.buffer.retries_decided(decided).await.map_err(|error| Ending::Refused(error.to_string()))
     }
 }
 

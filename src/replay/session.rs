@@ -59,8 +59,8 @@ pub(super) struct Session<'a> {
     pub(super) held: Held,
     /// How many decisions about quarantined entries `held` knows of.
     pub(super) held_since: u64,
-    /// Quarantined entries that have been applied as new ones.
-    retried: Vec<Seq>,
+    /// Quarantined entries that have been applied as new ones, and those.
+    retried: Vec<(Seq, Seq)>,
 }
 
 /// A connection ready for work.
@@ -278,7 +278,7 @@ impl<'a> Session<'a> {
         // The ledger goes past rejected ones.
         let applied = flight.entries.iter().filter(|entry| !self.buffer.is_quarantined(entry.seq)).count();
         self.ahead.forget_before(flight.last);
-        self.retried.extend(flight.entries.iter().filter_map(|entry| Some(entry.retry_of?.seq)));
+        self.retried.extend(flight.entries.iter().filter_map(|entry| Some((entry.retry_of?.seq, entry.seq))));
         *self.patience = STALL;
         self.window = (self.window * 2).min(self.config.window as usize);
         debug!(last = %flight.last, entries = flight.entries.len(), "applied");

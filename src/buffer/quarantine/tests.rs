@@ -1,6 +1,6 @@
 //! Thousands of records, over Redis and files.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,8 @@ use super::*;
 use crate::buffer::BufferConfig;
 use crate::buffer::contract::{Home, record, records};
 use crate::buffer::log::Log;
-use crate::buffer::testing::catalog;
+use crate::buffer::memory::{Disk, Fault, lock};
+use crate::buffer::testing::{catalog, draft};
 
 /// How many are in quarantine; every tenth waits for the one before.
 const MANY: u64 = 3_000;
@@ -99,4 +100,70 @@ async fn thousands_in_redis() {
 #[tokio::test]
 async fn thousands_in_files() {
     thousands_are_looked_through_and_decided(Home::file()).await;
+}
+
+/// Entry 1 is sent again as entry 2, and the answer about the record that says so is lost. Gives where all of it is.
+async fn sent_again_without_an_answer(fault: Fault) -> (Home, CancellationToken, Buffer) {
+    let disk = Arc::new(Mutex::new(Disk::default()));
+    let home = Home::Memory(Arc::clone(&disk));
+    let stop = CancellationToken::new();
+    let (buffer, _task) = open(&home, &stop).await;
+    assert_eq!(buffer.commit(draft(1)).await, Ok(Seq(1)));
+    let entry = buffer.read(Seq::ZERO, 1).await.unwrap().remove(0);
+    buffer.quarantine(Quarantined::new(entry, serde_json::json!({}))).await.unwrap();
+    lock(&disk).faults_aside = [Fault::None, fault].into();
+    assert!(buffer.retry(Which::One(Seq(1)), "anna").await.is_err());
+    assert_eq!(buffer.progress().borrow().last, Seq(2));
+    (home, stop, buffer)
+}
+
+async fn fate(buffer: &Buffer) -> Fate {
+    buffer.quarantine_record(Seq(1)).await.unwrap().unwrap().fate
+}
+
+/// What main decides is written down although nobody knew which entry it was.
+#[tokio::test]
+async fn a_lost_answer_is_made_good_when_main_has_the_entry() {
+    for fault in [Fault::Refused, Fault::Lost, Fault::Executed] {
+        let (_home, _stop, buffer) = sent_again_without_an_answer(fault).await;
+        buffer.retries_decided(&[(Seq(1), Seq(2))]).await.unwrap();
+        assert_eq!(fate(&buffer).await, Fate::Retried { seq: Seq(2) }, "{fault:?}");
+        assert!(matches!(buffer.retry(Which::One(Seq(1)), "anna").await, Err(ActError::Decided { .. })));
+    }
+}
+
+/// The log keeps the new entry for as long as it has to be looked for there, whatever the time of retention says.
+#[tokio::test(start_paused = true)]
+async fn what_is_looked_for_is_not_dropped() {
+    let (home, stop, buffer) = sent_again_without_an_answer(Fault::Refused).await;
+    stop.cancel();
+    drop(buffer);
+    let config = BufferConfig { retention: Duration::from_secs(1), ..BufferConfig::default() };
+    let (buffer, _task) =
+        Buffer::open_log(home.log(), &config, Arc::new(catalog()), Seq(2), CancellationToken::new()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let kept = || async { home.log().read(Seq::ZERO, 10, u64::MAX).await.unwrap().len() };
+    assert_eq!(kept().await, 1, "entry 1 may go, entry 2 is looked for");
+    buffer.settle_retries(Seq(2)).await.unwrap();
+    assert_eq!((fate(&buffer).await, buffer.progress().borrow().last), (Fate::Retried { seq: Seq(2) }, Seq(2)));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(kept().await, 0);
+}
+
+/// A log that was emptied cannot tell: then nothing is sent again, and an operator decides.
+#[tokio::test]
+async fn what_a_log_has_lost_is_not_sent_again() {
+    let (home, stop, buffer) = sent_again_without_an_answer(Fault::Refused).await;
+    stop.cancel();
+    drop(buffer);
+    let Home::Memory(disk) = &home else { unreachable!("it is in memory") };
+    lock(disk).records.clear();
+    let (config, stop) = (BufferConfig::default(), CancellationToken::new());
+    let (buffer, _task) = Buffer::open_log(home.log(), &config, Arc::new(catalog()), Seq(2), stop).await.unwrap();
+    buffer.settle_retries(Seq(2)).await.unwrap();
+    let error = buffer.retry(Which::One(Seq(1)), "anna").await.unwrap_err();
+    assert!(matches!(error, ActError::Lost(Seq(1))), "{error}");
+    assert_eq!(buffer.progress().borrow().last, Seq(2), "sent once more");
+    buffer.skip(Seq(1), "anna").await.unwrap();
+    assert_eq!(fate(&buffer).await, Fate::Skipped);
 }
