@@ -120,7 +120,8 @@ pub struct BufferStatus {
     pub quarantined: u64,
     pub available: bool,
     pub last_error: Option<String>,
-    /// Why the log, which answers, refused the last commit: its disk is full, say. Until one succeeds.
+    /// Why the log, which answers, refused the last commit, or what stands beside the entries: its disk is full, say. Until
+    /// one succeeds.
     pub refusing: Option<String>,
     /// Entries appended since start.
     pub appended: u64,
@@ -350,7 +351,9 @@ impl Buffer {
     /// # Errors
     /// When the log does not answer; then it may or may not be stored.
     pub async fn store_lease(&self, sequence: &str, block: &LeaseBlock) -> Result<(), BufferError> {
-        Ok(self.log.0.store_lease(sequence, block).await?)
+        let stored = self.log.0.store_lease(sequence, block).await;
+        self.published.answered_aside(&stored);
+        Ok(stored?)
     }
 
     /// The counts.

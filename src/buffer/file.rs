@@ -94,7 +94,7 @@ impl Meta {
     fn store(&self, folder: &Path) -> disk::Outcome<()> {
         let current = Meta { format: segment::FORMAT, entries: entry::FORMAT, ..self.clone() };
         let json = serde_json::to_string(&current).map_err(|error| disk::DiskError::No(error.to_string()))?;
-        disk::replace_urgently(&folder.join("meta"), &json)
+        disk::replace_urgently(&folder.join("meta"), &json, &folder.join(disk::RESERVE))
     }
 }
 

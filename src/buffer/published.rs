@@ -10,8 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::log::{Record, within};
+use super::log::{LogError, Record, within};
 use super::quarantine::{Aside, Fate};
 use super::{BufferStatus, Progress};
 use crate::catalog::TableId;
@@ -20,6 +21,8 @@ use crate::overlay::{Change, Overlay, RowId};
 
 /// How many bytes the newest entries may take in memory, where they stay for replay and to mend a log that lost its tail.
 const RECENT_BYTES_MAX: u64 = 32 << 20;
+/// How long a record of quarantine that was refused is told: replay tries again sooner, an operator perhaps never.
+const REFUSAL_TOLD: Duration = Duration::from_secs(60);
 /// How many entries are trimmed from the overlay at a time, so that commits get in between.
 const TRIM_STEP: u64 = 64;
 
@@ -53,6 +56,8 @@ struct State {
     available: bool,
     last_error: Option<String>,
     refusing: Option<String>,
+    /// The same of what stands beside the entries, which may have room when they have none, and the other way round.
+    refusing_aside: Option<(Instant, String)>,
     appended: u64,
 }
 
@@ -292,6 +297,15 @@ impl Published {
         self.state().refusing = Some(why);
     }
 
+    /// What the log said to a record of quarantine, or to a lease.
+    pub(super) fn answered_aside(&self, answer: &Result<(), LogError>) {
+        match answer {
+            Ok(()) => self.state().refusing_aside = None,
+            Err(LogError::Refused(why)) => self.state().refusing_aside = Some((Instant::now(), why.clone())),
+            Err(_) => {}
+        }
+    }
+
     /// Says why commits fail, when they do.
     pub(super) fn away(&self) -> Option<String> {
         let state = self.state();
@@ -308,7 +322,10 @@ impl Published {
             quarantined: state.quarantined,
             available: state.available,
             last_error: state.last_error.clone(),
-            refusing: state.refusing.clone(),
+            refusing: state.refusing.clone().or_else(|| {
+                let (since, why) = state.refusing_aside.as_ref()?;
+                (since.elapsed() < REFUSAL_TOLD).then(|| why.clone())
+            }),
             appended: state.appended,
         }
     }

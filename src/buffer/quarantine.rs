@@ -382,6 +382,7 @@ impl Buffer {
         if matches!(stored, Err(LogError::Doubtful(_))) {
             self.published.doubt_aside(record.seq, record.fate);
         }
+        self.published.answered_aside(&stored);
         stored?;
         self.published.set_aside(record.seq, record.aside());
         Ok(())

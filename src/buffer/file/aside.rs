@@ -13,7 +13,7 @@ use crate::entry::Seq;
 
 pub(super) fn put(folder: &Path, quarantined: &Quarantined) -> Result<(), LogError> {
     disk::make_folder(&folder.join("quarantine"))?;
-    keep(&place(folder, quarantined.seq), quarantined)
+    keep(folder, &place(folder, quarantined.seq), quarantined)
 }
 
 pub(super) fn index(folder: &Path) -> Result<Vec<(Seq, u64)>, LogError> {
@@ -49,7 +49,7 @@ pub(super) fn store_lease(folder: &Path, sequence: String, block: LeaseBlock) ->
         Some(_) | None => {}
     }
     all.insert(sequence, block);
-    keep(&folder.join("leases"), &all)
+    keep(folder, &folder.join("leases"), &all)
 }
 
 pub(super) fn main_record(folder: &Path) -> Result<Option<MainRecord>, LogError> {
@@ -57,7 +57,7 @@ pub(super) fn main_record(folder: &Path) -> Result<Option<MainRecord>, LogError>
 }
 
 pub(super) fn store_main_record(folder: &Path, record: &MainRecord) -> Result<(), LogError> {
-    keep(&folder.join("main"), record)
+    keep(folder, &folder.join("main"), record)
 }
 
 /// Names sort as numbers do.
@@ -65,9 +65,13 @@ fn place(folder: &Path, seq: Seq) -> PathBuf {
     folder.join("quarantine").join(format!("{:020}", seq.0))
 }
 
-fn keep(path: &Path, value: &impl Serialize) -> Result<(), LogError> {
+/// On the reserve when the disk is full, which is filled again as soon as there is room.
+fn keep(folder: &Path, path: &Path, value: &impl Serialize) -> Result<(), LogError> {
     let json = serde_json::to_string(value).map_err(|error| LogError::Corrupt(error.to_string()))?;
-    Ok(disk::replace(path, &json)?)
+    disk::replace_urgently(path, &json, &folder.join(disk::RESERVE_ASIDE))?;
+    disk::keep_reserve(folder, disk::RESERVE);
+    disk::keep_reserve(folder, disk::RESERVE_ASIDE);
+    Ok(())
 }
 
 fn kept<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, LogError> {

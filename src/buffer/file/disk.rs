@@ -171,6 +171,10 @@ pub(super) fn replace(path: &Path, text: &str) -> Outcome<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let new = path.with_extension("new");
     let write = || {
+        #[cfg(any(test, debug_assertions))]
+        if let Some(error) = super::faults::on_replace() {
+            return Err(error);
+        }
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         write!(file, "{:08x} {text}", crc32fast::hash(text.as_bytes()))?;
         Ok(file)
@@ -183,27 +187,40 @@ pub(super) fn replace(path: &Path, text: &str) -> Outcome<()> {
     sync_folder(folder)
 }
 
-/// Space for [`replace`] on a full disk: without it nothing could be dropped there either.
-const RESERVE: &str = "reserve";
-const RESERVE_BYTES: usize = 64 << 10;
+/// Space for [`replace`] on a full disk. For `meta`, without which nothing could be dropped there either.
+pub(super) const RESERVE: &str = "reserve";
+/// For what stands beside the entries: without it the first entry that main rejects would hold up all others.
+pub(super) const RESERVE_ASIDE: &str = "reserve.aside";
+const RESERVE_BYTES: u64 = 64 << 10;
+/// What a file takes beyond its text, about: its place in a folder, and what is not used of its last block.
+const FILE_BYTES: u64 = 8 << 10;
 
-/// Makes sure that there is a reserve, if there is room for one.
-pub(super) fn keep_reserve(folder: &Path) {
-    let path = folder.join(RESERVE);
-    if !path.exists()
-        && let Err(error) = std::fs::write(&path, vec![1; RESERVE_BYTES])
-    {
-        tracing::warn!(%error, "no room for a reserve in the buffer's folder");
-        drop(std::fs::remove_file(&path));
+/// Makes sure that there is a reserve, whole again if some of it was given up, as far as there is room for it.
+pub(super) fn keep_reserve(folder: &Path, name: &str) {
+    let path = folder.join(name);
+    let there = std::fs::metadata(&path).map_or(0, |found| found.len());
+    if there >= RESERVE_BYTES {
+        return;
+    }
+    let fill = |mut file: File| {
+        let filled = file.write_all(&vec![1; (RESERVE_BYTES - there) as usize]);
+        filled.inspect_err(|_| drop(file.set_len(there)))
+    };
+    if let Err(error) = OpenOptions::new().append(true).create(true).open(&path).and_then(fill) {
+        tracing::debug!(%error, name, "no room for a reserve in the buffer's folder");
     }
 }
 
-/// As [`replace`], on the reserve when the disk is full.
-pub(super) fn replace_urgently(path: &Path, text: &str) -> Outcome<()> {
-    match replace(path, text) {
-        Err(DiskError::No(_)) if std::fs::remove_file(path.with_file_name(RESERVE)).is_ok() => replace(path, text),
-        outcome => outcome,
-    }
+/// As [`replace`], on the reserve when the disk is full. Only as much of that is given up as is needed: others fill a disk, too.
+pub(super) fn replace_urgently(path: &Path, text: &str, reserve: &Path) -> Outcome<()> {
+    let why = match replace(path, text) {
+        Err(DiskError::No(why)) => why,
+        outcome => return outcome,
+    };
+    let Ok(file) = OpenOptions::new().write(true).open(reserve) else { return Err(DiskError::No(why)) };
+    let there = file.metadata().map_or(0, |found| found.len());
+    let given_up = file.set_len(there.saturating_sub(text.len() as u64 + FILE_BYTES));
+    if there == 0 || given_up.is_err() { Err(DiskError::No(why)) } else { replace(path, text) }
 }
 
 /// Whether files can be made here.

@@ -21,12 +21,18 @@ pub enum Fault {
 thread_local! {
     static SLOW: RefCell<bool> = const { RefCell::new(true) };
     static WRITES: RefCell<VecDeque<Fault>> = const { RefCell::new(VecDeque::new()) };
+    static REPLACES: RefCell<VecDeque<Fault>> = const { RefCell::new(VecDeque::new()) };
     static SYNCS: RefCell<VecDeque<Fault>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// What becomes of the next writes into segments, in this thread.
 pub fn writes(faults: &[Fault]) {
     WRITES.set(faults.iter().copied().collect());
+}
+
+/// What becomes of the next small files that are replaced as a whole, in this thread: only whether there is room for them.
+pub fn replaces(faults: &[Fault]) {
+    REPLACES.set(faults.iter().copied().collect());
 }
 
 /// What becomes of the next fsyncs, in this thread.
@@ -57,6 +63,11 @@ pub(super) fn on_write(file: &File, bytes: &[u8], at: u64) -> Option<io::Error> 
             Some(io::Error::other("input/output error"))
         }
     }
+}
+
+pub(super) fn on_replace() -> Option<io::Error> {
+    let fault = REPLACES.with_borrow_mut(VecDeque::pop_front)?;
+    matches!(fault, Fault::Full(_)).then(|| io::Error::from(io::ErrorKind::StorageFull))
 }
 
 pub(super) fn on_sync() -> Option<io::Error> {

@@ -123,6 +123,10 @@ impl Store {
         let mut writer = lock(&self.writer);
         writer.open = None;
         disk::make_folder(&self.folder)?;
+        // While there is room for one more name.
+        if let Err(error @ DiskError::Unknown(_)) = disk::make_folder(&self.folder.join("quarantine")) {
+            return Err(error.into());
+        }
         self.durable(&self.folder)?;
         let meta = Meta::load(&self.folder)?.unwrap_or_default();
         if !takeover && !meta.owner.is_empty() && meta.owner != self.owner && meta.epoch >= self.epoch() {
@@ -148,7 +152,9 @@ impl Store {
         meta.epoch = meta.epoch.max(self.epoch()) + 1;
         meta.floor = if last > written { last } else { meta.floor };
         meta.store(&self.folder)?;
-        disk::keep_reserve(&self.folder);
+        // The one for `meta` first: room is found by dropping entries.
+        disk::keep_reserve(&self.folder, disk::RESERVE);
+        disk::keep_reserve(&self.folder, disk::RESERVE_ASIDE);
         self.epoch.store(meta.epoch, Ordering::Release);
         *lock(&self.view) = Some(found.view(&meta));
         // A segment holds consecutive entries only.

@@ -142,7 +142,7 @@ fn only_the_owner_may_read_what_clients_wrote() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&site), 0o700);
     for name in disk::names(&site).unwrap() {
-        assert!(name == "reserve" || mode(&site.join(&name)) == 0o600, "{name}");
+        assert!(name.starts_with("reserve") || name == "quarantine" || mode(&site.join(&name)) == 0o600, "{name}");
     }
 }
 
@@ -186,6 +186,31 @@ fn a_full_disk_can_be_drained() {
     append(&store, &records(21..=21)).unwrap();
     drop(store);
     assert_eq!(claimed(folder.path()).1.last, Seq(21));
+}
+
+/// Replay needs to put entries aside that main rejects, and sessions need leases, while no commit is taken.
+#[test]
+fn on_a_full_disk_there_is_room_beside_the_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = claimed(folder.path());
+    append(&store, &records(1..=2)).unwrap();
+    let reserve = |name| std::fs::metadata(folder.path().join(name)).unwrap().len();
+    let whole = (reserve("reserve"), reserve("reserve.aside"));
+    let put = |seq| aside::put(folder.path(), &Quarantined::new(record(seq).entry, serde_json::json!({})));
+    // As if nothing of it were free again: what is given up is filled up after each, so a full disk has to say no for long.
+    faults::replaces(&[Fault::Full(0)]);
+    put(1).unwrap();
+    assert_eq!(aside::index(folder.path()).unwrap().len(), 1);
+    assert_eq!((reserve("reserve"), reserve("reserve.aside")), whole, "filled again, since there was room");
+    faults::replaces(&[Fault::Full(0), Fault::Full(0)]);
+    assert!(matches!(put(2), Err(LogError::Refused(_))), "not even with the reserve");
+    assert!((1..whole.1).contains(&reserve("reserve.aside")), "only what was needed is given up");
+    assert_eq!(reserve("reserve"), whole.0, "what `meta` needs is for nobody else");
+    faults::replaces(&[Fault::Full(0)]);
+    aside::store_main_record(folder.path(), &MainRecord::default()).unwrap();
+    faults::replaces(&[]);
+    put(2).unwrap();
+    assert_eq!((aside::index(folder.path()).unwrap().len(), reserve("reserve.aside")), (2, whole.1));
 }
 
 #[test]

@@ -167,3 +167,28 @@ async fn what_a_log_has_lost_is_not_sent_again() {
     buffer.skip(Seq(1), "anna").await.unwrap();
     assert_eq!(fate(&buffer).await, Fate::Skipped);
 }
+
+/// Whoever looks is told that replay cannot go on, although commits are still taken.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_finds_no_room_is_told() {
+    let disk = Arc::new(Mutex::new(Disk::default()));
+    let (buffer, _task) = open(&Home::Memory(Arc::clone(&disk)), &CancellationToken::new()).await;
+    assert_eq!(buffer.commit(draft(1)).await, Ok(Seq(1)));
+    let rejected = Quarantined::new(buffer.read(Seq::ZERO, 1).await.unwrap().remove(0), serde_json::json!({}));
+    let refuse = async || {
+        lock(&disk).faults_aside = [Fault::Refused].into();
+        assert!(buffer.quarantine(rejected.clone()).await.is_err());
+        let status = buffer.status();
+        assert!(status.available && !status.accepts(), "{status:?}");
+        assert_eq!(status.error().map(String::as_str), Some("no room"));
+    };
+    refuse().await;
+    buffer.commit(draft(2)).await.unwrap();
+    assert!(!buffer.status().accepts(), "that another kind of thing found room says nothing");
+    buffer.quarantine(rejected.clone()).await.unwrap();
+    assert!(buffer.status().accepts());
+    // Nobody tries again: then nothing is known any more.
+    refuse().await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(buffer.status().accepts());
+}
