@@ -235,48 +235,62 @@ async fn complaint(log: &dyn Log, one: &Quarantined, all: &BTreeSet<Seq>, last: 
     }
 }
 
+/// A sequence as main has it.
+struct Drawn {
+    last: Option<i64>,
+    increment: i64,
+    id: SequenceId,
+    cycles: bool,
+}
+
 /// Leased values must not overlap, and main must not give them out again.
 async fn lease(main: Option<&Client>, sequence: &str, block: &LeaseBlock) -> Finding {
     let what = "lease";
-    let mend = "Stop the daemon and remove the lease, or move main's sequence on with setval.";
-    if let Some((one, other)) = overlap(&block.ranges) {
-        return Finding::fail(what, format!("{sequence}: {one} and {other} are leased twice"), mend);
-    }
-    let Some(main) = main else { return Finding::warn(what, format!("{sequence}: not held against main"), "") };
-    let query = "SELECT pg_sequence_last_value(seqrelid), seqincrement, seqrelid, pg_relation_filenode(seqrelid)
+    let Some(main) = main else {
+        let twice = twice(&block.ranges).map(|twice| format!(", and {twice}, unless it cycles")).unwrap_or_default();
+        return Finding::warn(what, format!("{sequence}: not held against main{twice}"), "");
+    };
+    let query =
+        "SELECT pg_sequence_last_value(seqrelid), seqincrement, seqrelid, pg_relation_filenode(seqrelid), seqcycle
         FROM pg_sequence WHERE seqrelid = to_regclass($1)";
     let read = |row: tokio_postgres::Row| {
-        let now = SequenceId { oid: row.try_get(2)?, file: row.try_get(3)? };
-        Ok((row.try_get::<_, Option<i64>>(0)?, row.try_get::<_, i64>(1)?, now))
+        let id = SequenceId { oid: row.try_get(2)?, file: row.try_get(3)? };
+        Ok(Drawn { last: row.try_get(0)?, increment: row.try_get(1)?, id, cycles: row.try_get(4)? })
     };
-    let drawn = main.query_opt(query, &[&sequence]).await.and_then(|row| row.map(read).transpose());
-    match drawn {
+    match main.query_opt(query, &[&sequence]).await.and_then(|row| row.map(read).transpose()) {
         Err(error) => Finding::warn(what, format!("{sequence}: {error}"), "The main user must be allowed to see it."),
         Ok(None) => Finding::warn(what, format!("{sequence}: main has no such sequence"), "It was dropped or renamed."),
-        Ok(Some((_, _, now))) if block.of.is_some_and(|of| of != now) => {
-            let detail = format!("{sequence}: leased before it was made anew or restarted on main");
-            Finding::warn(what, detail, "The daemon gives it up when it has that definition, too.")
-        }
-        Ok(Some((last, increment, _))) => match block.ranges.iter().find(|range| ahead(range, last, increment)) {
-            Some(range) => {
-                let at = last.map_or("its start".to_owned(), |last| last.to_string());
-                let end = end_of(range);
-                let detail =
-                    format!("{sequence}: leased up to {end}, main's sequence is at {at} and gives them out again");
-                Finding::fail(what, detail, mend)
-            }
-            None => {
-                Finding::ok(what, format!("{sequence}: {} values", block.ranges.iter().map(|it| it.count).sum::<u64>()))
-            }
-        },
+        Ok(Some(drawn)) => leased(sequence, block, &drawn),
     }
+}
+
+fn leased(sequence: &str, block: &LeaseBlock, drawn: &Drawn) -> Finding {
+    let what = "lease";
+    let mend = "Stop the daemon and remove the lease, or move main's sequence on with setval.";
+    if block.of.is_some_and(|of| of != drawn.id) {
+        let detail = format!("{sequence}: leased before it was made anew or restarted on main");
+        return Finding::warn(what, detail, "The daemon gives it up when it has that definition, too.");
+    }
+    // One that has gone round gives values again, and has still to come to those that are leased.
+    if !drawn.cycles {
+        if let Some(twice) = twice(&block.ranges) {
+            return Finding::fail(what, format!("{sequence}: {twice}"), mend);
+        }
+        if let Some(range) = block.ranges.iter().find(|range| ahead(range, drawn.last, drawn.increment)) {
+            let at = drawn.last.map_or("its start".to_owned(), |last| last.to_string());
+            let end = end_of(range);
+            let detail = format!("{sequence}: leased up to {end}, main's sequence is at {at} and gives them out again");
+            return Finding::fail(what, detail, mend);
+        }
+    }
+    Finding::ok(what, format!("{sequence}: {} values", block.ranges.iter().map(|it| it.count).sum::<u64>()))
 }
 
 fn end_of(range: &LeaseRange) -> i128 {
     i128::from(range.start) + i128::from(range.increment) * i128::from(range.count.saturating_sub(1))
 }
 
-/// Whether the sequence has still to come to values of this range. One that cycles, or was turned round, is not judged.
+/// Whether the sequence has still to come to values of this range.
 fn ahead(range: &LeaseRange, last: Option<i64>, increment: i64) -> bool {
     if range.count == 0 {
         return false;
@@ -287,7 +301,8 @@ fn ahead(range: &LeaseRange, last: Option<i64>, increment: i64) -> bool {
     if increment > 0 { furthest > last } else { furthest < last }
 }
 
-fn overlap(ranges: &[LeaseRange]) -> Option<(String, String)> {
+/// Which values a sequence that does not cycle gives twice.
+fn twice(ranges: &[LeaseRange]) -> Option<String> {
     let span = |range: &LeaseRange| {
         let (start, end) = (i128::from(range.start), end_of(range));
         (start.min(end), start.max(end))
@@ -296,7 +311,7 @@ fn overlap(ranges: &[LeaseRange]) -> Option<(String, String)> {
     spans.sort_unstable();
     let pair = spans.windows(2).find(|pair| pair[1].0 <= pair[0].1)?;
     let text = |(start, end): (i128, i128)| format!("{start} to {end}");
-    Some((text(pair[0]), text(pair[1])))
+    Some(format!("{} and {} are leased twice", text(pair[0]), text(pair[1])))
 }
 
 #[cfg(test)]

@@ -22,10 +22,21 @@ fn leased_values_must_be_behind_the_sequence() {
 
 #[test]
 fn no_value_is_leased_twice() {
-    assert!(overlap(&[range(20, 1, 5), range(1, 1, 19)]).is_none());
-    assert!(overlap(&[range(20, 1, 5), range(1, 1, 20)]).is_some());
-    assert!(overlap(&[range(10, -1, 5), range(6, 1, 1)]).is_some());
-    assert!(overlap(&[range(10, 1, 0), range(10, 1, 1)]).is_none());
+    assert!(twice(&[range(20, 1, 5), range(1, 1, 19)]).is_none());
+    assert!(twice(&[range(20, 1, 5), range(1, 1, 20)]).is_some());
+    assert!(twice(&[range(10, -1, 5), range(6, 1, 1)]).is_some());
+    assert!(twice(&[range(10, 1, 0), range(10, 1, 1)]).is_none());
+}
+
+/// Ranges that a sequence from -5 to 5 gives when it goes round.
+#[test]
+fn a_sequence_that_cycles_gives_its_values_again() {
+    let id = SequenceId { oid: 1, file: 1 };
+    let block = LeaseBlock { ranges: vec![range(-5, 2, 4), range(-5, 2, 6)], of: Some(id), ..LeaseBlock::default() };
+    let grade = |cycles| leased("q", &block, &Drawn { last: Some(1), increment: 2, id, cycles }).grade;
+    assert_eq!((grade(true), grade(false)), (Grade::Ok, Grade::Fail));
+    let anew = LeaseBlock { of: Some(SequenceId { oid: 1, file: 2 }), ..block.clone() };
+    assert_eq!(leased("q", &anew, &Drawn { last: None, increment: 2, id, cycles: false }).grade, Grade::Warn);
 }
 
 #[test]
