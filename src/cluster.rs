@@ -143,6 +143,9 @@ pub fn judge(replica: &ReplicaServer, cluster: Option<u64>, main: Option<&MainSe
 pub struct MainRecord {
     pub system_identifier: u64,
     pub timeline: u32,
+    /// The site's entries that main had when that was noted last, at least.
+    #[serde(default)]
+    pub applied: Seq,
     /// Oldest first.
     #[serde(default)]
     pub events: Vec<MainEvent>,

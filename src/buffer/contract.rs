@@ -170,7 +170,7 @@ async fn keeps_what_stands_beside_the_entries(home: Home) {
     assert!(log.store_lease("public.s", &block(1, 1)).await.is_err(), "a late write");
     log.store_lease("public.s", &block(2, 100)).await.unwrap();
     assert_eq!(log.main_record().await.unwrap(), None);
-    let main = MainRecord { system_identifier: u64::MAX - 1, timeline: 2, events: Vec::new() };
+    let main = MainRecord { system_identifier: u64::MAX - 1, timeline: 2, applied: Seq(7), events: Vec::new() };
     log.store_main_record(&MainRecord::default()).await.unwrap();
     log.store_main_record(&main).await.unwrap();
     let error = || serde_json::json!({"code": "23505"});

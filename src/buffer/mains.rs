@@ -3,7 +3,9 @@
 //! Entries never go to another cluster than the one that is known here, unless an operator has said so.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 use super::log::LogError;
 use super::{Buffer, BufferError};
@@ -64,18 +66,25 @@ pub enum Meeting {
     },
 }
 
+/// Between two notes of how far main is, while it goes on.
+const NOTE_PERIOD: Duration = Duration::from_secs(10);
+
 /// Shared by all handles of a buffer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Mains(Arc<Mutex<KnownMain>>);
+pub(super) struct Mains {
+    known: Arc<Mutex<KnownMain>>,
+    /// Whoever writes the record; and when it was noted last how far main is.
+    writing: Arc<tokio::sync::Mutex<Option<Instant>>>,
+}
 
 impl Mains {
     pub(super) fn new(record: Option<MainRecord>) -> Mains {
-        Mains(Arc::new(Mutex::new(KnownMain { record, ..KnownMain::default() })))
+        Mains { known: Arc::new(Mutex::new(KnownMain { record, ..KnownMain::default() })), writing: Arc::default() }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut KnownMain) -> T) -> T {
         // A panic cannot leave these values half changed.
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -117,6 +126,7 @@ impl Buffer {
         let now = MainRecord {
             system_identifier: server.system_identifier,
             timeline: server.timeline,
+            applied: record.as_ref().map(|record| record.applied).unwrap_or_default(),
             events: record.as_ref().map(|record| record.events.clone()).unwrap_or_default(),
         };
         let (meeting, what) = match record {
@@ -161,15 +171,36 @@ impl Buffer {
         self.mains.change(|known| known.server = None);
     }
 
+    /// Main has the site's entries up to this one, by its own word. Noted now and then, or at once: so that one which comes
+    /// back older is noticed by the next process, too.
+    pub async fn note_applied(&self, seq: Seq, at_once: bool) {
+        let mut noted = self.mains.writing.lock().await;
+        let Some(record) = self.known_main().record.filter(|record| record.applied != seq) else { return };
+        let recently = !at_once && noted.is_some_and(|at| at.elapsed() < NOTE_PERIOD);
+        if recently || self.published.away().is_some() {
+            return;
+        }
+        *noted = Some(Instant::now());
+        let record = MainRecord { applied: seq, ..record };
+        match self.log.0.store_main_record(&record).await {
+            Ok(()) => self.mains.change(|known| known.record = Some(record)),
+            Err(error) => tracing::debug!(%error, "it is not noted how far main is"),
+        }
+    }
+
     /// Main turned out to be at an older state than before. `found`: when the replica held more.
     ///
     /// # Errors
     /// When the log does not answer; the event is lost then, and what follows from it is not.
-    pub async fn main_went_back(&self, what: String, found: Option<MainHas>) -> Result<(), BufferError> {
+    pub async fn main_went_back(&self, ledger: Seq, what: String, found: Option<MainHas>) -> Result<(), BufferError> {
         let record = self.mains.change(|known| {
             if let Some(found) = found {
                 known.older_than_replica += 1;
                 known.found_older = found;
+            }
+            // Also where that cannot be stored: it is told once.
+            if let Some(record) = &mut known.record {
+                record.applied = ledger;
             }
             known.record.clone()
         });
@@ -195,7 +226,9 @@ impl Buffer {
         let record = known.record.unwrap_or_default();
         let what = format!("accepted main {identifier} in place of {}", record.system_identifier);
         tracing::warn!(by, what, "an operator accepted another main");
-        let record = MainRecord { system_identifier: identifier, timeline: found.timeline, ..record };
+        // What the other one had says nothing about this one.
+        let record =
+            MainRecord { system_identifier: identifier, timeline: found.timeline, applied: Seq::ZERO, ..record };
         self.remember_main(record, by, what).await?;
         self.mains.change(|known| known.refused = None);
         // Replay looks when it wakes.
@@ -209,6 +242,7 @@ impl Buffer {
     }
 
     async fn remember_main(&self, mut record: MainRecord, by: &str, what: String) -> Result<(), BufferError> {
+        let _alone = self.mains.writing.lock().await;
         record.remember(MainEvent { at: rfc3339(SystemTime::now()), by: by.to_owned(), what });
         let stored: Result<(), LogError> = self.log.0.store_main_record(&record).await;
         stored?;

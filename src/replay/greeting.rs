@@ -37,8 +37,17 @@ const IDENTITY: &str = "SELECT system_identifier::text,
 #[derive(Clone, Copy)]
 pub(super) struct Before {
     progress: Progress,
+    /// What this process, or one before it, has noted of main.
+    noted: Seq,
     /// How far the replica was.
     replayed: Option<Lsn>,
+}
+
+impl Before {
+    /// A process that has just started knows by the replica's ledger only, which may be as old as main's.
+    fn applied(&self) -> Seq {
+        self.progress.applied.max(self.noted)
+    }
 }
 
 impl Session<'_> {
@@ -170,7 +179,9 @@ impl Session<'_> {
     }
 
     pub(super) fn before(&self) -> Before {
-        Before { progress: *self.buffer.progress().borrow(), replayed: self.buffer.known_main().replayed }
+        let known = self.buffer.known_main();
+        let noted = known.record.map(|record| record.applied).unwrap_or_default();
+        Before { progress: *self.buffer.progress().borrow(), noted, replayed: known.replayed }
     }
 
     /// Asks main's ledger where to go on.
@@ -193,7 +204,7 @@ impl Session<'_> {
         })?;
         let last = self.buffer.progress().borrow().last;
         let known = self.known(found, last).await?;
-        if found.seq < before.progress.applied || place < before.replayed.filter(|_| place.is_some()) {
+        if found.seq < before.applied() || place < before.replayed.filter(|_| place.is_some()) {
             self.went_back(found.seq, before, place).await;
         }
         // Also before a halt: what main does not have must not leave the buffer.
@@ -210,7 +221,7 @@ impl Session<'_> {
 
     /// Main is at an older state than it was: restored, or failed over to a standby that lagged.
     async fn went_back(&self, ledger: Seq, before: Before, place: Option<Lsn>) {
-        let applied = before.progress.applied;
+        let applied = before.applied();
         let what = if ledger < applied {
             format!("main lost commits: it was at entry {applied} and is at {ledger}")
         } else {
@@ -223,7 +234,7 @@ impl Session<'_> {
             status.setbacks_total += 1;
             status.last_setback = Some(what.clone());
         });
-        if let Err(error) = self.buffer.main_went_back(what, older.then_some(found)).await {
+        if let Err(error) = self.buffer.main_went_back(ledger, what, older.then_some(found)).await {
             warn!(%error, "the event is not in the audit trail");
         }
     }

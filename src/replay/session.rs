@@ -107,7 +107,11 @@ impl<'a> Session<'a> {
         let work = async {
             match self.connect().await {
                 Ok(link) => match self.remember_held(&link).await {
-                    Ok(()) => self.pump(&link).await,
+                    Ok(()) => {
+                        let ended = self.pump(&link).await;
+                        self.note_applied(true).await;
+                        ended
+                    }
                     Err(ending) => Err(ending),
                 },
                 Err(ending) => Err(ending),
@@ -169,6 +173,7 @@ impl<'a> Session<'a> {
                     self.landed(&landed);
                     let retried = std::mem::take(&mut self.retried);
                     self.retries_decided(&retried).await?;
+                    self.note_applied(false).await;
                 }
                 Err(crashed) => self.crashed(link, crashed).await?,
             }
@@ -364,11 +369,20 @@ impl<'a> Session<'a> {
         let row = row.map_err(|error| ended(StepKind::Begin, error.into()))?;
         let place = row.try_get::<_, &str>(0).ok().and_then(|text| text.parse().ok());
         self.buffer.main_answers();
+        self.note_applied(false).await;
         self.status.send_modify(|status| {
             status.main_lsn = place.or(status.main_lsn);
             status.rate(0);
         });
         Ok(())
+    }
+
+    /// Has the buffer remember how far main's ledger is.
+    async fn note_applied(&self, at_once: bool) {
+        let ledger = self.status.borrow().ledger;
+        if let Some(ledger) = ledger {
+            self.buffer.note_applied(ledger, at_once).await;
+        }
     }
 
     /// Waits, within bounds, for what is under way; what is not heard of, the ledger will tell next time.

@@ -91,6 +91,42 @@ async fn a_promoted_standby_gets_what_it_had_not_received() {
     assert_eq!(replayer.stop().await.setbacks_total, 0);
 }
 
+/// Replica and main were made anew from the backup: nothing but the buffer knows what main had.
+#[tokio::test]
+async fn a_main_that_was_restored_while_nobody_looked_is_told() {
+    let (lab, mut outpost) = stage("restored_meanwhile").await;
+    let replayer = outpost.replay();
+    commit(&outpost, 0..10).await;
+    outpost.drained().await;
+    let port = lab::port::free_port().unwrap();
+    let restored = Postgres::back_up(&lab.folder().join("backup"), port, lab.main()).await.unwrap();
+    commit(&outpost, 10..30).await;
+    outpost.drained().await;
+    assert_eq!(replayer.stop().await.setbacks_total, 0);
+    lab.kill_main().unwrap();
+    restored.restart().await.unwrap();
+    outpost.restart().await;
+    assert_eq!(outpost.buffer.progress().borrow().applied, Seq(0), "as by a replica that is as old");
+    fail_over(&outpost, &restored);
+    let replayer = outpost.replay();
+    applied(&outpost, 30).await;
+    assert_eq!(one(&restored, &outpost, ROWS).await, "30 29");
+    let status = replayer.stop().await;
+    assert_eq!(status.setbacks_total, 1);
+    assert!(status.last_setback.unwrap().contains("was at entry 30 and is at 10"));
+    assert!(
+        events(&outpost).iter().any(|what| what.contains("was at entry 30 and is at 10")),
+        "{:?}",
+        events(&outpost)
+    );
+    // Once: the next process finds nothing new.
+    outpost.restart().await;
+    let replayer = outpost.replay();
+    commit(&outpost, 30..31).await;
+    applied(&outpost, 31).await;
+    assert_eq!(replayer.stop().await.setbacks_total, 0);
+}
+
 #[tokio::test]
 async fn a_restored_main_gets_what_it_lost_or_halts_when_that_is_gone() {
     let (lab, mut outpost) = stage("restored").await;
