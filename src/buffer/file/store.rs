@@ -383,5 +383,11 @@ fn mend(found: &Inventory) -> Result<Option<Tail>, LogError> {
 pub(super) fn folder_of(url: &str, site: &str) -> Result<PathBuf, LogError> {
     let path = url.strip_prefix("file://").filter(|path| path.starts_with('/') && path.len() > 1);
     let path = path.ok_or_else(|| LogError::Refused(format!("the URL {url:?}: expected file:///folder")))?;
+    // Somebody meant another folder. To decode it would move buffers that are there under this very name.
+    let escaped = |bytes: &[u8]| bytes[0] == b'%' && bytes[1..].iter().all(u8::is_ascii_hexdigit);
+    if path.as_bytes().windows(3).any(escaped) {
+        let why = format!("the URL {url:?}: %XX is not decoded; write the folder's name as it is, blanks too");
+        return Err(LogError::Refused(why));
+    }
     Ok(Path::new(path).join(site))
 }

@@ -131,6 +131,16 @@ fn what_cannot_be_used_is_said() {
     assert!(matches!(&error, LogError::Corrupt(why) if why.contains("format 99.")), "{error}");
 }
 
+#[test]
+fn a_url_names_the_folder_as_it_is() {
+    let folder = |url: &str| store::folder_of(url, "s");
+    assert_eq!(folder("file:///tmp/buf two").unwrap(), Path::new("/tmp/buf two/s"));
+    assert_eq!(folder("file:///tmp/100% mine").unwrap(), Path::new("/tmp/100% mine/s"));
+    for url in ["file:///tmp/buf%20two", "file:///tmp/caf%C3%a9", "file://tmp", "file:///"] {
+        assert!(matches!(folder(url), Err(LogError::Refused(_))), "{url}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn only_the_owner_may_read_what_clients_wrote() {
