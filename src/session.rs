@@ -210,6 +210,8 @@ struct Session {
     settings_before: Option<Arc<Settings>>,
     /// The transaction changed settings, which end with it.
     settings_changed: bool,
+    /// Some of them perhaps for itself only, as SET LOCAL does.
+    local_settings: bool,
     /// Names with a dot that the client may have set.
     own_settings: std::collections::BTreeSet<String>,
     registered: Registered,

@@ -252,6 +252,7 @@ impl Session {
         if self.resident {
             self.transaction.route = Route::Straight;
         }
+        self.local_settings = false;
         if std::mem::take(&mut self.settings_changed) {
             self.settings = None;
         }

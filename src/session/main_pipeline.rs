@@ -10,7 +10,7 @@ use bytes::BytesMut;
 
 use super::failure::{End, Failure};
 use super::ids::may_set_sequences;
-use super::mirror::{Deed, REFUSED, deed, may_run, names};
+use super::mirror::{Deed, REFUSED, deed, names};
 use super::statements::{Late, Parsed, Prepared};
 use super::straight::Leaves;
 use super::transaction::Phase;
@@ -161,7 +161,7 @@ impl Session {
                         self.introduce_by_sql(&name).await?;
                     }
                     self.introduce(bind.statement);
-                    owed.refused = statement.and_then(|statement| may_run(statement).err());
+                    owed.refused = statement.and_then(|statement| self.may_run(statement).err());
                     self.pipeline.copies |= statement.is_some_and(|statement| statement.class == Class::CopyIn);
                     if owed.refused.is_none() {
                         owed.refused = self.alone_on_main(prepared.as_deref(), statement).await?;

@@ -99,14 +99,6 @@ fn deallocated(text: &str) -> Option<Option<String>> {
 /// What main is told so that its transaction fails: no SQL.
 pub(super) const REFUSED: &str = "pgoutpost: refused";
 
-/// Whether main may run the statement for a session that lives on the replica.
-pub(super) fn may_run(statement: &Statement) -> Result<(), Report> {
-    if let Class::OwnSetting { name, value, show } = &statement.class {
-        check_own(name, value.as_deref(), *show)?;
-    }
-    refused_on_main(statement).map_or(Ok(()), Err)
-}
-
 /// What main cannot do for a session that lives on the replica.
 fn refused_on_main(statement: &Statement) -> Option<Report> {
     let text = statement.text.to_ascii_lowercase().replace(UNLOCK_ALL, "");
@@ -119,6 +111,23 @@ fn refused_on_main(statement: &Statement) -> Option<Report> {
 }
 
 impl Session {
+    /// Whether main may run the statement for this session.
+    pub(super) fn may_run(&self, statement: &Statement) -> Result<(), Report> {
+        match &statement.class {
+            Class::OwnSetting { name, value, show } => check_own(name, value.as_deref(), *show)?,
+            // Main has been given for the session what may have been said for the transaction only: a role, too.
+            Class::Transaction(
+                TransactionCommand::Commit { chain: true } | TransactionCommand::Rollback { chain: true },
+            ) if self.local_settings => {
+                let message = "AND CHAIN of a transaction that goes on on main, and in which settings were made for it alone before";
+                let hint = "Say COMMIT or ROLLBACK, then BEGIN.";
+                return Err(Report::new(sqlstate::FEATURE_NOT_SUPPORTED, message).hint(hint));
+            }
+            _ => {}
+        }
+        refused_on_main(statement).map_or(Ok(()), Err)
+    }
+
     /// Does on the replica what statements have done on main, whose transaction now is at `now`.
     ///
     /// # Errors

@@ -172,7 +172,7 @@ impl Session {
             Class::Settings { .. } | Class::OwnSetting { .. } => {
                 self.guard.statement(StatementKind::Settings);
                 self.keep_modes(&statement.text).await?;
-                self.changes_settings(true);
+                self.sets(&statement.text);
                 self.forward(message);
                 self.expected.push_back(Expect::Execute);
                 self.forget_ids(statement);

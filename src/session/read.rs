@@ -157,14 +157,22 @@ impl Session {
         }
     }
 
+    /// A SET or its like is about to run.
+    pub(super) fn sets(&mut self, text: &str) {
+        self.local_settings |= text.to_ascii_lowercase().contains("local");
+        self.changes_settings(true);
+    }
+
     /// A statement that may change settings without saying SET is about to run, or has run: by `set_config`, or by a function of
     /// somebody's own that calls it. Returns whether it is one.
     pub(super) fn may_set(&mut self, parsed: &Parsed) -> bool {
         if parsed.sets_config {
+            self.local_settings = true;
             self.changes_settings(true);
             return true;
         }
         let may = parsed.calls_own(&self.shared.catalog.current());
+        self.local_settings |= may;
         if may {
             self.settings_may_differ();
         }

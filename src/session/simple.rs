@@ -140,7 +140,7 @@ impl Session {
             Class::Prepare { .. } => here,
             Class::Settings { .. } => {
                 self.guard.statement(StatementKind::Settings);
-                self.changes_settings(true);
+                self.sets(&statement.text);
                 self.forget_ids(statement);
                 here && !deallocates(statement) && self.for_standby(statement).is_none()
             }
@@ -242,7 +242,7 @@ impl Session {
             Class::Settings { .. } | Class::Replica | Class::Prepare { .. } => {
                 if matches!(statement.class, Class::Settings { .. }) {
                     self.keep_modes(&statement.text).await?;
-                    self.changes_settings(true);
+                    self.sets(&statement.text);
                 }
                 self.forget_ids(statement);
                 let replacement = self.for_standby(statement);

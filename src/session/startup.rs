@@ -261,6 +261,7 @@ impl Session {
             settings_before: None,
             binds_setter: false,
             settings_changed: false,
+            local_settings: false,
             own_settings: std::collections::BTreeSet::new(),
             registered,
             stopping,

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use super::control::plain;
 use super::converse::Show;
 use super::failure::{End, Failure};
-use super::mirror::{REFUSED, may_run};
+use super::mirror::REFUSED;
 use super::settings::Settings;
 use super::statements::{Lone, Parsed, Prepared};
 use super::transaction::{Phase, Route};
@@ -79,7 +79,7 @@ impl Session {
         let parsed = self.shared.statements.parse(text);
         let statements = parsed.script.as_ref().map_or(&[][..], |script| &script.statements);
         if self.transaction.phase != Phase::Failed {
-            statements.iter().try_for_each(may_run)?;
+            statements.iter().try_for_each(|statement| self.may_run(statement))?;
         }
         // Those behind a SET of the same string go by what it says.
         self.pipeline.sets |= statements.len() > 1 && self.may_set_path(&parsed);
@@ -218,7 +218,7 @@ impl Session {
         (leaves, outside_transaction): (Leaves, bool),
     ) -> Result<(), Failure> {
         if let Some(statement) = prepared.parsed.single() {
-            may_run(statement)?;
+            self.may_run(statement)?;
         }
         if outside_transaction && self.transaction.phase == Phase::Open {
             let message = "this statement cannot run inside a transaction block";

@@ -203,3 +203,37 @@ async fn with_a_replica_that_lags_nothing_is_forgotten() {
     }
     assert_eq!(value(&client, "EXECUTE by_sql").await, "0");
 }
+
+/// Main has been given for the session what was said for the transaction only.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_local_does_not_go_on_into_the_next_transaction_of_a_chain() {
+    let (site, outpost) = outpost("carried_chain", "CREATE TABLE keyless (n int)").await;
+    let main = connect(&site.main_url).await;
+    main.batch_execute(
+        "DROP ROLE IF EXISTS carried_chain; CREATE ROLE carried_chain; GRANT ALL ON keyless TO carried_chain",
+    )
+    .await
+    .unwrap();
+    site.wait_replica_caught_up().await.unwrap();
+    let client = connect(&outpost.url()).await;
+    let role = value(&client, "SELECT current_user").await;
+    for end in ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
+        for simple in [true, false] {
+            client.batch_execute("BEGIN; SET LOCAL ROLE carried_chain; SET LOCAL my.own = 'x'").await.unwrap();
+            client.batch_execute("DELETE FROM keyless").await.unwrap();
+            assert_eq!(value(&client, "SELECT current_user").await, "carried_chain");
+            let error =
+                if simple { fails(&client, end).await } else { code(&client.execute(end, &[]).await.unwrap_err()) };
+            assert_eq!(error, "0A000", "{end}");
+            assert_eq!(fails(&client, "SELECT 1").await, "25P02");
+            client.batch_execute("ROLLBACK").await.unwrap();
+            assert_eq!(value(&client, "SELECT current_user").await, role);
+        }
+    }
+    // What main itself has set, main undoes.
+    client.batch_execute("BEGIN; DELETE FROM keyless").await.unwrap();
+    client.batch_execute("SET LOCAL ROLE carried_chain").await.unwrap();
+    client.batch_execute("COMMIT AND CHAIN").await.unwrap();
+    assert_eq!(value(&client, "SELECT current_user").await, role);
+    client.batch_execute("COMMIT").await.unwrap();
+}

@@ -72,6 +72,7 @@ COMMIT;
 @2 BEGIN ISOLATION LEVEL REPEATABLE READ;
 @2 SELECT count(*) FROM t;
 UPDATE view_of_t SET v = 80 WHERE id = 8;
+---- refused 40001: the detail says what is known of it here
 @2 UPDATE t SET v = v + 1 WHERE id = 8;
 @2 ROLLBACK;
 -- A table that is dropped while it is written.
