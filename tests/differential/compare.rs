@@ -61,7 +61,7 @@ pub fn transcripts(script: &Script, plain: &Transcript, through: &Transcript) ->
                 if live {
                     // Main and the replica both say what has changed; of a block that fails on main the replica does when it is over.
                     kinds.retain(|kind| kind != "parameter status");
-                    let [there, here] = told.entry(step.session).or_insert_with(Default::default);
+                    let [there, here] = told.entry(step.session).or_default();
                     there.extend(expected.settings.iter().cloned());
                     here.extend(got.settings.iter().cloned());
                     if expected.status != 'E' && there.iter().any(|(name, value)| here.get(name) != Some(value)) {
