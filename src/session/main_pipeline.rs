@@ -3,14 +3,14 @@
 //! Main has not seen what the client prepared before the transaction became straight: a Parse goes ahead of the first
 //! use. What the client prepares meanwhile is prepared on the replica too when the transaction is over.
 
-use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::failure::{End, Failure};
 use super::ids::may_set_sequences;
-use super::mirror::{Deed, REFUSED, deed, names};
+use super::mirror::{REFUSED, deed, names};
+use super::owed::Owed;
 use super::statements::{Late, Parsed, Prepared};
 use super::straight::Leaves;
 use super::transaction::Phase;
@@ -23,103 +23,6 @@ use crate::wire::{HEADER, build, error};
 
 /// A statement of our own on main.
 const OWN: &[u8] = b"pgoutpost_late";
-
-/// What main owes, and what it knows.
-#[derive(Debug, Default)]
-pub(super) struct Pipeline {
-    owed: VecDeque<Owed>,
-    /// Statements prepared on main by the client's names.
-    known: HashSet<Vec<u8>>,
-    /// Those that the replica does not have.
-    pub(super) fresh: Vec<(Vec<u8>, Arc<Prepared>)>,
-    /// Portals whose statements the replica must follow.
-    portals: HashMap<Vec<u8>, Deed>,
-    /// What has been run of them, with its tag.
-    done: Vec<(Deed, String)>,
-    /// Savepoints from before the transaction was main's.
-    pub(super) early: Vec<String>,
-    /// A transaction has been committed since main was entered.
-    pub(super) committed: bool,
-    /// Main's session may be another than before.
-    pub(super) may_set: bool,
-    /// What is run there may commit.
-    pub(super) may_commit: bool,
-    /// How long statements may take there is not known.
-    pub(super) sets_timeout: bool,
-    /// What has been run there may have changed the search path.
-    pub(super) sets: bool,
-    /// Sequences that begin anew when main has committed.
-    pub(super) restarted: Vec<Arc<str>>,
-    /// Texts under way that may set sequences.
-    set_sequences: Vec<String>,
-    /// What has been run may have written tables that its text does not name.
-    pub(super) unseen: bool,
-    /// DISCARD ALL has been run.
-    pub(super) discarded: bool,
-    /// Main had what was buffered when the pipeline began outside of a block.
-    drained: bool,
-    /// What the replica has to have of what the pipeline has run outside of a block.
-    leaves: Leaves,
-    /// A COPY FROM STDIN has been bound since the last Sync that main has had.
-    copies: bool,
-    /// It has been given data, or their end.
-    pub(super) copied: bool,
-    /// A Sync of the client came before those.
-    pub(super) early_sync: bool,
-}
-
-/// A message that main has not answered yet.
-#[derive(Debug, Default)]
-struct Owed {
-    /// The client does not see the answer.
-    hidden: bool,
-    deed: Option<Deed>,
-    /// What the client prepares by it, once main has taken it.
-    prepares: Option<(Vec<u8>, Arc<Prepared>)>,
-    /// What the client is told instead of the error that this message is.
-    refused: Option<Report>,
-}
-
-impl Pipeline {
-    pub(super) fn knows(&mut self, name: &[u8]) {
-        self.known.insert(name.to_vec());
-    }
-
-    /// Whether something like it is under way.
-    pub(super) fn runs(&self, like: impl Fn(&Deed) -> bool) -> bool {
-        self.owed.iter().filter_map(|owed| owed.deed.as_ref()).any(like)
-    }
-
-    /// What a Parse that main has not answered gives this name.
-    fn under_way(&self, name: &[u8]) -> Option<&Arc<Prepared>> {
-        let mut given = self.owed.iter().rev().filter_map(|owed| owed.prepares.as_ref());
-        given.find_map(|(given, prepared)| (given == name).then_some(prepared))
-    }
-
-    /// A statement is there no more.
-    pub(super) fn forget(&mut self, name: &[u8]) {
-        self.known.remove(name);
-        self.fresh.retain(|(fresh, _)| fresh != name);
-    }
-
-    /// Ends a transaction; what main has prepared stays.
-    pub(super) fn end(&mut self) -> Pipeline {
-        let mut ended = std::mem::take(self);
-        (self.known, self.fresh) = (std::mem::take(&mut ended.known), std::mem::take(&mut ended.fresh));
-        ended
-    }
-
-    /// Whether main owes nothing.
-    pub(super) fn is_answered(&self) -> bool {
-        self.owed.is_empty()
-    }
-
-    /// Returns what the replica does not have.
-    pub(super) fn forget_all(&mut self) -> Vec<(Vec<u8>, Arc<Prepared>)> {
-        self.known.clear();
-        std::mem::take(&mut self.fresh)
-    }
-}
 
 impl Session {
     /// One message of the extended protocol while the transaction is straight.

@@ -10,7 +10,7 @@ use super::Session;
 use super::carry::session_lost;
 use super::control::plain;
 use super::failure::Failure;
-use super::main_pipeline::Pipeline;
+use super::owed::Pipeline;
 use super::read::as_clients;
 use super::settings::check_own;
 use super::statements::{Late, Parsed};

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::failure::{End, Failure};
-use super::main_pipeline::Pipeline;
+use super::owed::Pipeline;
 use super::statements::Names;
 use super::transaction::Transaction;
 use super::trust::{self, Judged};
