@@ -147,6 +147,8 @@ impl Session {
                 b'd' => out.extend_from_slice(&message),
                 b'c' | b'f' => {
                     out.extend_from_slice(&message);
+                    // Main keeps what it says of the end to itself, and has ignored a Flush or Sync from before.
+                    build::flush(out);
                     return Ok(false);
                 }
                 b'X' => return Err(End::Client),
